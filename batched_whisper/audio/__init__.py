@@ -1,0 +1,1 @@
+"""From bytes to features: decode, windows, features. Knows nothing of models."""

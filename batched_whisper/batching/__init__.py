@@ -1,0 +1,1 @@
+"""The heart: many single calls in, few full batches out."""

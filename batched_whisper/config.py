@@ -1,0 +1,204 @@
+"""Every option of the package, declared once.
+
+A declaration carries the default, the help text, the environment variable and the range. From it
+come the keyword argument, the command-line flag, the check and the row in ``docs/settings.md``.
+Two objects travel through the code: `Settings` (fixed for the life of an engine) and
+`DecodingOptions` (may differ from call to call). Nothing here acts on an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from batched_whisper.errors import OptionError
+
+ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
+
+T = TypeVar("T", bound="_Checked")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    environment: str | None = None,
+) -> Any:
+    """Declare one option as a dataclass field.
+
+    Args:
+        default: its value when nobody says anything.
+        help: one sentence, for the command line and the docs.
+        minimum: the smallest number allowed, inclusive.
+        maximum: the largest number allowed, inclusive.
+        choices: the words allowed.
+        environment: its variable, where that is not BATCHED_WHISPER_ and its name.
+    """
+    return field(
+        default=default,
+        metadata={
+            "help": help,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "environment": environment,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A dataclass of options that refuses values out of range."""
+
+    def __post_init__(self) -> None:
+        for declared in dataclasses.fields(self):
+            _check(declared, getattr(self, declared.name))
+
+    @classmethod
+    def of(cls: type[T], **values: Any) -> T:
+        """Make one from keyword arguments; an unknown name is an `OptionError`."""
+        known = {declared.name for declared in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise OptionError(
+                    f"there is no option {name!r}; the options are {', '.join(sorted(known))}"
+                )
+        return cls(**values)
+
+    @classmethod
+    def from_environment(cls: type[T], environ: Mapping[str, str] | None = None) -> T:
+        """The defaults, with what the environment variables say instead."""
+        environ = os.environ if environ is None else environ
+        values = {}
+        for declared in dataclasses.fields(cls):
+            text = environ.get(environment_variable(declared))
+            if text:
+                values[declared.name] = _parse(declared, text)
+        return cls(**values)
+
+    def replace(self: T, **values: Any) -> T:
+        """A copy with some options changed; values of None change nothing."""
+        given = {name: value for name, value in values.items() if value is not None}
+        return type(self).of(**{**_values(self), **given})
+
+
+def _values(options: _Checked) -> dict[str, Any]:
+    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+def environment_variable(declared: dataclasses.Field[Any]) -> str:
+    """The variable that sets this option, such as BATCHED_WHISPER_WAIT_MS."""
+    own = declared.metadata["environment"]
+    return own or ENVIRONMENT_PREFIX + declared.name.upper()
+
+
+def _kind(declared: dataclasses.Field[Any]) -> str:
+    """Its annotated type's first word: str, int, float or bool."""
+    return str(declared.type).split("|")[0].strip()
+
+
+def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
+    kind = _kind(declared)
+    try:
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                text.lower()
+            ]
+        if kind in ("int", "float"):
+            return {"int": int, "float": float}[kind](text)
+    except (KeyError, ValueError):
+        if "str" not in str(declared.type):
+            raise OptionError(
+                f"{environment_variable(declared)}={text!r} is not a {kind}"
+            ) from None
+    return text
+
+
+def _check(declared: dataclasses.Field[Any], value: Any) -> None:
+    name, meta = declared.name, declared.metadata
+    if value is None:
+        return
+    choices, is_number = meta["choices"], isinstance(value, (int, float))
+    if choices is not None and not (is_number and meta["minimum"] is not None):
+        if value not in choices:
+            raise OptionError(f"{name}={value!r}: choose one of {', '.join(choices)}")
+        return
+    low, high = meta["minimum"], meta["maximum"]
+    if low is None and high is None:
+        return
+    if not is_number or isinstance(value, bool):
+        raise OptionError(f"{name}={value!r} is not a number")
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise OptionError(f"{name}={value!r} is out of range: it must be {bounds}")
+
+
+@dataclass(frozen=True)
+class Settings(_Checked):
+    """What is fixed for the life of an engine."""
+
+    model: str | None = option(
+        None,
+        "A name on the Hub, a short name (base, large-v3), or a folder. "
+        "Not given: large-v3 on a GPU, base on a CPU.",
+        environment="MODEL",
+    )
+    revision: str | None = option(
+        None, "The model's branch, tag or commit on the Hub.", environment="REVISION"
+    )
+    device: str = option("auto", "Where the model runs.", choices=("auto", "cpu", "cuda"))
+    precision: str = option(
+        "auto",
+        "Arithmetic of the engine. auto: bfloat16 where the processor has it, else float32.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8"),
+    )
+    max_batch_size: int = option(
+        64, "The most windows that are decoded together.", minimum=1, maximum=1024
+    )
+    wait_ms: float = option(
+        20.0,
+        "How long the first window in an idle engine's queue waits for company.",
+        minimum=0,
+        maximum=60_000,
+    )
+    max_queue_size: int = option(
+        4096, "Windows that may wait; more make their callers wait.", minimum=1, maximum=1_000_000
+    )
+    threads: int | None = option(
+        None, "Processor threads of the engine. Not given: all.", minimum=1, maximum=1024
+    )
+    cache_dir: str | None = option(
+        None, "Where compiled graphs are kept. Not given: the user's cache folder."
+    )
+
+
+@dataclass(frozen=True)
+class DecodingOptions(_Checked):
+    """What may differ from call to call."""
+
+    language: str | None = option(
+        None, "The language spoken, as a code or an English name. Not given: detected."
+    )
+    task: str = option(
+        "transcribe",
+        "transcribe writes what was said, translate writes it in English.",
+        choices=("transcribe", "translate"),
+    )
+    timestamps: bool = option(
+        False, "Let the model time its segments; without, each window is one segment."
+    )
+    prompt: str | None = option(
+        None, "Text that the model takes as having come before: names, spelling, style."
+    )
+    max_tokens: int | None = option(
+        None,
+        "The most tokens of text for one window. Not given: half the text context.",
+        minimum=1,
+        maximum=448,
+    )

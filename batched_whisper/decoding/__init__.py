@@ -1,0 +1,1 @@
+"""What may be said next, and whether to believe it. No device, no thread."""

@@ -1,0 +1,1 @@
+"""The devices that run the model, behind one protocol."""

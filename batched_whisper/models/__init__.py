@@ -1,0 +1,1 @@
+"""Where a checkpoint comes from, and its weights under one set of names."""

@@ -1,0 +1,138 @@
+"""The nouns of the whole package, as frozen dataclasses.
+
+What a recording becomes on its way to text, in the order in which it becomes that. Field names
+of results are Whisper's own. Nothing here computes anything or imports a device, and no other
+module of the package is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLING_RATE = 16_000
+"""Samples per second of everything after decoding; Whisper was trained on it."""
+
+Samples = NDArray[np.float32]
+"""Mono sound at 16 kHz, ``[n_samples]``, nominally within -1 to 1."""
+
+Features = NDArray[np.float32]
+"""A log-mel spectrogram, ``[n_mels, n_frames]``, 100 frames a second."""
+
+
+class Task(str, Enum):
+    """What to write down: the words as they were said, or in English."""
+
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the caller brought, decoded. ``name`` is its path or a name for messages."""
+
+    samples: Samples
+    name: str = "audio"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Its length in seconds."""
+        return len(self.samples) / SAMPLING_RATE
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where someone speaks: ``[start_sample, end_sample)`` of a recording."""
+
+    start_sample: int
+    end_sample: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """At most 30 s of a recording that the model sees at once; the unit that is batched."""
+
+    samples: Samples
+    index: int  # its place among the recording's windows, from 0
+    start_sample: int = 0  # where it begins in the recording
+
+    @property
+    def start_s(self) -> float:
+        """Where it begins in the recording, in seconds."""
+        return self.start_sample / SAMPLING_RATE
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends in the recording, in seconds."""
+        return (self.start_sample + len(self.samples)) / SAMPLING_RATE
+
+
+@dataclass(frozen=True)
+class DecodedWindow:
+    """What the model made of one window, and how far to believe it.
+
+    ``tokens`` are the sampled ones, without prompt and end of text. ``avg_logprob`` is their mean
+    natural log-probability, end of text included. ``no_speech_prob`` is the probability of the
+    no-speech token at the start of the transcript. ``compression_ratio`` is that of zlib over the
+    text. All as in openai/whisper's DecodingResult.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    tokens: tuple[int, ...]
+    language: str
+    language_probability: float
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    temperature: float = 0.0
+    audio_context: int = 1500
+    """Encoder positions it was decoded with, 20 ms each."""
+    decodes: int = 1
+    """How often it was decoded until it was believed."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word, where it was said. ``probability`` is the mean of its tokens'."""
+
+    start_s: float
+    end_s: float
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the transcript: what people read as one line or subtitle."""
+
+    id: int
+    start_s: float
+    end_s: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] | None = None
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The result for one recording."""
+
+    text: str
+    language: str
+    language_probability: float
+    duration_s: float
+    segments: tuple[Segment, ...]
+    windows: tuple[DecodedWindow, ...]
+    name: str = "audio"
+    warnings: tuple[str, ...] = field(default=())
