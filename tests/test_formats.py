@@ -1,0 +1,246 @@
+"""What is written can be read back, by small readers that share no code with the writers."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batched_whisper import formats
+from batched_whisper.errors import OptionError, OutputError
+from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
+
+ANYTHING = st.text(
+    st.one_of(st.characters(), st.sampled_from("\n\r\t-> <&>\x0b\x85\u2028\x00")), max_size=30
+)
+TIMES_S = st.one_of(
+    st.floats(-5, 4_000_000), st.sampled_from([0.9996, 59.9999, 3599.9999, 359_999.9999])
+)
+FIGURES = st.floats(width=32)  # NaN and infinities too
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> tuple[Segment, ...]:
+    return tuple(
+        Segment(
+            id=number,
+            start_s=draw(TIMES_S),
+            end_s=draw(TIMES_S),
+            text=draw(ANYTHING),
+            tokens=(1, 2),
+            temperature=0.0,
+            avg_logprob=draw(FIGURES),
+            compression_ratio=draw(FIGURES),
+            no_speech_prob=draw(FIGURES),
+        )
+        for number in range(draw(st.integers(0, 4)))
+    )
+
+
+def transcript(*parts: Segment, **fields: object) -> Transcript:
+    whole = {
+        "text": "".join(part.text for part in parts),
+        "language": "en",
+        "language_probability": 0.5,
+        "duration_s": 3.0,
+        "segments": parts,
+        "windows": (),
+        **fields,
+    }
+    return Transcript(**whole)  # type: ignore[arg-type]
+
+
+def segment(text: str, start_s: float = 0.0, end_s: float = 1.0, **fields: object) -> Segment:
+    figures = dict.fromkeys(
+        ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"), 0.0
+    )
+    return Segment(0, start_s, end_s, text, (5,), **{**figures, **fields})  # type: ignore[arg-type]
+
+
+def words_of(text: str) -> list[str]:
+    """The text without what the subtitle formats cannot carry: control characters and arrows."""
+    return re.sub("-{2,}>", "->", re.sub("[\x00-\x1f\x7f]", " ", text)).split()
+
+
+def milliseconds(clock: str) -> int:
+    hours, minutes, seconds, thousandths = re.fullmatch(
+        r"(?:(\d{2,}):)?([0-5]\d):([0-5]\d)[.,](\d{3})", clock
+    ).groups()  # type: ignore[union-attr]
+    whole = (int(hours or 0) * 60 + int(minutes)) * 60 + int(seconds)
+    return whole * 1000 + int(thousandths)
+
+
+Cue = tuple[int, int, str]
+
+
+def blocks(written: str) -> list[list[str]]:
+    """The lines of each block between blank lines, as a player reads them."""
+    return [block.split("\n") for block in written.removesuffix("\n\n").split("\n\n") if block]
+
+
+def cue(timing: str, lines: list[str]) -> Cue:
+    start, end = timing.split(" --> ")
+    assert lines and all(line.strip() and "-->" not in line for line in lines)
+    return milliseconds(start), milliseconds(end), "\n".join(lines)
+
+
+def read_srt(written: str) -> list[Cue]:
+    found = []
+    for number, (head, timing, *lines) in enumerate(blocks(written), start=1):
+        assert head == str(number)
+        found.append(cue(timing, lines))
+    return found
+
+
+def read_vtt(written: str) -> list[Cue]:
+    assert not re.search("<|&(?!amp;|lt;|gt;)", written)
+    (head,), *rest = blocks(written)
+    assert head == "WEBVTT"
+    return [cue(timing, [html.unescape(line) for line in lines]) for timing, *lines in rest]
+
+
+def expected(parts: tuple[Segment, ...]) -> list[tuple[int, int, list[str]]]:
+    return [
+        (
+            max(0, round(part.start_s * 1000)),
+            max(0, round(max(part.start_s, part.end_s) * 1000)),
+            words_of(part.text),
+        )
+        for part in parts
+        if words_of(part.text)
+    ]
+
+
+@given(segments())
+def test_subtitles_read_back_as_the_segments_that_say_something(
+    parts: tuple[Segment, ...],
+) -> None:
+    for read, write in ((read_srt, formats.srt), (read_vtt, formats.vtt)):
+        found = read(write(transcript(*parts)))
+        assert [(start, end, words_of(text)) for start, end, text in found] == expected(parts)
+        assert all(0 <= start <= end for start, end, _ in found)
+
+
+@given(segments())
+def test_a_table_has_a_row_of_three_columns_for_each_segment_that_says_something(
+    parts: tuple[Segment, ...],
+) -> None:
+    header, *rows = formats.tsv(transcript(*parts)).removesuffix("\n").split("\n")
+    assert header == "start\tend\ttext"
+    assert [len(row.split("\t")) for row in rows] == [3] * len(expected(parts))
+    assert [tuple(map(int, row.split("\t")[:2])) for row in rows] == [
+        (start, end) for start, end, _ in expected(parts)
+    ]
+
+
+@given(segments(), st.text(), FIGURES)
+def test_json_is_strict_and_reads_back_as_what_was_known(
+    parts: tuple[Segment, ...], name: str, probability: float
+) -> None:
+    whole = transcript(*parts, name=name, language_probability=probability)
+    document = json.loads(formats.json_document(whole), parse_constant=pytest.fail)
+    assert document["name"] == name and document["text"] == whole.text
+    assert document["language_probability"] == (probability if math.isfinite(probability) else None)
+    assert [(s["id"], s["start"], s["end"], s["text"]) for s in document["segments"]] == [
+        (s.id, s.start_s, s.end_s, s.text) for s in parts
+    ]
+
+
+@given(segments(), st.text())
+def test_a_json_line_is_one_line_for_every_reader_and_the_same_document(
+    parts: tuple[Segment, ...], name: str
+) -> None:
+    whole = transcript(*parts, name=name)
+    line = formats.json_line(whole)
+    assert line.encode("utf-8") and len(line.splitlines()) == 1 and line.endswith("\n")
+    assert json.loads(line) == json.loads(formats.json_document(whole))
+
+
+def test_json_survives_names_that_are_no_utf_8() -> None:
+    whole = transcript(name="caf\udce9.wav")
+    assert json.loads(formats.json_line(whole).encode("utf-8"))["name"] == "caf\udce9.wav"
+
+
+def test_segments_have_whispers_field_names() -> None:
+    part = segment("a", words=(Word(0.0, 0.5, "a", 0.9),), channel=1)
+    (written,) = formats.as_document(transcript(part))["segments"]
+    assert list(written) == [
+        *("id", "start", "end", "text", "tokens", "temperature"),
+        *("avg_logprob", "compression_ratio", "no_speech_prob", "words", "channel"),
+    ]
+    assert written["words"] == [{"word": "a", "start": 0.0, "end": 0.5, "probability": 0.9}]
+
+
+def test_windows_carry_the_figures_that_say_how_far_to_believe_them() -> None:
+    window = DecodedWindow(0.0, 5.0, "a", (1,), "de", 0.75, -0.5, 0.25, 1.5, 0.5, 400, 2)
+    (written,) = formats.as_document(transcript(windows=(window,)))["windows"]
+    assert written == {
+        "start": 0.0,
+        "end": 5.0,
+        "language": "de",
+        "language_probability": 0.75,
+        "temperature": 0.5,
+        "avg_logprob": -0.5,
+        "compression_ratio": 1.5,
+        "no_speech_prob": 0.25,
+        "audio_context": 400,
+        "decodes": 2,
+    }
+
+
+def test_files_look_as_openais_program_writes_them() -> None:
+    whole = transcript(segment(" Hello --> there.", 0.0, 2.5), segment(" Bye.", 2.5, 3725.04))
+    assert formats.text(whole) == "Hello --> there.\nBye.\n"
+    assert formats.tsv(whole) == (
+        "start\tend\ttext\n0\t2500\tHello --> there.\n2500\t3725040\tBye.\n"
+    )
+    assert formats.srt(whole) == (
+        "1\n00:00:00,000 --> 00:00:02,500\nHello -> there.\n\n"
+        "2\n00:00:02,500 --> 01:02:05,040\nBye.\n\n"
+    )
+    assert formats.vtt(whole) == (
+        "WEBVTT\n\n00:00.000 --> 00:02.500\nHello -&gt; there.\n\n"
+        "00:02.500 --> 01:02:05.040\nBye.\n\n"
+    )
+
+
+def test_more_than_99_hours_are_fine() -> None:
+    assert "100:00:00,000 --> 100:00:01,000" in formats.srt(
+        transcript(segment("late", 360_000, 360_001))
+    )
+
+
+def test_an_unknown_format_names_those_there_are() -> None:
+    with pytest.raises(OptionError, match="'docx': choose from text, json, jsonl, srt, vtt, tsv"):
+        formats.format_named("docx")
+    assert formats.format_named("txt") is formats.FORMATS["text"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    formats.write_whole(path, "first")
+
+    def full_disk(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", full_disk)
+        with pytest.raises(OutputError, match=r"a\.txt cannot be written \(No space left"):
+            formats.write_whole(path, "second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]  # and no temporary file stays behind
+    formats.write_whole(path, "third")
+    assert path.read_text() == "third"
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file"):
+        formats.write_whole(tmp_path / "none" / "a.txt", "x")
