@@ -210,6 +210,13 @@ def test_files_look_as_openais_program_writes_them() -> None:
     )
 
 
+@pytest.mark.parametrize("arrow", ["-->", "--->", "---------->", "-->-->"])
+def test_no_arrow_of_any_length_is_left_in_a_subtitle(arrow: str) -> None:
+    for write in (formats.srt, formats.vtt):
+        timing = write(transcript(segment(f"a {arrow} b"))).splitlines()
+        assert sum("-->" in line for line in timing) == 1
+
+
 def test_more_than_99_hours_are_fine() -> None:
     assert "100:00:00,000 --> 100:00:01,000" in formats.srt(
         transcript(segment("late", 360_000, 360_001))

@@ -1,0 +1,190 @@
+"""How far a transcript is from what was said: error rates, the way the Whisper paper counts them.
+
+Knows text normalisation (Whisper's own normalisers, of the package whisper-normalizer), alignment
+(jiwer) and sums. A text is cut into units: words, or characters for languages written without
+spaces. Knows nothing of audio, of models or of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from batched_whisper.errors import MissingExtra
+
+WITHOUT_SPACES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
+"""Languages written without spaces between words, where characters are counted."""
+
+
+class Unit(str, Enum):
+    """What errors are counted in."""
+
+    WORD = "word"
+    CHARACTER = "character"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What it takes to turn a hypothesis into its reference of ``n_units`` units."""
+
+    n_units: int = 0
+    n_substitutions: int = 0
+    n_deletions: int = 0
+    n_insertions: int = 0
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(
+            self.n_units + other.n_units,
+            self.n_substitutions + other.n_substitutions,
+            self.n_deletions + other.n_deletions,
+            self.n_insertions + other.n_insertions,
+        )
+
+    @property
+    def rate(self) -> float | None:
+        """Errors for each unit of the reference; above 1 is possible, None without any unit."""
+        if not self.n_units:
+            return None
+        return (self.n_substitutions + self.n_deletions + self.n_insertions) / self.n_units
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One recording, measured.
+
+    ``language_detected`` is None where the language was given to the model, and
+    ``language_spoken`` where nobody knows it.
+    """
+
+    name: str
+    collection: str
+    unit: Unit
+    errors: Errors
+    reference: str
+    hypothesis: str
+    duration_s: float
+    language_spoken: str | None = None
+    language_detected: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The recordings of one collection that are counted in one unit, or of all collections."""
+
+    collection: str
+    unit: Unit
+    n_recordings: int
+    errors: Errors
+    duration_s: float
+    n_languages_right: int
+    n_languages_wrong: int
+
+
+def unit_of(language: str | None) -> Unit:
+    """What to count errors in, for text in this language."""
+    return Unit.CHARACTER if language in WITHOUT_SPACES else Unit.WORD
+
+
+def normalise(text: str, language: str | None) -> str:
+    """The text as it is compared, its units between spaces.
+
+    Whisper's English normaliser for English (spelling, numbers, contractions), its basic one for
+    every other or unknown language, cut into letters where the unit is a character.
+    """
+    return " ".join(str(_normaliser(language)(text)).split())
+
+
+@cache
+def _normaliser(language: str | None) -> Any:
+    try:
+        from whisper_normalizer.basic import BasicTextNormalizer
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise _missing(error) from error
+    if language == "en":
+        return EnglishTextNormalizer()
+    return BasicTextNormalizer(split_letters=unit_of(language) is Unit.CHARACTER)
+
+
+def count_errors(reference: str, hypothesis: str, language: str | None) -> Errors:
+    """The fewest substitutions, deletions and insertions between two texts, normalised first.
+
+    Raises:
+        MissingExtra: jiwer or whisper-normalizer is not installed.
+    """
+    try:
+        import jiwer
+    except ImportError as error:
+        raise _missing(error) from error
+    counted = jiwer.process_words(normalise(reference, language), normalise(hypothesis, language))
+    return Errors(
+        n_units=counted.hits + counted.substitutions + counted.deletions,
+        n_substitutions=counted.substitutions,
+        n_deletions=counted.deletions,
+        n_insertions=counted.insertions,
+    )
+
+
+def _missing(error: ImportError) -> MissingExtra:
+    return MissingExtra(
+        f"measuring errors needs the package of {error.name}: "
+        "install it with pip install 'batched-whisper[eval]'"
+    )
+
+
+def score(
+    *,
+    name: str,
+    collection: str,
+    reference: str,
+    hypothesis: str,
+    language: str | None,
+    duration_s: float,
+    language_spoken: str | None = None,
+    language_detected: str | None = None,
+) -> Scored:
+    """Measure one recording. ``language`` is that of both texts, None where nobody knows it."""
+    return Scored(
+        name=name,
+        collection=collection,
+        unit=unit_of(language),
+        errors=count_errors(reference, hypothesis, language),
+        reference=reference,
+        hypothesis=hypothesis,
+        duration_s=duration_s,
+        language_spoken=language_spoken,
+        language_detected=language_detected,
+    )
+
+
+def summarise(scored: Iterable[Scored]) -> list[Summary]:
+    """One summary a collection and unit; collections in the order in which they first appear."""
+    groups: dict[str, list[Scored]] = {}
+    for each in scored:
+        groups.setdefault(each.collection, []).append(each)
+    return [summary for name, group in groups.items() for summary in overall(group, name)]
+
+
+def overall(scored: Iterable[Scored], name: str = "all") -> list[Summary]:
+    """One summary a unit over all collections: words and characters are not added up."""
+    groups: dict[Unit, list[Scored]] = {}
+    for each in scored:
+        groups.setdefault(each.unit, []).append(each)
+    return [_sum(name, unit, groups[unit]) for unit in Unit if unit in groups]
+
+
+def _sum(collection: str, unit: Unit, group: list[Scored]) -> Summary:
+    judged = [each for each in group if each.language_spoken and each.language_detected]
+    n_right = sum(each.language_spoken == each.language_detected for each in judged)
+    return Summary(
+        collection=collection,
+        unit=unit,
+        n_recordings=len(group),
+        errors=sum((each.errors for each in group), Errors()),
+        duration_s=sum(each.duration_s for each in group),
+        n_languages_right=n_right,
+        n_languages_wrong=len(judged) - n_right,
+    )
