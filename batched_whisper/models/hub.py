@@ -1,0 +1,168 @@
+"""Models from the Hugging Face Hub, and from its cache on this machine.
+
+Knows which of a repository's files are needed, and what the Hub's refusals mean. The cache is
+huggingface_hub's own, shared with other programs, and placed by its own variables (HF_HOME,
+HF_HUB_CACHE); HF_ENDPOINT and HF_TOKEN count too. Knows nothing of other sources.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+
+from batched_whisper.errors import (
+    HubUnreachable,
+    ModelError,
+    ModelFileMissing,
+    UnknownModel,
+)
+from batched_whisper.models.ctranslate2_file import MODEL_FILE
+from batched_whisper.models.model_files import ModelFiles, Source
+from batched_whisper.models.safetensors_file import INDEX_FILE, SINGLE_FILE
+
+PROBE_TIMEOUT_S = 5.0
+"""How long the Hub may take to begin its first answer before it counts as unreachable."""
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+_BESIDE_WEIGHTS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
+_CTRANSLATE2_VOCABULARIES = ("vocabulary.txt", "vocabulary.json")
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+
+
+def endpoint() -> str:
+    """The Hub's address."""
+    return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network, by the Hub's own variables."""
+    values = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value.upper() in ("1", "TRUE", "YES", "ON") for value in values)
+
+
+def from_cache(repository: str, revision: str | None, cache: Path | None) -> Path | None:
+    """The newest cached snapshot of a revision, if all of it is there."""
+    try:
+        found = huggingface_hub.try_to_load_from_cache(
+            repository, "config.json", cache_dir=cache, revision=revision
+        )
+    except hub_errors.HFValidationError:  # a name that no repository can have
+        return None
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    return None if missing_file(folder) else folder
+
+
+def missing_file(folder: Path) -> str | None:
+    """The first file that a model's folder lacks, in words; None if it lacks none."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return "tokenizer.json"
+    if any((folder / name).is_file() for name in (SINGLE_FILE, MODEL_FILE)):
+        return None
+    if not (folder / INDEX_FILE).is_file():
+        return "its weights (model.safetensors or model.bin)"
+    try:
+        shards = json.loads((folder / INDEX_FILE).read_text("utf-8"))["weight_map"].values()
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None  # the reader of the weights says what is wrong with it
+    return next((name for name in sorted(set(shards)) if not (folder / name).is_file()), None)
+
+
+def needed_files(present: Iterable[str]) -> list[str]:
+    """Those of a repository's files that are worth fetching: one kind of weights, never a pickle.
+
+    Empty if there are no weights that can be read.
+    """
+    names = sorted(present)
+    if SINGLE_FILE in names:
+        weights = [SINGLE_FILE]
+    elif INDEX_FILE in names:
+        weights = [INDEX_FILE, *(name for name in names if _SHARD.fullmatch(name))]
+    elif MODEL_FILE in names:
+        weights = [MODEL_FILE, *(name for name in names if name in _CTRANSLATE2_VOCABULARIES)]
+    else:
+        return []
+    return [*(name for name in names if name in _BESIDE_WEIGHTS), *weights]
+
+
+def fetch(name: str, repository: str, revision: str | None, cache: Path | None) -> ModelFiles:
+    """Download what is needed of a repository, showing progress; an interrupted one goes on.
+
+    Raises:
+        HubUnreachable: no answer within some seconds, or the connection broke.
+        UnknownModel: no such repository or revision, or it is not public.
+        ModelFileMissing: the repository lacks a file, or holds no weights that can be read.
+    """
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=cache,
+                allow_patterns=_choose(repository, revision),
+                etag_timeout=PROBE_TIMEOUT_S,
+                endpoint=endpoint(),
+            )
+        )
+    except ModelError:
+        raise
+    # huggingface_hub lets its HTTP client's exceptions through, and changed that client twice
+    except Exception as error:
+        raise _explained(error, repository, revision) from error
+    lacking = missing_file(folder)
+    if lacking:
+        raise ModelFileMissing(f"{repository} on the Hub lacks {lacking}; choose another")
+    return ModelFiles(name, folder.name, folder, Source.HUB)
+
+
+def _choose(repository: str, revision: str | None) -> list[str]:
+    """The files to fetch. This first request has a time limit, so that no network fails fast."""
+    api = huggingface_hub.HfApi(endpoint=endpoint(), library_name="batched-whisper")
+    found = api.model_info(repository, revision=revision, timeout=PROBE_TIMEOUT_S)
+    wanted = needed_files(file.rfilename for file in found.siblings or ())
+    if not wanted:
+        raise ModelFileMissing(
+            f"{repository} on the Hub has no weights that can be read: neither "
+            "model.safetensors nor CTranslate2's model.bin; choose another repository"
+        )
+    return wanted
+
+
+def _explained(error: Exception, repository: str, revision: str | None) -> ModelError:
+    at = f"the Hub ({endpoint()})"
+    if isinstance(error, hub_errors.GatedRepoError):
+        return UnknownModel(
+            f"{repository} on {at} is not open to everyone; accept its terms there and set HF_TOKEN"
+        )
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return UnknownModel(f"{repository} on {at} has no revision {revision!r}; try main")
+    if isinstance(error, (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError)):
+        return UnknownModel(
+            f"{at} has no repository {repository}; check the name, or set HF_TOKEN if it is private"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        return ModelError(
+            f"{repository} cannot be stored in the Hub's cache ({error}); make room, or set "
+            "HF_HOME to a folder that can be written"
+        )
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return HubUnreachable(f"{repository} could not be fetched from {at}: {reason}")
