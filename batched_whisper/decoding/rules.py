@@ -1,0 +1,112 @@
+"""What may be said next: Whisper's logit filters as plain data.
+
+An engine never hears of languages, tasks or timestamps as such. For each row of a step it is told
+which tokens are allowed (`Allowed`), so the same rules hold on every device. The rules themselves
+are those of openai/whisper, ``decoding.py``: SuppressBlank, SuppressTokens, ApplyTimestampRules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+TIMESTAMP_STEP_S = 0.02
+"""Seconds between two neighbouring timestamp tokens."""
+
+
+class MaskMode(Enum):
+    """How a `TokenMask` reads its set of tokens."""
+
+    ALL_BUT = "every token but these"
+    ONLY = "these tokens and no other"
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """Which tokens below the first timestamp are allowed.
+
+    Few different masks exist while a model runs, so an engine keeps each as a row of a table.
+    """
+
+    mode: MaskMode
+    tokens: frozenset[int]
+
+
+NOTHING = TokenMask(MaskMode.ONLY, frozenset())
+EVERYTHING = TokenMask(MaskMode.ALL_BUT, frozenset())
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What one row may say next.
+
+    ``mask`` rules the tokens below the first timestamp, ``timestamps`` names the timestamp tokens
+    allowed. Where both are, a timestamp is chosen if all timestamps together are more probable
+    than the best single text token (ApplyTimestampRules).
+    """
+
+    mask: TokenMask
+    timestamps: range = range(0)
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The special tokens that the rules speak of."""
+
+    eot: int
+    timestamp_begin: int
+    n_vocab: int
+    no_speech: int | None = None
+
+
+class Rules:
+    """The rules of one window's transcript; immutable, shared by windows with equal options.
+
+    Args:
+        ids: the model's special tokens.
+        suppress: tokens that are never sampled.
+        suppress_begin: tokens that are not sampled first (a blank, the end).
+        timestamps: whether the model times its segments.
+        max_initial_timestamp_s: the latest first timestamp.
+    """
+
+    def __init__(
+        self,
+        ids: TokenIds,
+        *,
+        suppress: frozenset[int],
+        suppress_begin: frozenset[int],
+        timestamps: bool,
+        max_initial_timestamp_s: float = 1.0,
+    ) -> None:
+        self.ids = ids
+        self.timestamps = timestamps
+        begin = ids.timestamp_begin
+        below = frozenset(token for token in suppress if token < begin)
+        first = below | frozenset(token for token in suppress_begin if token < begin)
+        self._text = TokenMask(MaskMode.ALL_BUT, below)
+        self._text_first = TokenMask(MaskMode.ALL_BUT, first)
+        self._no_text = TokenMask(MaskMode.ALL_BUT, below | frozenset(range(ids.eot)))
+        latest = begin + round(max_initial_timestamp_s / TIMESTAMP_STEP_S)
+        self._first_timestamps = range(begin, min(latest + 1, ids.n_vocab))
+
+    def next(self, sampled: Sequence[int]) -> Allowed:
+        """What may follow the tokens sampled so far (the prompt is not among them)."""
+        if not self.timestamps:
+            return Allowed(self._text if sampled else self._text_first)
+        if not sampled:
+            return Allowed(NOTHING, self._first_timestamps)
+        return self._next_timed(sampled)
+
+    def _next_timed(self, sampled: Sequence[int]) -> Allowed:
+        """Timestamps come in pairs, except before the end of text, and never go backwards."""
+        begin, n_vocab = self.ids.timestamp_begin, self.ids.n_vocab
+        last_timed = sampled[-1] >= begin
+        pair_closed = len(sampled) < 2 or sampled[-2] >= begin
+        if last_timed and pair_closed:
+            return Allowed(self._text)
+        latest = max((token for token in sampled if token >= begin), default=begin)
+        if last_timed:  # a segment just ended: the next one starts here or later, or the text ends
+            return Allowed(self._no_text, range(latest, n_vocab))
+        return Allowed(self._text, range(latest + 1, n_vocab))  # no segment of zero length

@@ -1,0 +1,91 @@
+"""Choosing a token from logits: the plain NumPy definition that every engine agrees with.
+
+Engines choose the greedy token on their device; this is what they are tested against, and what
+they call for the few rows that sample at a temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batched_whisper.decoding.rules import Allowed, MaskMode, TokenMask
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token and its natural log-probability among the tokens that were allowed."""
+
+    token: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose: the most probable token at temperature 0, else at random.
+
+    ``seed`` makes the window's choices its own: the same whatever else is in the batch.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
+def mask_row(mask: TokenMask, n_tokens: int) -> NDArray[np.float32]:
+    """The mask as numbers to add to logits: 0 or -inf, ``[n_tokens]``."""
+    listed = np.fromiter((t for t in mask.tokens if t < n_tokens), dtype=np.int64)
+    all_but = mask.mode is MaskMode.ALL_BUT
+    row = np.full(n_tokens, 0.0 if all_but else -np.inf, dtype=np.float32)
+    row[listed] = -np.inf if all_but else 0.0
+    return row
+
+
+def apply(
+    logits: NDArray[np.float32], allowed: Allowed, timestamp_begin: int
+) -> NDArray[np.float32]:
+    """The logits with everything that is not allowed at -inf, ``[n_vocab]``."""
+    filtered = np.full_like(logits, -np.inf)
+    filtered[:timestamp_begin] = logits[:timestamp_begin] + mask_row(allowed.mask, timestamp_begin)
+    timed = slice(allowed.timestamps.start, allowed.timestamps.stop)
+    filtered[timed] = logits[timed]
+    if len(allowed.timestamps):
+        best_text = filtered[:timestamp_begin].max()
+        if log_sum_exp(filtered[timestamp_begin:]) > best_text:
+            filtered[:timestamp_begin] = -np.inf
+    return filtered
+
+
+def choose(
+    logits: NDArray[np.float32],
+    allowed: Allowed,
+    timestamp_begin: int,
+    sampling: Sampling = GREEDY,
+    position: int = 0,
+) -> Choice:
+    """Choose one token; ``position`` picks the place in the seed's random stream."""
+    filtered = apply(logits, allowed, timestamp_begin)
+    if sampling.temperature == 0:
+        token = int(filtered.argmax())
+    else:
+        random = np.random.default_rng((sampling.seed, position))
+        gumbel = random.gumbel(size=filtered.shape)  # argmax of logits plus Gumbel noise samples
+        token = int((filtered / sampling.temperature + gumbel).argmax())
+    return Choice(token, float(filtered[token] - log_sum_exp(filtered)))
+
+
+def log_sum_exp(logits: NDArray[np.float32]) -> float:
+    """Natural logarithm of the sum of exponentials, -inf for nothing but -inf."""
+    highest = logits.max(initial=-np.inf)
+    if not np.isfinite(highest):
+        return float("-inf")
+    return float(highest + np.log(np.exp(logits - highest, dtype=np.float64).sum()))
+
+
+def probability(logits: NDArray[np.float32], token: int) -> float:
+    """Softmax probability of one token among all."""
+    return float(np.exp(logits[token] - log_sum_exp(logits)))

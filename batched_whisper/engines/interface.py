@@ -1,0 +1,98 @@
+"""The protocol between the batching loop and a device: encode windows, step slots, release.
+
+A **slot** is a place in the engine's memory for one window: its encoded audio (the decoder's
+cross-attention keys and values) and its self-attention keys and values. Slots are numbered from
+0 to ``max_slots - 1``; who uses which is the loop's business, where the memory lies is the
+engine's. One thread at a time may call an engine.
+
+It knows nothing of queues, languages or texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from batched_whisper.decoding.rules import Allowed
+from batched_whisper.decoding.sampling import GREEDY, Sampling
+from batched_whisper.types import Features
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What runs where, and the reasons in words."""
+
+    engine: str
+    device: str
+    precision: str
+    threads: int
+    max_slots: int
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodeRow:
+    """A window to encode into a slot, in place of whatever the slot held.
+
+    ``features`` is ``[n_mels, 2 * audio_context]``, owned by the caller and read before the call
+    returns; ``audio_context`` counts encoder positions of 20 ms, at most 1500.
+    """
+
+    slot: int
+    features: Features
+    audio_context: int
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What one slot is fed in a step.
+
+    ``tokens`` go to positions ``position``, ``position + 1``, ...; whatever the slot knew from
+    ``position`` on is forgotten, so position 0 starts the text anew on the same audio. With
+    ``allowed`` of None nothing is chosen (more of the prompt is to come).
+    """
+
+    slot: int
+    tokens: tuple[int, ...]
+    position: int
+    allowed: Allowed | None
+    sampling: Sampling = GREEDY
+    probe: int | None = None
+    """A token whose softmax probability among all is wanted, before anything is masked."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The token chosen after a row's last one, and its natural log-probability among the allowed.
+
+    ``probed`` is the probability of the row's ``probe``.
+    """
+
+    token: int
+    logprob: float
+    probed: float | None = None
+
+
+class Engine(Protocol):
+    """A device that runs a Whisper model for many windows at once."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs where."""
+
+    def encode(self, rows: Sequence[EncodeRow]) -> None:
+        """Encode windows into their slots. Raises EngineError."""
+
+    def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        """One decoder pass; a result for each row in order, None where nothing was asked.
+
+        A row's result does not depend on the other rows. Every slot has been encoded before, and
+        stands in one row at most. Raises EngineError.
+        """
+
+    def release(self, slots: Sequence[int]) -> None:
+        """The slots' contents are no longer needed."""
+
+    def close(self) -> None:
+        """Give back the device's memory; no call may follow."""

@@ -1,0 +1,112 @@
+"""One pass of the decoder's graph, pool by pool: what each row is fed and what it may attend to.
+
+The graph wants at least one row of every pool, all fed the same number of tokens. A block is one
+pool's share of a pass: all its rows (those not asked for are computed and forgotten), or a single
+one that is fed a longer text, or, where the pool has none, a row of nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batched_whisper.decoding.rules import NOTHING, Allowed
+from batched_whisper.decoding.sampling import GREEDY
+from batched_whisper.engines.interface import StepRow
+from batched_whisper.engines.openvino.pools import CacheShape, Pool
+
+UNASKED = Allowed(NOTHING)
+_EMPTY_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows ``start`` to ``stop`` of a pool, or one row of zeros where ``pool`` is None.
+
+    ``own`` and ``cross`` are the rows' caches, ``[2 * layers, rows, heads, length, width]``;
+    ``lengths`` counts the tokens that each row keeps of its past, ``contexts`` its positions of
+    audio.
+    """
+
+    number: int
+    pool: Pool | None
+    start: int
+    rows: tuple[StepRow, ...]
+    asked: tuple[bool, ...]
+    own: NDArray[Any]
+    cross: NDArray[Any]
+    lengths: NDArray[np.int64]
+    contexts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def binding(self) -> tuple[int, ...]:
+        """Equal for two blocks whose caches lie in the same memory."""
+        laid_out = -1 if self.pool is None else self.pool.version
+        return (laid_out, self.start, len(self))
+
+    def own_mask(self, length: int) -> NDArray[np.float32]:
+        """Added to the self-attention scores: each row's past, then its new tokens in order."""
+        held = self.own.shape[3]
+        past = np.arange(held) < self.lengths[:, None]  # [rows, held]
+        past = np.broadcast_to(past[:, None, None], (len(self), 1, length, held))
+        new = np.tri(length, dtype=bool)
+        new = np.broadcast_to(new, (len(self), 1, length, length))
+        return _scores(np.concatenate([past, new], axis=-1))
+
+    def cross_mask(self) -> NDArray[np.float32]:
+        """Added to the cross-attention scores: the audio that each row has."""
+        heard = np.arange(self.cross.shape[3]) < self.contexts[:, None]
+        return _scores(heard[:, None, None])
+
+    def keep(self, new: NDArray[Any]) -> None:
+        """Keep the new tokens of the rows that were asked for in the pool."""
+        if self.pool is not None:
+            asked = np.flatnonzero(self.asked)
+            self.pool.say(self.start + asked, self.lengths[asked], new[:, asked])
+
+
+def _scores(visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.where(visible, np.float32(0), np.float32(-np.inf))
+
+
+def whole_pool(number: int, pool: Pool, wanted: Mapping[int, StepRow], idle_token: int) -> Block:
+    """All rows of a pool, each fed one token."""
+    rows = tuple(
+        wanted.get(slot) or StepRow(slot, (idle_token,), int(pool.lengths[row]), None)
+        for row, slot in enumerate(pool.slots)
+    )
+    asked = tuple(slot in wanted for slot in pool.slots)
+    return _block(number, pool, 0, rows, asked)
+
+
+def one_row(number: int, pool: Pool, index: int, row: StepRow) -> Block:
+    """One row of a pool, fed any number of tokens."""
+    return _block(number, pool, index, (row,), (True,))
+
+
+def no_rows(number: int, shape: CacheShape, n_tokens: int, idle_token: int) -> Block:
+    """A row of zeros for a pool that has none."""
+    layers = 2 * shape.n_layers
+    cache = np.zeros((layers, 1, shape.n_heads, _EMPTY_LENGTH, shape.head_width), shape.element)
+    idle = StepRow(-1, (idle_token,) * n_tokens, 0, None, GREEDY)
+    one = np.array([_EMPTY_LENGTH])
+    return Block(number, None, 0, (idle,), (False,), cache, cache, 0 * one, one)
+
+
+def _block(
+    number: int, pool: Pool, start: int, rows: tuple[StepRow, ...], asked: tuple[bool, ...]
+) -> Block:
+    """A block over rows of a pool, which is first made to hold their new tokens."""
+    positions = np.array([row.position for row in rows])
+    longest = int(positions.max()) + len(rows[0].tokens)
+    pool.fit_text(max(longest, int(pool.lengths[: len(pool)].max())))
+    here = slice(start, start + len(rows))
+    own, cross = pool.own[:, here], pool.cross[:, here]
+    return Block(number, pool, start, rows, asked, own, cross, positions, pool.contexts[here])

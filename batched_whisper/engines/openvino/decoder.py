@@ -1,0 +1,167 @@
+"""The text decoder's graph: one step of many slots, with its caches outside.
+
+The rows of a step are grouped by pool (`pools.py`): rows of one pool have caches of the same
+shape. Everything but attention runs on all rows at once; attention runs pool by pool, so that a
+short window's row does not read a long one's keys. The vocabulary's best token is found inside
+the graph: what leaves it is a few numbers a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as op
+
+from batched_whisper.decoding.rules import TokenIds
+from batched_whisper.engines.openvino.graph import (
+    Layers,
+    Node,
+    attention,
+    axis_length,
+    model,
+    slice_axis,
+)
+from batched_whisper.models.checkpoint import Checkpoint
+
+OUTPUTS = ("text_token", "text_score", "text_total", "time_token", "time_score", "time_total")
+"""Of each row: best token below the timestamps, its logit, their log-sum-exp; then timestamps'."""
+
+
+def cache_input(kind: str, layer: int, part: str, pool: int) -> str:
+    """The name of one cache's input: kind is self or cross, part is key or value."""
+    return f"{kind}_{part}.{layer}.{pool}"
+
+
+@dataclass(frozen=True)
+class _PoolMasks:
+    """What is added to the scores of one pool's rows."""
+
+    own: Node  # self-attention: [rows, 1, length, past + length]
+    cross: Node  # [rows, 1, 1, context]
+
+
+class DecoderGraph:
+    """Builds the graph; holds the list of inputs while it grows."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, ids: TokenIds, n_pools: int, cache_type: ov.Type
+    ) -> None:
+        sizes = checkpoint.dimensions
+        self._layers = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state)
+        self._n_layers = sizes.n_text_layer
+        self._ids = ids
+        self._n_pools = n_pools
+        self._cache_type = cache_type
+        self._inputs: list[Node] = []
+
+    def build(self) -> ov.Model:
+        """The graph of one step.
+
+        Inputs: ``tokens`` and ``positions`` ``[rows, length]``; ``pool_rows`` ``[pools]``, how many
+        rows are each pool's, at least one; ``text_masks`` ``[masks, timestamp_begin]`` and
+        ``text_mask`` ``[rows]``, which of them is a row's; ``time_first`` and ``time_last``
+        ``[rows, 1]``, the timestamps allowed, inclusive. Then masks and caches of each pool.
+
+        Outputs: those of `OUTPUTS`, ``[rows, 1]``; ``logits`` ``[rows, n_vocab]``; ``new_cache``
+        ``[2 * layers, rows, heads, length, head_width]``, this step's keys and values.
+        """
+        tokens = self._input("tokens", [-1, -1], ov.Type.i32)
+        positions = self._input("positions", [-1, -1], ov.Type.i32)
+        pool_rows = self._input("pool_rows", [self._n_pools], ov.Type.i64)
+        masks = [
+            _PoolMasks(
+                self._input(f"self_mask.{g}", [-1, 1, -1, -1], ov.Type.f32),
+                self._input(f"cross_mask.{g}", [-1, 1, 1, -1], ov.Type.f32),
+            )
+            for g in range(self._n_pools)
+        ]
+        layers = self._layers
+        x = op.add(
+            op.gather(layers.weight("decoder.token_embedding.weight"), tokens, 0),
+            op.gather(layers.weight("decoder.positional_embedding"), positions, 0),
+        )
+        new_cache: list[Node] = []
+        for i in range(self._n_layers):
+            x = self._self_attention(x, i, pool_rows, masks, new_cache)
+            x = self._cross_attention(x, i, pool_rows, masks)
+            x = layers.mlp(x, f"decoder.blocks.{i}")
+        last = op.gather(layers.layer_norm(x, "decoder.ln"), np.array(-1), np.array(1))
+        logits = op.matmul(last, layers.weight("decoder.token_embedding.weight"), False, True)
+        outputs = [*self._choices(logits), logits, op.concat(new_cache, 0)]
+        graph = model(outputs, self._inputs, "whisper_decoder")
+        for port, name in zip(graph.outputs, (*OUTPUTS, "logits", "new_cache"), strict=True):
+            port.get_tensor().set_names({name})
+        return graph
+
+    def _input(self, name: str, shape: list[int], kind: ov.Type) -> Node:
+        node = op.parameter(shape, kind, name=name)
+        node.output(0).get_tensor().set_names({name})
+        self._inputs.append(node)
+        return node
+
+    def _cache(self, kind: str, layer: int, part: str, pool: int) -> Node:
+        shape = [-1, self._layers.n_heads, -1, self._layers.head_width]
+        cache = self._input(cache_input(kind, layer, part, pool), shape, self._cache_type)
+        return cache if self._cache_type == ov.Type.f32 else op.convert(cache, "f32")
+
+    def _by_pool(self, x: Node, pool_rows: Node) -> list[Node]:
+        return [x] if self._n_pools == 1 else op.variadic_split(x, 0, pool_rows).outputs()
+
+    def _self_attention(
+        self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks], new_cache: list[Node]
+    ) -> Node:
+        layers, name = self._layers, f"decoder.blocks.{i}.attn"
+        normed = layers.layer_norm(x, f"{name}_ln")
+        queries = layers.queries(normed, f"{name}.query")
+        new = {part: layers.heads(normed, f"{name}.{part}") for part in ("key", "value")}
+        for part in ("key", "value"):
+            new_cache.append(op.unsqueeze(op.convert(new[part], self._cache_type), 0))
+        split = {part: self._by_pool(new[part], pool_rows) for part in new}
+        heard = []
+        for g, rows in enumerate(self._by_pool(queries, pool_rows)):
+            keys, values = (
+                op.concat([self._cache("self", i, part, g), split[part][g]], 2)
+                for part in ("key", "value")
+            )
+            heard.append(attention(rows, keys, values, masks[g].own))
+        return op.add(x, layers.linear(layers.merge(self._joined(heard)), f"{name}.out"))
+
+    def _cross_attention(self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks]) -> Node:
+        layers, name = self._layers, f"decoder.blocks.{i}.cross_attn"
+        queries = layers.queries(layers.layer_norm(x, f"{name}_ln"), f"{name}.query")
+        heard = []
+        for g, rows in enumerate(self._by_pool(queries, pool_rows)):
+            keys, values = (self._cache("cross", i, part, g) for part in ("key", "value"))
+            heard.append(attention(rows, keys, values, masks[g].cross))
+        return op.add(x, layers.linear(layers.merge(self._joined(heard)), f"{name}.out"))
+
+    def _joined(self, parts: list[Node]) -> Node:
+        return parts[0] if len(parts) == 1 else op.concat(parts, 0)
+
+    def _choices(self, logits: Node) -> list[Node]:
+        """Best token, its logit and the log-sum-exp: of text, then of timestamps."""
+        begin = self._ids.timestamp_begin
+        table = self._input("text_masks", [-1, begin], ov.Type.f32)
+        mask = op.gather(table, self._input("text_mask", [-1], ov.Type.i32), 0)
+        text = slice_axis(logits, np.array([0]), np.array([begin]), axis=1)
+        timed = slice_axis(logits, np.array([begin]), axis_length(logits, 1), axis=1)
+        first = self._input("time_first", [-1, 1], ov.Type.f32)
+        last = self._input("time_last", [-1, 1], ov.Type.f32)
+        numbers = np.arange(begin, self._ids.n_vocab, dtype=np.float32)[None]
+        inside = op.logical_and(op.greater_equal(numbers, first), op.less_equal(numbers, last))
+        timed = op.select(inside, timed, np.float32(-np.inf))
+        found = []
+        for part, offset in ((op.add(text, mask), 0), (timed, begin)):
+            best = op.topk(part, np.int32(1), -1, "max", "none", index_element_type="i32")
+            token = op.add(best.output(1), np.int32(offset))
+            found += [token, best.output(0), _log_sum_exp(part, best.output(0))]
+        return found
+
+
+def _log_sum_exp(x: Node, highest: Node) -> Node:
+    """Over the last axis; rows of nothing but -inf give -inf, not NaN."""
+    floor = op.maximum(highest, np.float32(-1e30))
+    total = op.reduce_sum(op.exp(op.subtract(x, floor)), np.array([-1]), True)
+    return op.add(op.log(total), floor)

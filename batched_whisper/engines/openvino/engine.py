@@ -1,0 +1,291 @@
+"""The engine for every CPU, on OpenVINO: `interface.Engine` over two graphs and a set of pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from batched_whisper.decoding.rules import TokenIds, TokenMask
+from batched_whisper.decoding.sampling import Choice, choose, mask_row, probability
+from batched_whisper.engines.interface import EncodeRow, EngineInfo, StepResult, StepRow
+from batched_whisper.engines.openvino.blocks import UNASKED, Block, no_rows, one_row, whole_pool
+from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
+from batched_whisper.engines.openvino.encoder import build_encoder
+from batched_whisper.engines.openvino.pools import CacheShape, Pool
+from batched_whisper.engines.openvino.runtime import Runtime, choose_arithmetic
+from batched_whisper.errors import EngineError
+from batched_whisper.models.checkpoint import Checkpoint
+
+POOL_SHARES = (0.25, 0.45, 0.7, 1.0)
+"""The audio contexts of the pools, as shares of the full one.
+
+Four pools read at most about a third more than each row's own context, and cost little where
+they are empty.
+"""
+
+
+_NO_TIMESTAMPS = range(1, 1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a slot lies."""
+
+    pool: int
+    row: int
+
+
+class OpenVinoEngine:
+    """Runs one checkpoint on the CPU.
+
+    Args:
+        checkpoint: the weights.
+        ids: the special tokens that the graph needs to know.
+        max_slots: how many windows may be decoded at once.
+        precision: float32, bfloat16, or auto.
+        threads: processor threads; None takes all.
+        cache_dir: where compiled graphs are kept; None keeps none.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        ids: TokenIds,
+        *,
+        max_slots: int,
+        precision: str = "auto",
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        sizes = checkpoint.dimensions
+        arithmetic = choose_arithmetic(precision, ov.Core())
+        runtime = Runtime(arithmetic, threads, cache_dir)
+        kind = arithmetic.cache_type
+        self._ids = ids
+        self._cache_type = kind
+        element = np.float32 if kind == ov.Type.f32 else np.uint16  # bfloat16 as its bits
+        shape = CacheShape(
+            sizes.n_text_layer,
+            sizes.n_text_head,
+            sizes.n_text_state // sizes.n_text_head,
+            sizes.n_text_ctx,
+            element,
+        )
+        contexts = sorted({round(sizes.n_audio_ctx * share) for share in POOL_SHARES})
+        self._pools = [Pool(context, shape) for context in contexts]
+        self._shape = shape
+        key = f"{checkpoint.sha256} {len(contexts)}"
+        try:
+            encoder = runtime.compile(f"encoder {key}", lambda: build_encoder(checkpoint, kind))
+            decoder = runtime.compile(
+                f"decoder {key}",
+                lambda: DecoderGraph(checkpoint, ids, len(contexts), kind).build(),
+            )
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot build the model: {_first_line(error)}") from error
+        self._encoder = encoder.create_infer_request()
+        self._decoder = decoder.create_infer_request()
+        self._places: dict[int, _Place] = {}
+        self._masks = _MaskTable(ids.timestamp_begin)
+        self._bound: dict[str, object] = {}  # what the decoder's inputs hold now
+        self._memory: dict[str, object] = {}
+        self.info = EngineInfo(
+            engine="openvino",
+            device="cpu",
+            precision=arithmetic.precision,
+            threads=runtime.threads,
+            max_slots=max_slots,
+            why=(f"OpenVINO {ov.__version__.split('-')[0]} on the CPU", arithmetic.why),
+        )
+
+    def encode(self, rows: Sequence[EncodeRow]) -> None:
+        """One window at a time: on a CPU the encoder gains nothing from company."""
+        for row in rows:
+            with _failures("encoding"):
+                self._encoder.infer({0: row.features[None]}, share_inputs=True)
+            encoded = [self._numbers(tensor)[0] for tensor in self._encoder.output_tensors]
+            place = self._make_place(row.slot, row.audio_context)
+            self._pools[place.pool].hear(place.row, encoded)
+
+    def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        """Rows with one token go together; a row with more is a pass of its own."""
+        results: dict[int, StepResult | None] = {}
+        together = [row for row in rows if len(row.tokens) == 1]
+        if together:
+            results.update(self._pass(together))
+        for row in rows:
+            if len(row.tokens) > 1:
+                results.update(self._pass([row]))
+        return [results[row.slot] for row in rows]
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Pack the rows that stay."""
+        for slot in slots:
+            place = self._places.pop(slot, None)
+            if place is not None:
+                self._leave(place)
+
+    def close(self) -> None:
+        """Forget the graphs and the caches."""
+        self._pools.clear()
+        self._places.clear()
+        del self._encoder, self._decoder
+
+    def _leave(self, place: _Place) -> None:
+        moved = self._pools[place.pool].remove(place.row)
+        if moved is not None:
+            self._places[moved] = place
+
+    def _make_place(self, slot: int, context: int) -> _Place:
+        pool = next(g for g, pool in enumerate(self._pools) if pool.context >= context)
+        place = self._places.get(slot)
+        if place is not None and place.pool != pool:
+            self._leave(self._places.pop(slot))
+            place = None
+        if place is None:
+            place = _Place(pool, self._pools[pool].add(slot))
+            self._places[slot] = place
+        return place
+
+    def _pass(self, rows: list[StepRow]) -> dict[int, StepResult | None]:
+        """One run of the decoder's graph: every row is fed the same number of tokens."""
+        blocks = self._blocks(rows)
+        self._set_inputs(blocks)
+        with _failures("decoding"):
+            self._decoder.infer()
+        found = {name: self._decoder.get_tensor(name).data for name in OUTPUTS}
+        new = self._numbers(self._decoder.get_tensor("new_cache"))
+        results: dict[int, StepResult | None] = {}
+        start = 0
+        for block in blocks:
+            for i, (row, asked) in enumerate(zip(block.rows, block.asked, strict=True)):
+                if asked:
+                    results[row.slot] = self._result(row, start + i, found)
+            block.keep(new[:, start : start + len(block)])
+            start += len(block)
+        return results
+
+    def _blocks(self, rows: list[StepRow]) -> list[Block]:
+        length, eot = len(rows[0].tokens), self._ids.eot
+        wanted = {row.slot: row for row in rows}
+        places = {self._places[row.slot].pool for row in rows}
+        blocks = []
+        for g, pool in enumerate(self._pools):
+            if g not in places:
+                blocks.append(no_rows(g, self._shape, length, eot))
+            elif length == 1:
+                blocks.append(whole_pool(g, pool, wanted, eot))
+            else:
+                blocks.append(one_row(g, pool, self._places[rows[0].slot].row, rows[0]))
+        return blocks
+
+    def _set_inputs(self, blocks: list[Block]) -> None:
+        fed = [row for block in blocks for row in block.rows]
+        length = len(fed[0].tokens)
+        allowed = [row.allowed or UNASKED for row in fed]
+        spans = [each.timestamps or _NO_TIMESTAMPS for each in allowed]
+        text_mask = np.array([self._masks.index(each.mask) for each in allowed], np.int32)
+        first = np.array([row.position for row in fed], np.int32)[:, None]
+        inputs: dict[str, NDArray[Any]] = {
+            "tokens": np.array([row.tokens for row in fed], np.int32),
+            "positions": first + np.arange(length, dtype=np.int32),
+            "pool_rows": np.array([len(block) for block in blocks], np.int64),
+            "text_mask": text_mask,
+            "time_first": np.array([[span.start] for span in spans], np.float32),
+            "time_last": np.array([[span.stop - 1] for span in spans], np.float32),
+        }
+        for block in blocks:
+            inputs[f"self_mask.{block.number}"] = block.own_mask(length)
+            inputs[f"cross_mask.{block.number}"] = block.cross_mask()
+        for name, array in inputs.items():
+            self._decoder.set_tensor(name, ov.Tensor(array))
+        if self._bound.get("text_masks") != len(self._masks):
+            self._decoder.set_tensor("text_masks", ov.Tensor(self._masks.table))
+            self._bound["text_masks"] = len(self._masks)
+        for block in blocks:
+            self._bind(block)
+
+    def _bind(self, block: Block) -> None:
+        """Show the graph the rows' caches where they lie; nothing is copied."""
+        name = f"pool {block.number}"
+        if self._bound.get(name) == block.binding:
+            return
+        for i in range(self._shape.n_layers):
+            for j, part in enumerate(("key", "value")):
+                for kind, array in (("self", block.own), ("cross", block.cross)):
+                    view = array[2 * i + j]
+                    tensor = ov.Tensor(view, list(view.shape), self._cache_type)
+                    self._decoder.set_tensor(cache_input(kind, i, part, block.number), tensor)
+        self._bound[name] = block.binding
+        self._memory[name] = (block.own, block.cross)  # the graph's tensors do not keep it alive
+
+    def _result(
+        self, row: StepRow, index: int, found: dict[str, NDArray[Any]]
+    ) -> StepResult | None:
+        if row.allowed is None and row.probe is None:
+            return None
+        choice, probed = None, None
+        if row.probe is not None or row.sampling.temperature > 0:
+            logits = self._decoder.get_tensor("logits").data[index]
+            if row.probe is not None:
+                probed = probability(logits, row.probe)
+            if row.allowed is not None and row.sampling.temperature > 0:
+                begin, at = self._ids.timestamp_begin, row.position + len(row.tokens)
+                choice = choose(logits, row.allowed, begin, row.sampling, at)
+        if choice is None:
+            choice = _greedy(*(found[name][index, 0].item() for name in OUTPUTS))
+        return StepResult(choice.token, choice.logprob, probed)
+
+    def _numbers(self, tensor: Any) -> NDArray[Any]:
+        """A tensor as the pools keep it: float32, or the bits of bfloat16."""
+        data: NDArray[Any] = tensor.data
+        return data if self._cache_type == ov.Type.f32 else data.view(np.uint16)
+
+
+class _MaskTable:
+    """The token masks in use, as rows to add to the logits below the first timestamp."""
+
+    def __init__(self, timestamp_begin: int) -> None:
+        self._begin = timestamp_begin
+        self._index: dict[TokenMask, int] = {}
+        self.table = np.zeros((0, timestamp_begin), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def index(self, mask: TokenMask) -> int:
+        """The mask's row, which is made if it is new."""
+        if mask not in self._index:
+            self._index[mask] = len(self.table)
+            self.table = np.vstack([self.table, mask_row(mask, self._begin)])
+        return self._index[mask]
+
+
+def _greedy(
+    text: int, text_score: float, text_total: float, time: int, time_score: float, time_total: float
+) -> Choice:
+    """The most probable token; a timestamp, where all of them together beat the best text."""
+    if time_total > text_score:
+        return Choice(time, time_score - time_total)
+    if time_score > text_score:
+        return Choice(time, time_score - float(np.logaddexp(text_total, time_total)))
+    return Choice(text, text_score - float(np.logaddexp(text_total, time_total)))
+
+
+@contextmanager
+def _failures(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO failed while {doing}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,112 @@
+"""OpenVINO's CPU runtime: which precision, how many threads, and graphs kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import openvino as ov
+
+from batched_whisper.errors import EngineError
+
+GRAPHS_VERSION = "1"
+"""Part of the key of kept graphs: raise it when a graph changes."""
+
+_TYPES = {"float32": ov.Type.f32, "bfloat16": ov.Type.bf16}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The precision of the graphs and of the caches, and why."""
+
+    precision: str
+    why: str
+
+    @property
+    def cache_type(self) -> ov.Type:
+        """The type of keys and values kept between steps."""
+        return _TYPES[self.precision]
+
+
+def choose_arithmetic(precision: str, core: ov.Core) -> Arithmetic:
+    """The precision asked for, or bfloat16 where the processor computes in it.
+
+    Raises EngineError where the processor cannot.
+    """
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bfloat16 = "BF16" in able
+    if precision == "auto":
+        if has_bfloat16:
+            return Arithmetic("bfloat16", "bfloat16, because the processor computes in it")
+        return Arithmetic("float32", "float32, because the processor has no bfloat16 arithmetic")
+    if precision not in _TYPES:
+        raise EngineError(
+            f"the CPU engine has no precision {precision!r}: use float32, bfloat16 or auto"
+        )
+    if precision == "bfloat16" and not has_bfloat16:
+        raise EngineError("this processor has no bfloat16 arithmetic: use float32 or auto")
+    return Arithmetic(precision, f"{precision}, as asked for")
+
+
+class Runtime:
+    """Compiles graphs with one precision and thread count, and keeps them on disk.
+
+    Args:
+        arithmetic: the precision.
+        threads: how many threads; None takes all processors.
+        cache_dir: where compiled graphs are kept; None keeps none.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, threads: int | None, cache_dir: Path | None) -> None:
+        self.core = ov.Core()
+        self.arithmetic = arithmetic
+        self._cache_dir = cache_dir
+        self._options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": arithmetic.cache_type,
+        }
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        self.threads = threads or os.cpu_count() or 1
+
+    def compile(self, key: str, build: Callable[[], ov.Model]) -> ov.CompiledModel:
+        """The graph of that key, from disk or built; the key names weights and shape of it."""
+        path = self._path(key)
+        if path is not None and path.is_file():
+            try:
+                return self.core.import_model(path.read_bytes(), "CPU", self._options)
+            except RuntimeError:  # from another build of the runtime, or cut off: build it again
+                path.unlink(missing_ok=True)
+        compiled = self.core.compile_model(build(), "CPU", self._options)
+        if path is not None:
+            _keep(path, compiled)
+        return compiled
+
+    def _path(self, key: str) -> Path | None:
+        if self._cache_dir is None:
+            return None
+        device = self.core.get_property("CPU", "FULL_DEVICE_NAME")
+        parts = (key, GRAPHS_VERSION, ov.__version__, device, self.arithmetic.precision)
+        name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return self._cache_dir / f"{name}.graph"
+
+
+def _keep(path: Path, compiled: ov.CompiledModel) -> None:
+    """Write the graph whole or not at all; a disk that is full or read-only only costs time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(compiled.export_model().getvalue())
+                file.close()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError:
+        return
