@@ -1,0 +1,401 @@
+"""Makes a recording of whatever the caller brought: mono, 16 kHz, float32.
+
+Decodes and resamples with FFmpeg's libraries through PyAV; no program is started. Reads as a
+stream, so that hours of sound never stand in memory as a whole. A damaged file gives the part
+that can be read, and a warning. Knows nothing of windows, speech or models.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import IO, Any
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream as ContainedStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from batched_whisper.audio.constants import N_SAMPLES
+from batched_whisper.audio.riff import RiffHeader, read_riff_header
+from batched_whisper.audio.sources import (
+    AudioSource,
+    RawSound,
+    check_rate,
+    resolve,
+    source_name,
+)
+from batched_whisper.errors import (
+    EmptyAudio,
+    InvalidSamples,
+    NoAudioStream,
+    UnreadableAudio,
+)
+from batched_whisper.types import SAMPLING_RATE, Recording, Samples
+
+__all__ = ["AudioSource", "AudioStream", "decode", "open_audio", "source_name"]
+
+_BLOCK = N_SAMPLES  # samples of a block that a stream yields, the last one apart
+_RESAMPLED_AT_ONCE = 4096  # fewer, and the calls cost more than the work
+
+# A playlist or a list of files to join, disguised as a recording, would have FFmpeg open other
+# files and addresses. With no protocol allowed it reads what it is handed and nothing else.
+_NOTHING_ELSE = {"protocol_whitelist": "none"}
+
+# Where FFmpeg takes the length from the file's header or index; elsewhere it may be a guess.
+_EXACT_FORMATS = {"flac", "mov", "ogg", "aiff", "caf", "w64", "asf", "wv", "tta", "ape"}
+_TOLERATED_S = 0.08  # shorter than one FLAC frame; a codec's padding may make up as much
+
+
+def decode(
+    source: AudioSource, *, sampling_rate: int | None = None, name: str | None = None
+) -> Recording:
+    """The whole recording at once.
+
+    Channels are mixed to their mean, a silent one too: a voice on one of two channels comes out
+    at half its level, as when played on one loudspeaker. Which channels matter cannot be known
+    before the end, and to Whisper's features level makes next to no difference.
+
+    Args:
+        source: see `AudioSource`.
+        sampling_rate: of a bare array, in Hz; 16,000 if not given.
+        name: what messages call it; its path if not given.
+
+    Raises:
+        UnreadableAudio: no decoder can read it, or it cannot be opened.
+        NoAudioStream: a readable file without sound.
+        EmptyAudio: no samples.
+        InvalidSamples: NaN, infinities, an impossible shape or sampling rate.
+        OptionError: a sampling rate for a source that brings its own.
+    """
+    with open_audio(source, sampling_rate=sampling_rate, name=name) as stream:
+        blocks = list(stream)
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return Recording(samples, stream.name, tuple(stream.warnings))
+
+
+def open_audio(
+    source: AudioSource, *, sampling_rate: int | None = None, name: str | None = None
+) -> AudioStream:
+    """Open a recording to be read block by block. Arguments and errors are those of `decode`.
+
+    What can be known from the header is raised here, the rest while reading.
+    """
+    name = source_name(source) if name is None else name
+    resolved = resolve(source, name, sampling_rate)
+    if isinstance(resolved, RawSound):
+        return AudioStream(_Array(resolved), name)
+    try:
+        return AudioStream(_File(resolved.file, resolved.ours, name), name)
+    except BaseException:
+        if resolved.ours:
+            resolved.file.close()
+        raise
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some mono samples at the rate of their source."""
+
+    samples: Samples
+    sampling_rate: int
+
+
+class AudioStream:
+    """A recording that is being read; iterate once, inside ``with``.
+
+    Yields blocks of 30 s, the last one shorter: float32, mono, 16 kHz, ``[n_samples]``, each its
+    reader's own. ``warnings`` fills while reading and is complete at the end.
+    """
+
+    def __init__(self, reader: _Array | _File, name: str) -> None:
+        self.name = name
+        self._reader = reader
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the caller should know about the recording, so far."""
+        return self._reader.warnings
+
+    def __enter__(self) -> AudioStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened here; a caller's file object stays open."""
+        self._reader.close()
+
+    def __iter__(self) -> Iterator[Samples]:
+        n_read = 0
+        for block in _blocks(_resampled(self._reader.pieces())):
+            finite = np.isfinite(block)
+            if not finite.all():
+                second = (n_read + int(np.argmin(finite))) / SAMPLING_RATE
+                raise InvalidSamples(
+                    f"{self.name}: samples that are NaN or infinite, the first at about "
+                    f"{second:.2f} s; write the file again from its source"
+                )
+            n_read += len(block)
+            yield block
+        if n_read == 0:
+            raise EmptyAudio(f"{self.name}: there is no sound in it: 0 samples")
+
+
+class _Array:
+    """Reads samples that are already decoded."""
+
+    def __init__(self, sound: RawSound) -> None:
+        self.warnings = list(sound.warnings)
+        self._sound = sound
+
+    def pieces(self) -> Iterator[_Piece]:
+        channels = self._sound.channels
+        for start in range(0, channels.shape[1], _BLOCK):
+            mono = _mono(channels[:, start : start + _BLOCK])
+            yield _Piece(mono, self._sound.sampling_rate)
+
+    def close(self) -> None:
+        pass
+
+
+class _File:
+    """Reads the first sound stream of an encoded file."""
+
+    def __init__(self, file: IO[bytes], ours: bool, name: str) -> None:
+        self.warnings: list[str] = []
+        self._file, self._ours, self._name = file, ours, name
+        if file.seek(0, os.SEEK_END) == 0:
+            raise EmptyAudio(f"{name}: the file is empty: 0 bytes")
+        self._riff = read_riff_header(file)
+        self._container = self._opened()
+        try:
+            self._stream = self._sound_stream()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _opened(self) -> InputContainer:
+        try:
+            container = av.open(_Unnamed(self._file), mode="r", options=_NOTHING_ELSE)
+        except (FFmpegError, OSError, ValueError) as error:
+            cause = _cause(self._file, self._riff) or f"FFmpeg says: {_said(error)}"
+            raise UnreadableAudio(f"{self._name}: no decoder can read it: {cause}") from error
+        return container
+
+    def _sound_stream(self) -> ContainedStream:
+        streams = self._container.streams
+        if not streams.audio:
+            kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
+            raise NoAudioStream(f"{self._name}: there is no sound stream in it, only {kinds}")
+        stream = streams.audio[0]
+        if stream.codec_context is None:
+            raise UnreadableAudio(f"{self._name}: there is no decoder for its kind of sound")
+        check_rate(stream.codec_context.sample_rate, self._name)
+        return stream
+
+    def pieces(self) -> Iterator[_Piece]:
+        decoded_s, faults = 0.0, _Faults()
+        promised_s = self._promised_s()
+        for frame in self._frames(faults):
+            decoded_s += frame.samples / frame.sample_rate
+            yield _Piece(_frame_mono(frame), frame.sample_rate)
+        if decoded_s == 0 and faults.count:
+            raise UnreadableAudio(f"{self._name}: none of it can be decoded: {faults.first}")
+        self._warn(decoded_s, promised_s, faults)
+
+    def _frames(self, faults: _Faults) -> Iterator[AudioFrame]:
+        """All frames that can be decoded; what cannot be is counted and skipped."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                if packet.is_corrupt and self._riff is None:
+                    faults.add("a piece of it is incomplete")
+                frames = packet.decode()
+            except FFmpegError as error:
+                faults.add(_said(error))
+                continue
+            except (OSError, ValueError) as error:  # from a caller's file object
+                raise UnreadableAudio(f"{self._name}: reading it failed: {error}") from error
+            for frame in frames:
+                if isinstance(frame, AudioFrame) and frame.samples:
+                    yield frame
+
+    def _promised_s(self) -> float | None:
+        """How long the file says it is, where it says so itself."""
+        if self._riff is not None:
+            return self._riff.promised_s
+        stream, container = self._stream, self._container
+        formats = set(container.format.name.split(","))
+        # FFmpeg knows an MP3's start only from the encoder's own header, which has its length.
+        told = formats & _EXACT_FORMATS or ("mp3" in formats and (stream.start_time or 0) > 0)
+        if told and stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if "matroska" in formats and len(container.streams) == 1 and container.duration:
+            return container.duration / 1_000_000  # FFmpeg counts a container's in microseconds
+        return None
+
+    def _warn(self, decoded_s: float, promised_s: float | None, faults: _Faults) -> None:
+        if promised_s is not None and decoded_s < promised_s - _TOLERATED_S:
+            self.warnings.append(
+                f"the file is cut off or damaged: {decoded_s:.2f} s of the {promised_s:.2f} s "
+                "that its header promises could be read"
+            )
+        elif faults.count:
+            self.warnings.append(
+                f"the file is damaged: some of it could not be decoded ({faults.first}); "
+                f"{decoded_s:.2f} s could be read"
+            )
+
+    def close(self) -> None:
+        self._container.close()
+        if self._ours:
+            self._file.close()
+
+
+class _Faults:
+    """What went wrong while a file was decoded."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, ""
+
+    def add(self, cause: str) -> None:
+        self.first = self.first or cause
+        self.count += 1
+
+
+class _Unnamed:
+    """A file by its contents alone: its name, which may lie or be a number, stays unseen."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _said(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _cause(file: IO[bytes], riff: RiffHeader | None) -> str | None:
+    """Why a file cannot be read, where its first bytes tell more than FFmpeg does."""
+    if riff is not None:
+        return riff.fault
+    try:
+        file.seek(0)
+        # The last character may be cut in two, which this decoder does not mind.
+        text = codecs.getincrementaldecoder("utf-8")().decode(file.read(1024))
+    except (OSError, ValueError):
+        return None
+    if all(letter.isprintable() or letter.isspace() for letter in text):
+        return "it is text, not sound"
+    return None
+
+
+def _frame_mono(frame: AudioFrame) -> Samples:
+    values = frame.to_ndarray()
+    if frame.format.is_planar:
+        return _mono(values.reshape(-1, frame.samples))
+    return _mono(values.reshape(frame.samples, -1).T)
+
+
+def _mono(channels: NDArray[Any]) -> Samples:
+    """The mean of ``[n_channels, n_samples]`` of any float or integer type, at full scale 1."""
+    if channels.dtype.kind == "f":
+        values = channels.astype(np.float32)
+    else:
+        full_scale = np.float32(2 ** (channels.dtype.itemsize * 8 - 1))
+        values = channels.astype(np.float32) / full_scale
+        if channels.dtype.kind == "u":
+            values -= 1
+    mono: Samples = values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
+    return mono
+
+
+def _blocks(parts: Iterator[Samples]) -> Iterator[Samples]:
+    """The same samples in blocks of 30 s."""
+    held: list[Samples] = []
+    n_held = 0
+    for part in parts:
+        held.append(part)
+        n_held += len(part)
+        while n_held >= _BLOCK:
+            joined = np.concatenate(held)
+            yield joined[:_BLOCK].copy()
+            held, n_held = [joined[_BLOCK:]], n_held - _BLOCK
+    if n_held:
+        yield np.concatenate(held)
+
+
+def _resampled(pieces: Iterator[_Piece]) -> Iterator[Samples]:
+    """The pieces at 16 kHz; a file may change its rate on the way."""
+    resampler: _Resampler | None = None
+    for piece in pieces:
+        if resampler is None or resampler.sampling_rate != piece.sampling_rate:
+            if resampler is not None:
+                yield from resampler.finish()
+            resampler = _Resampler(piece.sampling_rate)
+        yield from resampler.add(piece.samples)
+    if resampler is not None:
+        yield from resampler.finish()
+
+
+class _Resampler:
+    """FFmpeg's resampler, with the length of what comes out kept to that of what went in."""
+
+    def __init__(self, sampling_rate: int) -> None:
+        self.sampling_rate = sampling_rate
+        self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
+        self._waiting: list[Samples] = []
+        self._n_waiting = self._n_in = self._n_out = 0
+
+    def add(self, samples: Samples) -> Iterator[Samples]:
+        self._waiting.append(samples)
+        self._n_waiting += len(samples)
+        self._n_in += len(samples)
+        if self._n_waiting >= _RESAMPLED_AT_ONCE:
+            yield from self._push()
+
+    def finish(self) -> Iterator[Samples]:
+        """The rest, without the filter's tail; the filter holds back what is shorter than it."""
+        n_due = -(-self._n_in * SAMPLING_RATE // self.sampling_rate) - self._n_out
+        silence = np.zeros(self.sampling_rate // 10, np.float32)
+        self._waiting.append(silence)
+        for part in (*self._push(), *self._converted(None)):
+            yield part[:n_due]
+            n_due -= min(n_due, len(part))
+
+    def _push(self) -> Iterator[Samples]:
+        samples = np.concatenate(self._waiting)
+        self._waiting, self._n_waiting = [], 0
+        if self.sampling_rate == SAMPLING_RATE:
+            self._n_out += len(samples)
+            yield samples
+            return
+        frame = AudioFrame.from_ndarray(samples[None, :], format="fltp", layout="mono")
+        frame.sample_rate = self.sampling_rate
+        frame.time_base = Fraction(1, self.sampling_rate)
+        yield from self._converted(frame)
+
+    def _converted(self, frame: AudioFrame | None) -> Iterator[Samples]:
+        if self.sampling_rate == SAMPLING_RATE:
+            return
+        for converted in self._resampler.resample(frame):
+            samples = converted.to_ndarray()[0]
+            self._n_out += len(samples)
+            yield samples

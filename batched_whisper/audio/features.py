@@ -1,0 +1,130 @@
+"""The log-mel spectrogram that Whisper was trained on.
+
+Knows the formula of openai/whisper's ``whisper/audio.py`` and nothing of where the samples are
+from. Safe to call from many threads at once: its only state is tables that never change.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from batched_whisper.audio.constants import HOP_LENGTH, N_FFT, N_FRAMES, N_FREQUENCIES
+from batched_whisper.errors import InvalidSamples
+from batched_whisper.types import SAMPLING_RATE, Features, Samples
+
+_REFLECTED = (
+    N_FFT // 2
+)  # samples mirrored at each end, so that frame t is centred on t * HOP_LENGTH
+_POWER_FLOOR = 1e-10
+_DYNAMIC_RANGE = 8.0  # powers of ten below the loudest band; what is quieter is cut off
+_FRAMES_AT_ONCE = 500  # their spectra fit a core's second-level cache
+
+
+def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features:
+    """The features of `samples`, padded with silence to ``n_frames * 160`` samples.
+
+    The formula of openai/whisper's ``log_mel_spectrogram``: power of the short-time Fourier
+    transform (periodic Hann window, mirrored at the ends of the padded sound), Slaney mel bands,
+    log10, at most 8 below the loudest, then ``(x + 4) / 4``. Computed in double precision,
+    which is also the faster one here.
+
+    Args:
+        samples: ``[n_samples]``, at 16 kHz.
+        n_mels: mel bands, 80 or 128 in the known checkpoints.
+        n_frames: frames of 10 ms, at least 3.
+
+    Returns:
+        ``[n_mels, n_frames]``, its own memory.
+
+    Raises:
+        InvalidSamples: not one-dimensional, or more of them than `n_frames` hold.
+    """
+    if samples.ndim != 1 or n_frames < 3 or len(samples) > n_frames * HOP_LENGTH:
+        raise InvalidSamples(
+            f"samples of shape {list(samples.shape)} do not fit {n_frames} frames: "
+            f"give at most {n_frames * HOP_LENGTH} samples of one channel"
+        )
+    sounding = _mirrored(samples, n_frames)
+    frames = sliding_window_view(sounding, N_FFT)[::HOP_LENGTH]  # [n_sounding, N_FFT]
+    logs = np.full((n_mels, n_frames), math.log10(_POWER_FLOOR), np.float32)
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        power = _power(frames[start : start + _FRAMES_AT_ONCE])
+        bands = mel_filters(n_mels) @ power.T
+        logs[:, start : start + len(power)] = np.log10(np.maximum(bands, _POWER_FLOOR))
+    np.maximum(logs, logs.max() - np.float32(_DYNAMIC_RANGE), out=logs)
+    logs += 4
+    logs /= 4
+    return logs
+
+
+def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
+    """The padded sound under the frames that samples reach, mirrored at its ends.
+
+    The frames after them hold padding alone and are known without a transform.
+    """
+    n_padded = n_frames * HOP_LENGTH
+    n_sounding = min(n_frames, -(-(len(samples) + _REFLECTED) // HOP_LENGTH))
+    sound = np.zeros((n_sounding - 1) * HOP_LENGTH + N_FFT)
+    body = sound[_REFLECTED : _REFLECTED + n_padded]
+    n_copied = min(len(samples), len(body))
+    body[:n_copied] = samples[:n_copied]
+    sound[:_REFLECTED] = body[_REFLECTED:0:-1]
+    n_after = len(sound) - _REFLECTED - n_padded
+    if n_after > 0:
+        sound[-n_after:] = body[-2 : -2 - n_after : -1]
+    return sound
+
+
+def _power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Their power spectra, ``[n_frames, N_FREQUENCIES]``."""
+    spectra = np.fft.rfft(frames * _hann())
+    power: NDArray[np.float64] = spectra.real**2
+    power += spectra.imag**2
+    return power
+
+
+@cache
+def _hann() -> NDArray[np.float64]:
+    window: NDArray[np.float64] = np.hanning(N_FFT + 1)[:-1]  # periodic: the last zero is left out
+    window.setflags(write=False)
+    return window
+
+
+@cache
+def mel_filters(n_mels: int) -> NDArray[np.float64]:
+    """Triangles of equal area on Slaney's mel scale, ``[n_mels, N_FREQUENCIES]``.
+
+    The formula of ``librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels)``, after Malcolm
+    Slaney's Auditory Toolbox (1998).
+    """
+    frequencies = np.linspace(0, SAMPLING_RATE / 2, N_FREQUENCIES)
+    top_mel = float(_hz_to_mel(SAMPLING_RATE / 2))
+    edges = _mel_to_hz(np.linspace(0, top_mel, n_mels + 2))[:, None]
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    filters = np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])
+    filters.setflags(write=False)
+    return filters
+
+
+# Slaney's scale: straight up to 1 kHz (15 mels), 27 mels for each factor of 6.4 above.
+_HZ_PER_MEL = 200 / 3
+_KNEE_HZ = 1000.0
+_KNEE_MEL = _KNEE_HZ / _HZ_PER_MEL
+_LOG_STEP = math.log(6.4) / 27
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _KNEE_HZ:
+        return hz / _HZ_PER_MEL
+    return _KNEE_MEL + math.log(hz / _KNEE_HZ) / _LOG_STEP
+
+
+def _mel_to_hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
+    above = _KNEE_HZ * np.exp(_LOG_STEP * (mels - _KNEE_MEL))
+    return np.where(mels < _KNEE_MEL, mels * _HZ_PER_MEL, above)

@@ -1,0 +1,119 @@
+"""Cuts a recording of any length into windows that the model can see at once.
+
+Plain cutting: no sample is lost, repeated or judged; a cut is made where it is quietest. Knows
+nothing of speech or of the model, and holds no more of the recording than a window and a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batched_whisper.audio.constants import WINDOW_S
+from batched_whisper.errors import OptionError
+from batched_whisper.types import SAMPLING_RATE, Samples, Window
+
+_FRAME = SAMPLING_RATE * 20 // 1000  # samples whose energy is taken together
+_SMOOTHED_FRAMES = 10  # 0.2 s: longer than the gap inside a word, shorter than a pause
+_SAME_QUIET = 2.0  # energies within 3 dB of the quietest belong to the same pause
+_SILENCE = 1e-10  # mean square, -100 dB: below this, differences are not sound
+_LONGEST_SEARCH_S = 10.0
+_SHORTEST_TAIL_S = 1.0
+
+
+def cut(blocks: Iterable[Samples], max_s: float = float(WINDOW_S)) -> Iterator[Window]:
+    """Cut a stream of samples into windows of at most `max_s` seconds, as they come in.
+
+    The windows end to end are the input, and do not depend on how it was split into blocks.
+    Sound of at most `max_s` is one window; longer sound is cut in the middle of the quietest
+    moment of the last 10 s (a third, where `max_s` is less than 30) before the mark, and early
+    enough that no piece shorter than a second is left over.
+
+    Args:
+        blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
+        max_s: the longest window, in seconds, from 1 to 30.
+
+    Raises:
+        OptionError: `max_s` is out of its range.
+    """
+    if not 1 <= max_s <= WINDOW_S:
+        raise OptionError(f"max_s={max_s!r} is out of range: it must be from 1 to {WINDOW_S}")
+    return _cut(blocks, int(max_s * SAMPLING_RATE))
+
+
+def _cut(blocks: Iterable[Samples], longest: int) -> Iterator[Window]:
+    held = _Held(longest + _shortest_tail(longest))
+    index, start = 0, 0
+    # A cut is decided when as much as can matter is held, never by where a block ends.
+    for sound in held.filled_by(blocks):
+        end = len(sound) if len(sound) <= longest else _quietest(sound, longest)
+        yield Window(held.take(end), index, start)
+        index, start = index + 1, start + end
+
+
+class _Held:
+    """The samples that are not in a window yet: at most `capacity` of them, in one array."""
+
+    def __init__(self, capacity: int) -> None:
+        self._samples = np.empty(capacity, np.float32)
+        self._n_held = 0
+
+    def filled_by(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """What is held, each time that it is full, and to the end once nothing more comes.
+
+        Whoever iterates takes some of it each time.
+        """
+        for block in blocks:
+            n_put = 0
+            while n_put < len(block):
+                n_put += self._put(block[n_put:])
+                if self._n_held == len(self._samples):
+                    yield self._samples
+        while self._n_held:
+            yield self._samples[: self._n_held]
+
+    def take(self, n_samples: int) -> Samples:
+        """Remove the first `n_samples` and give them, as memory of their own."""
+        taken = self._samples[:n_samples].copy()
+        left = self._samples[n_samples : self._n_held].copy()
+        self._n_held = len(left)
+        self._samples[: self._n_held] = left
+        return taken
+
+    def _put(self, samples: Samples) -> int:
+        """Add as many as there is room for; how many that was."""
+        n_put = min(len(samples), len(self._samples) - self._n_held)
+        self._samples[self._n_held : self._n_held + n_put] = samples[:n_put]
+        self._n_held += n_put
+        return n_put
+
+
+def _shortest_tail(longest: int) -> int:
+    return min(int(_SHORTEST_TAIL_S * SAMPLING_RATE), longest // 4)
+
+
+def _quietest(sound: Samples, longest: int) -> int:
+    """Where to cut `sound`, which is longer than `longest`: a number of samples to keep."""
+    first = longest - min(int(_LONGEST_SEARCH_S * SAMPLING_RATE), longest // 3)
+    last = min(longest, len(sound) - _shortest_tail(longest))
+    n_frames = (last - first) // _FRAME
+    if n_frames < _SMOOTHED_FRAMES:
+        return last
+    frames = sound[first : first + n_frames * _FRAME].reshape(n_frames, _FRAME)
+    energy = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    smooth = np.convolve(energy, np.full(_SMOOTHED_FRAMES, 1 / _SMOOTHED_FRAMES), mode="valid")
+    quiet = smooth <= max(float(smooth.min()) * _SAME_QUIET, _SILENCE)
+    # smooth[i] is about frames i to i + 9, so the middle of its 0.2 s is 5 frames further on.
+    middle = _middle_of_longest_run(quiet) + _SMOOTHED_FRAMES / 2
+    return first + int(middle * _FRAME)
+
+
+def _middle_of_longest_run(flags: NDArray[np.bool_]) -> float:
+    """The middle of the longest run of True, of the last one where several are as long."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    lengths = ends - starts
+    longest = len(lengths) - 1 - int(np.argmax(lengths[::-1]))
+    return float(starts[longest] + ends[longest] - 1) / 2

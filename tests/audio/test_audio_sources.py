@@ -1,0 +1,261 @@
+"""Every form in which a recording may come gives the same sound."""
+
+from __future__ import annotations
+
+import io
+import os
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from batched_whisper.audio.decode import decode, open_audio, source_name
+from batched_whisper.errors import EmptyAudio, InvalidSamples, OptionError, UnreadableAudio
+from batched_whisper.types import Samples
+
+PCM = (np.sin(np.arange(8_000) / 9) * 20_000).astype(np.int16)
+SOUND: Samples = PCM.astype(np.float32) / 32_768
+
+
+class Tensor:
+    """What a PyTorch tensor with a gradient offers, and no more."""
+
+    def __init__(self, values: NDArray[Any], detached: bool = False) -> None:
+        self._values, self._detached = values, detached
+
+    def detach(self) -> Tensor:
+        return Tensor(self._values, detached=True)
+
+    def cpu(self) -> Tensor:
+        return self
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        if not self._detached:
+            raise RuntimeError("call detach() first")
+        return self._values
+
+
+class TorchcodecDecoder:
+    """What `datasets` returns for an audio value since its version 4."""
+
+    def get_all_samples(self) -> Any:
+        return SimpleNamespace(data=Tensor(SOUND[None, :]), sample_rate=16_000)
+
+
+class BrokenDecoder:
+    def get_all_samples(self) -> Any:
+        raise RuntimeError("no frames")
+
+
+class Pipe(io.RawIOBase):
+    """A file object that can only be read forwards."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._content.readinto(buffer)
+
+
+def write_wav(path: Path, values: NDArray[np.int16] = PCM, sampling_rate: int = 16_000) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sampling_rate)
+        file.writeframes(values.tobytes())
+    return path
+
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "path": lambda path: path,
+    "text": str,
+    "bytes": lambda path: path.read_bytes(),
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "file in memory": lambda path: io.BytesIO(path.read_bytes()),
+    "pipe": lambda path: Pipe(path.read_bytes()),
+    "float32": lambda _: SOUND,
+    "float64": lambda _: SOUND.astype(np.float64),
+    "int16": lambda _: PCM,
+    "int32": lambda _: PCM.astype(np.int32) * 65_536,
+    "uint16": lambda _: (PCM.astype(np.int32) + 32_768).astype(np.uint16),
+    "list": lambda _: SOUND.tolist(),
+    "strided": lambda _: np.repeat(SOUND, 2)[::2],
+    "channels first": lambda _: np.stack([SOUND, SOUND]),
+    "channels last": lambda _: np.stack([SOUND, SOUND], axis=1),
+    "one channel": lambda _: SOUND[:, None],
+    "tensor": lambda _: Tensor(SOUND),
+    "datasets array": lambda _: {"array": SOUND, "sampling_rate": 16_000, "path": "a.wav"},
+    "datasets bytes": lambda path: {"bytes": path.read_bytes(), "path": "not/here.wav"},
+    "datasets path": lambda path: {"bytes": None, "path": str(path)},
+    "datasets decoder": lambda _: TorchcodecDecoder(),
+    "datasets row": lambda path: {"id": 7, "audio": {"bytes": path.read_bytes(), "path": None}},
+    "datasets row, decoder": lambda _: {"audio": TorchcodecDecoder(), "text": "so"},
+    "datasets row, path": lambda path: {"audio": str(path)},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_samples(form: str, tmp_path: Path) -> None:
+    recording = decode(FORMS[form](write_wav(tmp_path / "a.wav")))
+    assert recording.samples.dtype == np.float32
+    np.testing.assert_allclose(recording.samples, SOUND, atol=1e-6)
+    assert recording.warnings == ()
+
+
+def test_an_audio_value_of_datasets_itself_is_understood(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = write_wav(tmp_path / "a.wav")
+    column = datasets.Dataset.from_dict({"audio": [str(path)]})
+    rows = column.cast_column("audio", datasets.Audio(decode=False))
+    np.testing.assert_array_equal(decode(rows[0]).samples, SOUND)
+    np.testing.assert_array_equal(decode(rows[0]["audio"]).samples, SOUND)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_eight_bits_are_eight_bits_of_the_same_sound(dtype: type) -> None:
+    coarse = np.round(SOUND * 127).astype(np.int16)
+    values = (coarse + (128 if dtype is np.uint8 else 0)).astype(dtype)
+    np.testing.assert_allclose(decode(values).samples, SOUND, atol=0.01)
+
+
+def test_channels_are_mixed_to_their_mean() -> None:
+    silent = np.zeros_like(SOUND)
+    mixed = decode(np.stack([SOUND, silent], axis=1)).samples
+    np.testing.assert_allclose(mixed, SOUND / 2, atol=1e-7)
+
+
+def test_an_array_without_a_rate_is_taken_as_16_khz_and_with_one_is_resampled() -> None:
+    assert decode(SOUND).duration_s == 0.5
+    assert decode(SOUND, sampling_rate=8_000).duration_s == 1.0
+    assert decode({"array": SOUND}, sampling_rate=8_000).duration_s == 1.0
+
+
+def test_the_callers_array_is_not_touched_nor_shared() -> None:
+    values = SOUND.copy()
+    samples = decode(values).samples
+    samples[:] = 9
+    np.testing.assert_array_equal(values, SOUND)
+
+
+def test_a_callers_file_stays_open_and_is_read_from_its_beginning(tmp_path: Path) -> None:
+    with write_wav(tmp_path / "a.wav").open("rb") as file:
+        file.read(1000)
+        assert len(decode(file).samples) == len(SOUND)
+        assert not file.closed
+
+
+def test_names_are_paths_where_there_are_paths(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav")
+    assert source_name(path) == source_name(str(path)) == str(path)
+    assert source_name({"path": "b.wav", "bytes": b""}) == "b.wav"
+    assert source_name({"audio": {"path": "b.wav", "bytes": b""}}) == "b.wav"
+    assert source_name({"audio": SOUND}) == source_name(SOUND) == source_name(b"") == "audio"
+    with path.open("rb") as file:
+        assert source_name(file) == str(path)
+    assert decode(path, name="mine").name == "mine"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([0.0, np.nan]),
+        np.array([0.0, np.inf]),
+        np.array([-np.inf, 0.0]),
+        np.zeros(10, bool),
+        np.zeros(10, np.int64),
+        np.zeros(10, complex),
+        np.zeros((80, 3000)),
+        np.zeros((1, 1, 10)),
+        np.array(["a", "b"]),
+        ["a", "b"],
+        [[0.0], [0.0, 1.0]],
+        np.float32(3),
+    ],
+    ids=str,
+)
+def test_what_is_not_sound_is_called_that(values: Any) -> None:
+    with pytest.raises(InvalidSamples, match=r"^call 7: "):
+        decode(values, name="call 7")
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, 999, 1_092_676, 16_000.5, float("nan"), "fast"])
+def test_an_impossible_rate_is_refused(rate: Any) -> None:
+    with pytest.raises(InvalidSamples, match="sampling rate"):
+        decode(SOUND, sampling_rate=rate)
+
+
+@pytest.mark.parametrize("values", [np.zeros(0), np.zeros((2, 0)), np.zeros((0, 2)), [], b""])
+def test_nothing_is_empty_audio(values: Any) -> None:
+    with pytest.raises(EmptyAudio):
+        decode(values)
+
+
+@pytest.mark.parametrize("source", [None, object(), {}, {"audio": None}, {"text": "so"}])
+def test_an_object_without_sound_is_refused_by_its_kind(source: Any) -> None:
+    with pytest.raises(UnreadableAudio, match="no sound"):
+        decode(source)
+
+
+def test_a_rate_for_what_brings_its_own_is_refused(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav")
+    for form in ("path", "bytes", "file in memory", "datasets array", "datasets decoder"):
+        with pytest.raises(OptionError, match="bare array"):
+            decode(FORMS[form](path), sampling_rate=8_000)
+
+
+def test_floats_that_look_like_integers_are_warned_about() -> None:
+    assert "reach 19999" in decode(PCM.astype(np.float32)).warnings[0]
+    assert decode(SOUND * 1.5).warnings == ()
+
+
+def test_a_path_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    for path, why in [
+        (tmp_path / "absent.wav", "No such file"),
+        (tmp_path, "directory"),
+        ("https://example.org/a.wav", "not fetched"),
+        ("nul\0l.wav", "null"),
+    ]:
+        with pytest.raises(UnreadableAudio, match=why) as caught:
+            open_audio(path)
+        assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_path_without_permission_says_so(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav")
+    path.chmod(0)
+    with pytest.raises(UnreadableAudio, match="Permission denied"):
+        decode(path)
+
+
+def test_a_refused_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UnreadableAudio, match="Permission denied"):
+        decode(tmp_path / "a.wav")
+
+
+def test_a_file_open_as_text_is_refused(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav")
+    with path.open(encoding="latin-1") as file, pytest.raises(UnreadableAudio, match="'rb'"):
+        decode(file)  # type: ignore[arg-type]
+
+
+def test_a_closed_file_and_a_failing_decoder_are_unreadable(tmp_path: Path) -> None:
+    with write_wav(tmp_path / "a.wav").open("rb") as file:
+        pass
+    with pytest.raises(UnreadableAudio, match="closed file"):
+        decode(file)
+    with pytest.raises(UnreadableAudio, match="no frames"):
+        decode(BrokenDecoder())

@@ -1,0 +1,260 @@
+"""Containers, resampling, broken files, and streams against whole recordings."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from batched_whisper.audio.decode import decode, open_audio
+from batched_whisper.errors import (
+    AudioError,
+    EmptyAudio,
+    InvalidSamples,
+    NoAudioStream,
+    UnreadableAudio,
+)
+from batched_whisper.types import Samples
+
+CONTAINERS = [
+    "LJ001-0002_48k_float.wav",
+    "LJ001-0003.mp3",
+    "LJ001-0005.mp3",
+    "LJ001-0006_stereo.wav",
+    "LJ001-0008_left_only.wav",
+    "LJ001-0011.m4a",
+    "LJ001-0013_8k_mulaw.wav",
+    "LJ001-0016.ogg",
+    "LJ001-0020.webm",
+    "LJ001-0029_video.mp4",
+]
+
+
+def tone(n_samples: int, sampling_rate: int, hz: float = 200.0) -> NDArray[np.float32]:
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(n_samples) / sampling_rate)).astype(np.float32)
+
+
+def encoded(container_format: str, codec: str, sound: Samples, rate: int = 16_000) -> bytes:
+    """The sound as a file of this kind."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.layout = "mono"  # type: ignore[union-attr]
+        values = (sound * 32_767).astype(np.int16)[None, :]
+        frame = av.AudioFrame.from_ndarray(values, format="s16", layout="mono")
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))  # type: ignore[union-attr, arg-type]
+        container.mux(stream.encode(None))  # type: ignore[union-attr, arg-type]
+    return file.getvalue()
+
+
+def agreement(one: Samples, other: Samples) -> float:
+    """The highest correlation over shifts by quarters of a sample; encoders may shift sound."""
+    n = 2 ** int(np.ceil(np.log2(len(one) + len(other))))
+    product = np.fft.rfft(other, n) * np.conj(np.fft.rfft(one, n))
+    correlations = np.fft.irfft(product, 4 * n) * 4
+    shift = int(np.argmax(correlations))
+    assert min(shift, 4 * n - shift) < 4 * 1600, "shifted by more than 0.1 s"
+    return float(correlations.max() / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_sounds_like_the_original(speech: Path, name: str) -> None:
+    original = decode(speech / "ljspeech" / f"{name[:10]}.flac")
+    other = decode(speech / "containers" / name)
+    assert other.warnings == ()
+    assert other.duration_s == pytest.approx(original.duration_s, abs=0.05)
+    assert agreement(original.samples, other.samples) > (0.95 if "8k" in name else 0.98)
+
+
+def test_every_good_file_is_as_long_as_the_list_says_and_has_no_warning(speech: Path) -> None:
+    rows = [json.loads(line) for line in (speech / "manifest.jsonl").read_text().splitlines()]
+    assert len(rows) > 50
+    for row in rows:
+        if row["collection"] == "long":
+            continue
+        recording = decode(speech / row["audio"])
+        assert recording.warnings == (), row["audio"]
+        assert recording.duration_s == pytest.approx(row["duration_s"], abs=0.02), row["audio"]
+
+
+# Of each broken file: the error and a piece of its message, or the seconds that can be read and
+# a piece of the warning.
+BROKEN: dict[str, tuple[type[AudioError], str] | tuple[float, str | None]] = {
+    "text_named.wav": (UnreadableAudio, "it is text, not sound"),
+    "header_cut.wav": (UnreadableAudio, "should be 16 bytes, but only 0 follow"),
+    "empty_file.wav": (EmptyAudio, "0 bytes"),
+    "no_samples.wav": (EmptyAudio, "0 samples"),
+    "nan_inf.wav": (InvalidSamples, "NaN or infinite"),
+    "zero_rate.wav": (UnreadableAudio, "sampling rate of 0"),
+    "random_bytes.mp3": (UnreadableAudio, "no decoder can read it"),
+    "awful.wav": (InvalidSamples, "1092676 Hz"),
+    "bad.wav": (UnreadableAudio, "1,717,986,918 bytes"),
+    "evil.wav": (UnreadableAudio, "'HURF' part should be 960,051,513 bytes"),
+    "no_audio.mp4": (NoAudioStream, "only video"),
+    "truncated.wav": (0.76, "cut off or damaged: 0.76 s of the 1.90 s"),
+    "truncated.flac": (0.74, "cut off or damaged: 0.74 s of the 1.90 s"),
+    "damaged_middle.flac": (1.71, "cut off or damaged: 1.71 s of the 1.90 s"),
+    "short_50ms.wav": (0.05, None),
+}
+
+
+def test_every_broken_file_on_the_list_is_known_here(speech: Path) -> None:
+    rows = [json.loads(line) for line in (speech / "broken.jsonl").read_text().splitlines()]
+    assert {Path(row["audio"]).name for row in rows} == set(BROKEN)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["path", "bytes"])
+def test_a_broken_file_is_told_for_what_it_is(
+    speech: Path, name: str, as_bytes: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = speech / "broken" / name
+    source = path.read_bytes() if as_bytes else path
+    expected, words = BROKEN[name]
+    if isinstance(expected, float):
+        recording = decode(source)
+        assert recording.duration_s == pytest.approx(expected, abs=0.01)
+        assert len(recording.warnings) == (words is not None)
+        assert (words or "") in "".join(recording.warnings)
+    else:
+        with pytest.raises(expected) as caught:
+            decode(source, name=str(path))
+        assert type(caught.value) is expected
+        assert str(caught.value).startswith(f"{path}: ")
+        assert words is not None
+        assert words in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["LJ001-0003.mp3", "LJ001-0011.m4a", "LJ001-0016.ogg"])
+def test_noise_in_the_middle_of_a_coded_file_is_warned_about(speech: Path, name: str) -> None:
+    content = bytearray((speech / "containers" / name).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
+    recording = decode(bytes(content))
+    assert recording.duration_s > 4
+    assert "damaged" in recording.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["LJ001-0003.mp3", "LJ001-0020.webm"])
+def test_half_a_coded_file_is_read_with_a_warning(speech: Path, name: str) -> None:
+    content = (speech / "containers" / name).read_bytes()
+    whole, half = decode(content), decode(content[: len(content) // 2])
+    assert 0.4 < half.duration_s / whole.duration_s < 0.6
+    assert "cut off" in half.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("wav", "pcm_s24le"),
+        ("wav", "pcm_f64le"),
+        ("wav", "pcm_u8"),
+        ("aiff", "pcm_s16be"),
+        ("flac", "flac"),
+        ("matroska", "pcm_s16le"),
+        ("ipod", "alac"),
+        ("au", "pcm_s16be"),
+    ],
+)
+def test_lossless_kinds_give_the_sound_back(container: str, codec: str) -> None:
+    sound = tone(20_000, 16_000)
+    recording = decode(encoded(container, codec, sound))
+    np.testing.assert_allclose(recording.samples, sound, atol=0.01 if "u8" in codec else 1e-4)
+    assert recording.warnings == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.sampled_from([1_000, 8_000, 11_025, 12_345, 22_050, 44_100, 48_000, 96_000, 192_000])
+    | st.integers(1_000, 768_000),
+    n_samples=st.integers(1, 30_000),
+)
+def test_resampling_keeps_the_length_to_a_sample(rate: int, n_samples: int) -> None:
+    samples = decode(tone(n_samples, rate), sampling_rate=rate).samples
+    assert n_samples * 16_000 / rate <= len(samples) < n_samples * 16_000 / rate + 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
+def test_resampling_keeps_the_sound_and_its_place(rate: int) -> None:
+    samples = decode(tone(3 * rate + 17, rate), sampling_rate=rate).samples
+    expected = tone(len(samples), 16_000)
+    np.testing.assert_allclose(samples[200:-200], expected[200:-200], atol=1e-3)
+    np.testing.assert_allclose(samples, expected, atol=0.3)
+
+
+def test_what_16_khz_cannot_hold_is_filtered_out() -> None:
+    samples = decode(tone(48_000, 48_000, hz=12_000), sampling_rate=48_000).samples
+    assert np.abs(samples[500:-500]).max() < 0.01
+
+
+def test_a_stream_gives_the_blocks_of_the_whole(speech: Path) -> None:
+    path = speech / "long" / "mixed_english.flac"
+    with open_audio(path) as stream:
+        lengths = [len(block) for block in stream]
+    assert set(lengths[:-1]) == {480_000}
+    assert 0 < lengths[-1] <= 480_000
+    assert sum(lengths) == len(decode(path).samples)
+
+
+def test_a_long_file_never_stands_in_memory(speech: Path) -> None:
+    tracemalloc.start()
+    try:
+        with open_audio(speech / "long" / "mixed_english.flac") as stream:
+            n_samples = sum(len(block) for block in stream)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < n_samples * 4 / 3
+
+
+def test_one_missing_sample_late_in_a_long_array_is_found() -> None:
+    values = np.zeros(45 * 16_000, np.float32)
+    values[40 * 16_000] = np.nan
+    with open_audio(values) as stream:
+        blocks = iter(stream)
+        assert len(next(blocks)) == 480_000
+        with pytest.raises(InvalidSamples, match=r"40\.00 s"):
+            next(blocks)
+
+
+def test_a_list_of_other_files_opens_none_of_them(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "secret.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"\x01\x02" * 16_000)
+    for name, text in [
+        ("list.ffconcat", "ffconcat version 1.0\nfile secret.wav\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n"),
+    ]:
+        path = tmp_path / name
+        path.write_text(text)
+        for source in (path, path.read_bytes()):
+            with pytest.raises(UnreadableAudio, match="text, not sound"):
+                decode(source)
+
+
+def test_a_file_may_change_its_sampling_rate_on_the_way() -> None:
+    parts = [encoded("mp2", "mp2", tone(2 * rate, rate), rate) for rate in (16_000, 48_000)]
+    samples = decode(b"".join(parts)).samples
+    assert len(samples) == pytest.approx(4 * 16_000, abs=2000)
+    for second in (0.5, 1.5, 2.5, 3.5):  # the same tone before and after
+        part = samples[int(second * 16_000) :][:1600]
+        assert np.argmax(np.abs(np.fft.rfft(part))) == 200 / 10
+
+
+def test_own_files_are_closed_and_the_callers_are_not(tmp_path: Path) -> None:
+    content = encoded("flac", "flac", tone(1000, 16_000))
+    file = io.BytesIO(content)
+    with open_audio(file) as stream:
+        assert sum(len(block) for block in stream) == 1000
+    assert not file.closed

@@ -1,0 +1,149 @@
+"""Laws of plain cutting: nothing lost, nothing too long, and the blocks make no difference."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batched_whisper.audio.windows import cut
+from batched_whisper.errors import OptionError
+from batched_whisper.types import Samples, Window
+
+RATE = 16_000
+
+
+def babble(n_samples: int, seed: int) -> Samples:
+    """Noise in bursts with quieter gaps, here and there digital silence."""
+    chance = np.random.default_rng(seed)
+    levels = chance.choice(
+        [0.0, 0.01, 0.1, 1.0], size=n_samples // 3000 + 1, p=[0.1, 0.1, 0.4, 0.4]
+    )
+    envelope = np.repeat(levels, 3000)[:n_samples]
+    return (chance.standard_normal(n_samples) * envelope).astype(np.float32)
+
+
+def blocked(samples: Samples, sizes: list[int]) -> Iterator[Samples]:
+    """The samples in blocks of these sizes, again and again; every block is overwritten after."""
+    start, turn = 0, 0
+    while start < len(samples):
+        block = samples[start : start + sizes[turn % len(sizes)]].copy()
+        yield block
+        start += len(block)
+        block[:] = np.nan
+        turn += 1
+
+
+def assert_same(ones: list[Window], others: list[Window]) -> None:
+    assert [(w.index, w.start_sample) for w in ones] == [(w.index, w.start_sample) for w in others]
+    for one, other in zip(ones, others, strict=True):
+        np.testing.assert_array_equal(one.samples, other.samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_samples=st.integers(0, 9 * RATE),
+    max_s=st.sampled_from([1, 1.5, 2.7, 4]),
+    sizes=st.lists(st.integers(1, 3 * RATE), min_size=1, max_size=4),
+    seed=st.integers(0, 9),
+)
+def test_windows_lose_nothing_and_do_not_depend_on_the_blocks(
+    n_samples: int, max_s: float, sizes: list[int], seed: int
+) -> None:
+    samples = babble(n_samples, seed)
+    windows = list(cut(blocked(samples, sizes), max_s))
+    joined = np.concatenate([np.zeros(0, np.float32), *(w.samples for w in windows)])
+    np.testing.assert_array_equal(joined, samples)
+    assert all(0 < len(w.samples) <= max_s * RATE for w in windows)
+    assert [w.index for w in windows] == list(range(len(windows)))
+    assert all(w.end_s == after.start_s for w, after in pairwise(windows))
+    assert_same(windows, list(cut([samples], max_s)))
+
+
+@pytest.mark.parametrize("length_s", [29.99, 30.01, 30.5, 31.0, 60.0, 60.2, 95.3])
+def test_no_window_of_a_long_recording_is_shorter_than_a_second(length_s: float) -> None:
+    for seed in range(3):
+        samples = babble(int(length_s * RATE), seed)
+        windows = list(cut([samples]))
+        assert min(len(w.samples) for w in windows) >= RATE
+        assert max(len(w.samples) for w in windows) <= 30 * RATE
+
+
+def test_thirty_seconds_are_one_window_and_a_sample_more_are_two() -> None:
+    samples = babble(30 * RATE + 1, seed=1)
+    assert len(list(cut([samples[:-1]]))) == 1
+    assert len(list(cut([samples]))) == 2
+
+
+def test_no_sound_is_no_window() -> None:
+    assert list(cut([])) == []
+    assert list(cut([np.zeros(0, np.float32)])) == []
+
+
+@pytest.mark.parametrize("pause_s", [(22.0, 22.6), (25.0, 26.0), (29.0, 29.5)])
+def test_the_cut_is_in_the_middle_of_the_only_pause(pause_s: tuple[float, float]) -> None:
+    samples = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
+    start, end = (int(at * RATE) for at in pause_s)
+    samples[start:end] *= 0.01
+    first, _ = cut([samples])
+    assert first.end_s == pytest.approx(sum(pause_s) / 2, abs=0.02)
+
+
+def test_of_two_pauses_as_quiet_the_longer_one_is_cut() -> None:
+    samples = np.ones(40 * RATE, np.float32)
+    samples[int(22 * RATE) : int(23 * RATE)] = 0
+    samples[int(27 * RATE) : int(27.5 * RATE)] = 0
+    first, _ = cut([samples])
+    assert first.end_s == pytest.approx(22.5, abs=0.02)
+
+
+def test_a_deep_short_click_of_silence_is_no_pause() -> None:
+    samples = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
+    samples[int(28 * RATE) : int(28.04 * RATE)] = 0
+    samples[int(23 * RATE) : int(23.5 * RATE)] *= 0.1
+    first, _ = cut([samples])
+    assert first.end_s == pytest.approx(23.25, abs=0.02)
+
+
+def test_pauses_before_the_last_ten_seconds_are_not_looked_at() -> None:
+    samples = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
+    samples[5 * RATE : 8 * RATE] = 0
+    first, _ = cut([samples])
+    assert first.end_s > 20
+
+
+def test_windows_come_before_the_recording_has_ended() -> None:
+    seconds_read = 0
+
+    def endless() -> Iterator[Samples]:
+        nonlocal seconds_read
+        while True:
+            seconds_read += 1
+            yield np.ones(RATE, np.float32)
+
+    assert next(cut(endless())).index == 0
+    assert seconds_read <= 31
+
+
+def test_an_hour_takes_the_memory_of_about_two_windows() -> None:
+    second = np.ones(RATE, np.float32)
+    window_bytes = 30 * RATE * 4
+    tracemalloc.start()
+    try:
+        n_windows = sum(1 for _ in cut(second for _ in range(600)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert n_windows >= 20
+    assert peak < 3 * window_bytes
+
+
+@pytest.mark.parametrize("max_s", [0, 0.5, -1, 31, float("nan")])
+def test_an_impossible_length_is_refused_at_once(max_s: float) -> None:
+    with pytest.raises(OptionError, match="from 1 to 30"):
+        cut([], max_s)
