@@ -1,0 +1,47 @@
+import pytest
+
+from batched_whisper.errors import OptionError
+from batched_whisper.tokens.languages import ALIASES, LANGUAGES, language_code
+
+
+def test_there_are_a_hundred_languages_and_cantonese_came_last():
+    assert len(LANGUAGES) == 100
+    assert next(iter(LANGUAGES)) == "en"
+    assert list(LANGUAGES)[-1] == "yue"
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_a_language_is_found_by_its_code_and_its_name(code):
+    assert language_code(code) == code
+    assert language_code(LANGUAGES[code].title()) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("mandarin", "zh"),
+        ("Castilian", "es"),
+        ("burmese", "my"),
+        ("pt-BR", "pt"),
+        ("zh_CN", "zh"),
+        (" EN ", "en"),
+        ("haitian creole", "ht"),
+    ],
+)
+def test_a_language_is_found_by_other_names_and_tags(text, code):
+    assert language_code(text) == code
+
+
+def test_every_alias_stands_for_a_language():
+    assert set(ALIASES.values()) <= set(LANGUAGES)
+
+
+def test_a_misspelt_language_is_refused_with_the_near_one():
+    with pytest.raises(OptionError, match="german"):
+        language_code("germann")
+
+
+@pytest.mark.parametrize("text", ["", "klingon language", "123", "-"])
+def test_no_language_is_refused(text):
+    with pytest.raises(OptionError, match="language="):
+        language_code(text)
