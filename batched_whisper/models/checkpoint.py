@@ -112,7 +112,7 @@ def load_checkpoint(files: ModelFiles) -> Checkpoint:
         name=files.name,
         revision=files.revision,
         dimensions=dimensions,
-        weights=MappingProxyType(weights),
+        weights=_sealed(weights),
         suppress_tokens=never,
         begin_suppress_tokens=never_first,
         alignment_heads=_alignment_heads(config, dimensions, folder),
@@ -137,12 +137,19 @@ def random_checkpoint(
         name=f"random-{seed}",
         revision=None,
         dimensions=dimensions,
-        weights=MappingProxyType(weights),
+        weights=_sealed(weights),
         suppress_tokens=(),
         begin_suppress_tokens=(),
         alignment_heads=_upper_half(dimensions),
         sha256=hashlib.sha256(identity.encode()).hexdigest(),
     )
+
+
+def _sealed(weights: dict[str, NDArray[Any]]) -> Weights:
+    """The same, read-only: engines share it."""
+    for value in weights.values():
+        value.setflags(write=False)
+    return MappingProxyType(weights)
 
 
 def _noise(

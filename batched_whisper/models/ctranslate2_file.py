@@ -69,7 +69,7 @@ def read_model_bin(path: Path) -> ModelBin:
     Raises:
         UnsupportedCheckpoint: a damaged file, another version, or another model than Whisper.
     """
-    variables = _dequantised(_read_variables(path), path)
+    variables = _read_variables(path)
     output = variables.pop(_OUTPUT, None)
     embedding = variables.get(_EMBEDDING)
     if output is not None and embedding is not None and not np.array_equal(output, embedding):
@@ -131,6 +131,8 @@ def _read_variables(path: Path) -> dict[str, NDArray[Any]]:
             f"{path} holds a {specification}, not a Whisper model; choose another model"
         )
     variables = {cursor.string(): cursor.tensor() for _ in range(cursor.number("I"))}
+    variables = _dequantised(variables, path)
+    # After it: an alias of a quantised tensor has no scale of its own.
     for _ in range(cursor.number("I")):
         alias, target = cursor.string(), cursor.string()
         if target not in variables:
@@ -145,13 +147,13 @@ def _dequantised(variables: dict[str, NDArray[Any]], path: Path) -> dict[str, ND
     for name, value in variables.items():
         if name.endswith("_scale"):
             continue
+        done[name] = value
         if value.ndim and value.dtype.kind == "i":
             scale = variables.get(name + "_scale")
             if scale is None or scale.shape not in ((), (1,), value.shape[:1]):
                 raise UnsupportedCheckpoint(f"{path}: {name} is quantised without a scale for it")
             rows = scale.astype(np.float32).reshape((-1,) + (1,) * (value.ndim - 1))
-            value = value.astype(np.float32) / rows
-        done[name] = value
+            done[name] = value.astype(np.float32) / rows
     return done
 
 
