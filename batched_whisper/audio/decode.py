@@ -1,8 +1,8 @@
 """Makes a recording of whatever the caller brought: mono, 16 kHz, float32.
 
-Decodes and resamples with FFmpeg's libraries through PyAV; no program is started. Reads as a
-stream, so that hours of sound never stand in memory as a whole. A damaged file gives the part
-that can be read, and a warning. Knows nothing of windows, speech or models.
+Decodes with FFmpeg's libraries through PyAV; no program is started. Reads as a stream, so that
+hours of sound never stand in memory as a whole. A damaged file gives the part that can be read,
+and a warning. Knows nothing of windows, speech or models.
 """
 
 from __future__ import annotations
@@ -10,41 +10,28 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from types import TracebackType
 from typing import IO, Any
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream as ContainedStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from batched_whisper.audio.constants import N_SAMPLES
+from batched_whisper.audio.resampling import Piece, in_blocks, resampled
 from batched_whisper.audio.riff import RiffHeader, read_riff_header
-from batched_whisper.audio.sources import (
-    AudioSource,
-    RawSound,
-    check_rate,
-    resolve,
-    source_name,
-)
-from batched_whisper.errors import (
-    EmptyAudio,
-    InvalidSamples,
-    NoAudioStream,
-    UnreadableAudio,
-)
+from batched_whisper.audio.sources import AudioSource, RawSound, check_rate, resolve, source_name
+from batched_whisper.errors import EmptyAudio, InvalidSamples, NoAudioStream, UnreadableAudio
 from batched_whisper.types import SAMPLING_RATE, Recording, Samples
 
 __all__ = ["AudioSource", "AudioStream", "decode", "open_audio", "source_name"]
 
-_BLOCK = N_SAMPLES  # samples of a block that a stream yields, the last one apart
-_RESAMPLED_AT_ONCE = 4096  # fewer, and the calls cost more than the work
+BLOCK = N_SAMPLES
+"""Samples of a block that a stream yields, the last one apart."""
 
 # A playlist or a list of files to join, disguised as a recording, would have FFmpeg open other
 # files and addresses. With no protocol allowed it reads what it is handed and nothing else.
@@ -61,8 +48,8 @@ def decode(
     """The whole recording at once.
 
     Channels are mixed to their mean, a silent one too: a voice on one of two channels comes out
-    at half its level, as when played on one loudspeaker. Which channels matter cannot be known
-    before the end, and to Whisper's features level makes next to no difference.
+    6 dB lower, less than recordings differ by anyway. Which channels matter cannot be known
+    before the end, and a level that jumps when a second voice sets in would be worse.
 
     Args:
         source: see `AudioSource`.
@@ -101,14 +88,6 @@ def open_audio(
         raise
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Some mono samples at the rate of their source."""
-
-    samples: Samples
-    sampling_rate: int
-
-
 class AudioStream:
     """A recording that is being read; iterate once, inside ``with``.
 
@@ -142,7 +121,7 @@ class AudioStream:
 
     def __iter__(self) -> Iterator[Samples]:
         n_read = 0
-        for block in _blocks(_resampled(self._reader.pieces())):
+        for block in in_blocks(resampled(self._reader.pieces()), BLOCK):
             finite = np.isfinite(block)
             if not finite.all():
                 second = (n_read + int(np.argmin(finite))) / SAMPLING_RATE
@@ -163,11 +142,11 @@ class _Array:
         self.warnings = list(sound.warnings)
         self._sound = sound
 
-    def pieces(self) -> Iterator[_Piece]:
+    def pieces(self) -> Iterator[Piece]:
         channels = self._sound.channels
-        for start in range(0, channels.shape[1], _BLOCK):
-            mono = _mono(channels[:, start : start + _BLOCK])
-            yield _Piece(mono, self._sound.sampling_rate)
+        for start in range(0, channels.shape[1], BLOCK):
+            mono = _mono(channels[:, start : start + BLOCK])
+            yield Piece(mono, self._sound.sampling_rate)
 
     def close(self) -> None:
         pass
@@ -208,12 +187,12 @@ class _File:
         check_rate(stream.codec_context.sample_rate, self._name)
         return stream
 
-    def pieces(self) -> Iterator[_Piece]:
+    def pieces(self) -> Iterator[Piece]:
         decoded_s, faults = 0.0, _Faults()
         promised_s = self._promised_s()
         for frame in self._frames(faults):
             decoded_s += frame.samples / frame.sample_rate
-            yield _Piece(_frame_mono(frame), frame.sample_rate)
+            yield Piece(_frame_mono(frame), frame.sample_rate)
         if decoded_s == 0 and faults.count:
             raise UnreadableAudio(f"{self._name}: none of it can be decoded: {faults.first}")
         self._warn(decoded_s, promised_s, faults)
@@ -325,77 +304,3 @@ def _mono(channels: NDArray[Any]) -> Samples:
             values -= 1
     mono: Samples = values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
     return mono
-
-
-def _blocks(parts: Iterator[Samples]) -> Iterator[Samples]:
-    """The same samples in blocks of 30 s."""
-    held: list[Samples] = []
-    n_held = 0
-    for part in parts:
-        held.append(part)
-        n_held += len(part)
-        while n_held >= _BLOCK:
-            joined = np.concatenate(held)
-            yield joined[:_BLOCK].copy()
-            held, n_held = [joined[_BLOCK:]], n_held - _BLOCK
-    if n_held:
-        yield np.concatenate(held)
-
-
-def _resampled(pieces: Iterator[_Piece]) -> Iterator[Samples]:
-    """The pieces at 16 kHz; a file may change its rate on the way."""
-    resampler: _Resampler | None = None
-    for piece in pieces:
-        if resampler is None or resampler.sampling_rate != piece.sampling_rate:
-            if resampler is not None:
-                yield from resampler.finish()
-            resampler = _Resampler(piece.sampling_rate)
-        yield from resampler.add(piece.samples)
-    if resampler is not None:
-        yield from resampler.finish()
-
-
-class _Resampler:
-    """FFmpeg's resampler, with the length of what comes out kept to that of what went in."""
-
-    def __init__(self, sampling_rate: int) -> None:
-        self.sampling_rate = sampling_rate
-        self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
-        self._waiting: list[Samples] = []
-        self._n_waiting = self._n_in = self._n_out = 0
-
-    def add(self, samples: Samples) -> Iterator[Samples]:
-        self._waiting.append(samples)
-        self._n_waiting += len(samples)
-        self._n_in += len(samples)
-        if self._n_waiting >= _RESAMPLED_AT_ONCE:
-            yield from self._push()
-
-    def finish(self) -> Iterator[Samples]:
-        """The rest, without the filter's tail; the filter holds back what is shorter than it."""
-        n_due = -(-self._n_in * SAMPLING_RATE // self.sampling_rate) - self._n_out
-        silence = np.zeros(self.sampling_rate // 10, np.float32)
-        self._waiting.append(silence)
-        for part in (*self._push(), *self._converted(None)):
-            yield part[:n_due]
-            n_due -= min(n_due, len(part))
-
-    def _push(self) -> Iterator[Samples]:
-        samples = np.concatenate(self._waiting)
-        self._waiting, self._n_waiting = [], 0
-        if self.sampling_rate == SAMPLING_RATE:
-            self._n_out += len(samples)
-            yield samples
-            return
-        frame = AudioFrame.from_ndarray(samples[None, :], format="fltp", layout="mono")
-        frame.sample_rate = self.sampling_rate
-        frame.time_base = Fraction(1, self.sampling_rate)
-        yield from self._converted(frame)
-
-    def _converted(self, frame: AudioFrame | None) -> Iterator[Samples]:
-        if self.sampling_rate == SAMPLING_RATE:
-            return
-        for converted in self._resampler.resample(frame):
-            samples = converted.to_ndarray()[0]
-            self._n_out += len(samples)
-            yield samples

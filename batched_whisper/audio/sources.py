@@ -74,7 +74,7 @@ class RawSound:
 
 @dataclass(frozen=True)
 class SoundFile:
-    """An open binary file that can seek, at its beginning. ``ours`` to close, or the caller's."""
+    """An open binary file that can seek, wherever it stands now. ``ours`` to close, or not."""
 
     file: IO[bytes]
     ours: bool
@@ -186,14 +186,12 @@ def _from_file(file: IO[bytes], name: str) -> SoundFile:
     try:
         seekable = getattr(file, "seekable", None)
         if seekable() if seekable is not None else hasattr(file, "seek"):
-            file.seek(0)
             return SoundFile(file, ours=False)
         # Closed, and so deleted, with the stream it is for.
         copy = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(file, copy)
     except (OSError, ValueError, TypeError) as error:
         raise UnreadableAudio(f"{name}: reading it failed: {error}") from error
-    copy.seek(0)
     return SoundFile(cast("IO[bytes]", copy), ours=True)
 
 

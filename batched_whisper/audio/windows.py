@@ -19,7 +19,6 @@ _FRAME = SAMPLING_RATE * 20 // 1000  # samples whose energy is taken together
 _SMOOTHED_FRAMES = 10  # 0.2 s: longer than the gap inside a word, shorter than a pause
 _SAME_QUIET = 2.0  # energies within 3 dB of the quietest belong to the same pause
 _SILENCE = 1e-10  # mean square, -100 dB: below this, differences are not sound
-_LONGEST_SEARCH_S = 10.0
 _SHORTEST_TAIL_S = 1.0
 
 
@@ -28,8 +27,8 @@ def cut(blocks: Iterable[Samples], max_s: float = float(WINDOW_S)) -> Iterator[W
 
     The windows end to end are the input, and do not depend on how it was split into blocks.
     Sound of at most `max_s` is one window; longer sound is cut in the middle of the quietest
-    moment of the last 10 s (a third, where `max_s` is less than 30) before the mark, and early
-    enough that no piece shorter than a second is left over.
+    moment of the last third before the mark (10 s of 30), and early enough that no piece shorter
+    than a second is left over.
 
     Args:
         blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
@@ -96,7 +95,7 @@ def _shortest_tail(longest: int) -> int:
 
 def _quietest(sound: Samples, longest: int) -> int:
     """Where to cut `sound`, which is longer than `longest`: a number of samples to keep."""
-    first = longest - min(int(_LONGEST_SEARCH_S * SAMPLING_RATE), longest // 3)
+    first = longest - longest // 3
     last = min(longest, len(sound) - _shortest_tail(longest))
     n_frames = (last - first) // _FRAME
     if n_frames < _SMOOTHED_FRAMES:

@@ -207,6 +207,15 @@ def test_a_stream_gives_the_blocks_of_the_whole(speech: Path) -> None:
     assert sum(lengths) == len(decode(path).samples)
 
 
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_the_blocks_of_a_stream_end_to_end_are_the_sound(rate: int) -> None:
+    with open_audio(tone(65 * rate, rate, hz=0.2), sampling_rate=rate) as stream:
+        blocks = list(stream)
+    assert [len(block) for block in blocks] == [480_000, 480_000, 80_000]
+    expected = tone(65 * 16_000, 16_000, hz=0.2)
+    np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-3)
+
+
 def test_a_long_file_never_stands_in_memory(speech: Path) -> None:
     tracemalloc.start()
     try:
@@ -228,7 +237,10 @@ def test_one_missing_sample_late_in_a_long_array_is_found() -> None:
             next(blocks)
 
 
-def test_a_list_of_other_files_opens_none_of_them(tmp_path: Path) -> None:
+def test_a_list_of_other_files_opens_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where FFmpeg would look for them
     with wave.open(str(tmp_path / "secret.wav"), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(b"\x01\x02" * 16_000)

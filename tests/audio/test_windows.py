@@ -74,6 +74,15 @@ def test_no_window_of_a_long_recording_is_shorter_than_a_second(length_s: float)
         assert max(len(w.samples) for w in windows) <= 30 * RATE
 
 
+def test_a_pause_is_passed_over_where_the_rest_would_be_shorter_than_a_second() -> None:
+    samples = np.random.default_rng(0).standard_normal(int(30.2 * RATE)).astype(np.float32)
+    samples[int(29.5 * RATE) : int(29.9 * RATE)] = 0
+    samples[int(27 * RATE) : int(27.4 * RATE)] *= 0.1
+    first, last = cut([samples])
+    assert first.end_s == pytest.approx(27.2, abs=0.02)
+    assert len(last.samples) >= RATE
+
+
 def test_thirty_seconds_are_one_window_and_a_sample_more_are_two() -> None:
     samples = babble(30 * RATE + 1, seed=1)
     assert len(list(cut([samples[:-1]]))) == 1
@@ -100,6 +109,14 @@ def test_of_two_pauses_as_quiet_the_longer_one_is_cut() -> None:
     samples[int(27 * RATE) : int(27.5 * RATE)] = 0
     first, _ = cut([samples])
     assert first.end_s == pytest.approx(22.5, abs=0.02)
+
+
+def test_of_two_pauses_alike_the_later_one_is_cut() -> None:
+    samples = np.ones(40 * RATE, np.float32)
+    for start_s in (22, 27):
+        samples[start_s * RATE : (start_s + 1) * RATE] = 0
+    first, _ = cut([samples])
+    assert first.end_s == pytest.approx(27.5, abs=0.02)
 
 
 def test_a_deep_short_click_of_silence_is_no_pause() -> None:

@@ -1,0 +1,101 @@
+"""Brings mono sound of any sampling rate to 16 kHz, as a stream.
+
+The resampling is FFmpeg's, through PyAV; here its length is kept to that of the sound. Knows
+nothing of where the sound is from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+
+from batched_whisper.types import SAMPLING_RATE, Samples
+
+_RESAMPLED_AT_ONCE = 4096  # fewer, and the calls cost more than the work
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some mono samples at the rate of their source."""
+
+    samples: Samples
+    sampling_rate: int
+
+
+def resampled(pieces: Iterator[Piece]) -> Iterator[Samples]:
+    """The pieces at 16 kHz; a file may change its rate on the way."""
+    resampler: _Resampler | None = None
+    for piece in pieces:
+        if resampler is None or resampler.sampling_rate != piece.sampling_rate:
+            if resampler is not None:
+                yield from resampler.finish()
+            resampler = _Resampler(piece.sampling_rate)
+        yield from resampler.add(piece.samples)
+    if resampler is not None:
+        yield from resampler.finish()
+
+
+def in_blocks(parts: Iterator[Samples], n_samples: int) -> Iterator[Samples]:
+    """The same samples in blocks of `n_samples`, the last one shorter, each its own memory."""
+    held: list[Samples] = []
+    n_held = 0
+    for part in parts:
+        held.append(part)
+        n_held += len(part)
+        while n_held >= n_samples:
+            joined = np.concatenate(held)
+            yield joined[:n_samples].copy()
+            held, n_held = [joined[n_samples:]], n_held - n_samples
+    if n_held:
+        yield np.concatenate(held)
+
+
+class _Resampler:
+    """FFmpeg's resampler, with the length of what comes out kept to that of what went in."""
+
+    def __init__(self, sampling_rate: int) -> None:
+        self.sampling_rate = sampling_rate
+        self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLING_RATE)
+        self._waiting: list[Samples] = []
+        self._n_waiting = self._n_in = self._n_out = 0
+
+    def add(self, samples: Samples) -> Iterator[Samples]:
+        self._waiting.append(samples)
+        self._n_waiting += len(samples)
+        self._n_in += len(samples)
+        if self._n_waiting >= _RESAMPLED_AT_ONCE:
+            yield from self._push()
+
+    def finish(self) -> Iterator[Samples]:
+        """The rest, without the filter's tail; the filter holds back what is shorter than it."""
+        n_due = -(-self._n_in * SAMPLING_RATE // self.sampling_rate) - self._n_out
+        silence = np.zeros(self.sampling_rate // 10, np.float32)
+        self._waiting.append(silence)
+        for part in (*self._push(), *self._converted(None)):
+            yield part[:n_due]
+            n_due -= min(n_due, len(part))
+
+    def _push(self) -> Iterator[Samples]:
+        samples = np.concatenate(self._waiting)
+        self._waiting, self._n_waiting = [], 0
+        if self.sampling_rate == SAMPLING_RATE:
+            self._n_out += len(samples)
+            yield samples
+            return
+        frame = AudioFrame.from_ndarray(samples[None, :], format="fltp", layout="mono")
+        frame.sample_rate = self.sampling_rate
+        frame.time_base = Fraction(1, self.sampling_rate)
+        yield from self._converted(frame)
+
+    def _converted(self, frame: AudioFrame | None) -> Iterator[Samples]:
+        if self.sampling_rate == SAMPLING_RATE:
+            return
+        for converted in self._resampler.resample(frame):
+            samples = converted.to_ndarray()[0]
+            self._n_out += len(samples)
+            yield samples
