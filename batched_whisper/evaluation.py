@@ -128,6 +128,11 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Error
     )
 
 
+def require() -> None:
+    """Raise `MissingExtra` now rather than after an hour of transcribing."""
+    count_errors("", "", "en")
+
+
 def _missing(error: ImportError) -> MissingExtra:
     return MissingExtra(
         f"measuring errors needs the package of {error.name}: "

@@ -1,1 +1,10 @@
 """The command line: one file per command."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the program on the process's command line."""
+    from batched_whisper.cli.app import run_program
+
+    run_program()

@@ -1,0 +1,66 @@
+"""The program ``batched-whisper``: its commands, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import batched_whisper
+from batched_whisper.cli.demo import demo
+from batched_whisper.cli.download import download
+from batched_whisper.cli.evaluate import evaluate
+from batched_whisper.cli.info import info
+from batched_whisper.cli.messages import write_any_name
+from batched_whisper.cli.options import ENVIRONMENT_NOTE
+from batched_whisper.cli.services import Services
+from batched_whisper.cli.transcribe import transcribe
+
+PROGRAM = "batched-whisper"
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"{PROGRAM} {batched_whisper.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Whisper on your own machine: many small calls become few full batches."""
+    ctx.obj = ctx.obj or Services()
+
+
+app.command(epilog=ENVIRONMENT_NOTE)(transcribe)
+app.command(epilog=ENVIRONMENT_NOTE)(demo)
+app.command(name="eval", epilog=ENVIRONMENT_NOTE)(evaluate)
+app.command(epilog=ENVIRONMENT_NOTE)(info)
+app.command()(download)
+
+
+def run_program(arguments: Sequence[str] | None = None, services: Services | None = None) -> None:
+    """Run the program and leave with its exit code.
+
+    Args:
+        arguments: the command line; the process's own if not given.
+        services: what the commands work with, where it is not the real thing.
+    """
+    write_any_name()
+    app(args=arguments, prog_name=PROGRAM, obj=services)

@@ -1,0 +1,66 @@
+"""``batched-whisper demo``: the first thing to try, on recordings that come with the extra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batched_whisper.cli.inputs import Source, find_sources
+from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.options import takes_options
+from batched_whisper.cli.outputs import StandardOutput
+from batched_whisper.cli.progress import Display
+from batched_whisper.cli.run import Job, run
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.errors import MissingExtra
+from batched_whisper.formats import FORMATS
+
+PACKAGE = "moonshine_voice"
+RECORDINGS = ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")
+
+
+@explains_errors
+@takes_options
+def demo(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="AUDIO",
+            help="Your own recordings. Not given: three readings from the extra demo.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    settings: Settings,
+    options: DecodingOptions,
+) -> None:
+    """Transcribe three recordings, or yours, and show how fast that was."""
+    sources = find_sources(paths, lambda: b"") if paths else demo_sources()
+    display = Display(quiet=False)
+    output = StandardOutput(FORMATS["text"], named=True, write=display.print)
+    job = Job(sources=sources, outputs=[output], settings=settings, options=options)
+    raise typer.Exit(run(job, ctx.obj, display))
+
+
+def demo_sources(folder_of: Callable[[str], Path | None] | None = None) -> list[Source]:
+    """The recordings of the extra; `MissingExtra` where it is not installed."""
+    folder = (folder_of or _folder_of)(PACKAGE)
+    files = [folder / "assets" / name for name in RECORDINGS] if folder else []
+    if not files or not all(file.is_file() for file in files):
+        raise MissingExtra(
+            "the demo's recordings are not installed: "
+            "pip install 'batched-whisper[demo]', or give a recording of yours"
+        )
+    return [Source(name=file.name, place=Path(file.name), audio=file) for file in files]
+
+
+def _folder_of(package: str) -> Path | None:
+    """Where a package is, without importing it."""
+    spec = find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None

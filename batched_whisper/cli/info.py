@@ -1,0 +1,68 @@
+"""``batched-whisper info``: what would run here, and why."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import closing
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+import batched_whisper
+from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.options import takes_options
+from batched_whisper.cli.run import given
+from batched_whisper.cli.services import Info
+from batched_whisper.config import Settings
+
+PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface_hub")
+
+
+@explains_errors
+@takes_options
+def info(ctx: typer.Context, *, settings: Settings) -> None:
+    """Show which model, engine, precision and threads would be used, and why."""
+    with closing(ctx.obj.open_whisper(**given(settings))) as whisper:
+        _print_info(whisper.info)
+    print()
+    _print_rows(
+        {
+            "batched-whisper": batched_whisper.__version__,
+            "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+            **{package: _version(package) for package in PACKAGES},
+        }
+    )
+
+
+def _print_info(info: Info) -> None:
+    _print_rows(
+        {
+            "model": info.model + (f" at {info.revision}" if info.revision else ""),
+            "from": _word(info.source),
+            "engine": _word(info.engine),
+            "device": _word(info.device),
+            "precision": _word(info.precision),
+            "threads": str(info.threads or "all"),
+        }
+    )
+    print()
+    for sentence in info.why:
+        print(f"- {sentence}")
+
+
+def _word(value: str) -> str:
+    """Its text, also where it is one of an enum of words."""
+    return str(value.value) if isinstance(value, Enum) else value
+
+
+def _print_rows(rows: dict[str, str]) -> None:
+    for name, value in rows.items():
+        print(f"{name:<16} {value}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

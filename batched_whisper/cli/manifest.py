@@ -1,0 +1,83 @@
+"""Reads manifests: lists of recordings, one JSON object a line.
+
+Knows the fields ``audio`` (a path, relative to the manifest) and, all optional, ``text``,
+``language``, ``duration_s`` and ``collection``; other fields are left alone. Knows nothing of
+audio: whether a file is there and can be read shows when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batched_whisper.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recording of a manifest, with what is known of it; None where nothing is."""
+
+    audio: Path
+    place: str
+    """The path as it is written in the manifest."""
+    text: str | None = None
+    language: str | None = None
+    duration_s: float | None = None
+    collection: str | None = None
+
+
+_TYPES: dict[str, tuple[type[Any], ...]] = {
+    "text": (str,),
+    "language": (str,),
+    "duration_s": (int, float),
+    "collection": (str,),
+}
+_CALLED = {str: "a string", int: "a number"}
+
+
+def read_manifest(path: Path) -> list[Row]:
+    """The rows of a manifest, in its order; blank lines are skipped.
+
+    Raises:
+        ManifestError: it cannot be read, or a line is not as it should be; says which and why.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise ManifestError(
+            f"the manifest {path} cannot be read: {error.strerror or error}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"the manifest {path} is not text in UTF-8") from error
+    return [
+        _row(line, path, f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def _row(line: str, manifest: Path, where: str) -> Row:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(
+            f"{where}: this is not JSON; a manifest has one object a line"
+        ) from error
+    if not isinstance(fields, dict):
+        raise ManifestError(f'{where}: this is not an object such as {{"audio": "a.wav"}}')
+    audio = fields.get("audio")
+    if not isinstance(audio, str) or not audio or "\0" in audio:
+        raise ManifestError(f'{where}: the field "audio" must be the path of a recording')
+    known = {name: _field(fields, name, where) for name in _TYPES}
+    return Row(audio=manifest.parent / audio, place=audio, **known)
+
+
+def _field(fields: dict[str, Any], name: str, where: str) -> Any:
+    value, types = fields.get(name), _TYPES[name]
+    if value is None:
+        return None
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise ManifestError(f'{where}: the field "{name}" must be {_CALLED[types[0]]}')
+    return value

@@ -1,0 +1,152 @@
+"""Command-line flags from the declarations in `config`: one declaration an option.
+
+A command says ``settings: Settings`` or ``options: DecodingOptions`` and gets a flag for each
+field, with the declared default, help, range, words and environment variable. Which value wins is
+as everywhere: the flag, else the variable, else the default; variables are read by `config`, so
+that they mean the same in every way to start the package. Knows no option by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from batched_whisper.config import (
+    ENVIRONMENT_PREFIX,
+    DecodingOptions,
+    Settings,
+    environment_variable,
+)
+
+PANELS: dict[type[Any], str] = {Settings: "Model", DecodingOptions: "Decoding"}
+"""The objects that are made of flags, and the heading of each in the help."""
+
+ENVIRONMENT_NOTE = (
+    "The options below Model and Decoding can be set by environment variables too: "
+    f"{ENVIRONMENT_PREFIX}WAIT_MS for --wait-ms, and so on. A flag wins over its variable."
+)
+
+_PLAIN = {"str": str, "int": int, "float": float, "bool": bool}
+_METAVARS: dict[Any, str] = {int: "N", float: "N", bool: ""}
+
+
+def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command a flag for each field of the option objects that it takes."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    owners: dict[str, list[str]] = {}  # the command's parameter -> the flags that it is made of
+    for parameter in inspect.signature(command).parameters.values():
+        annotation = hints[parameter.name]
+        if annotation in PANELS:
+            flags = [_flag(field, PANELS[annotation]) for field in dataclasses.fields(annotation)]
+            owners[parameter.name] = [flag.name for flag in flags]
+            parameters += flags
+        else:
+            parameters.append(parameter.replace(annotation=annotation))
+
+    @functools.wraps(command)
+    def with_flags(*args: Any, **given: Any) -> Any:
+        for name, flags in owners.items():
+            given[name] = _gather(hints[name], {flag: given.pop(flag) for flag in flags})
+        return command(*args, **given)
+
+    annotations = {parameter.name: parameter.annotation for parameter in parameters}
+    with_flags.__annotations__ = annotations
+    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_flags
+
+
+def is_said(ctx: typer.Context, owner: type[Any], name: str) -> bool:
+    """Whether the user set this option, by its flag or its variable."""
+    if ctx.params.get(name) is not None:
+        return True
+    declared = {field.name: field for field in dataclasses.fields(owner)}
+    return bool(os.environ.get(environment_variable(declared[name])))
+
+
+def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
+    """The option object of these flags; those not given are left to the environment."""
+    declared = {field.name: field for field in dataclasses.fields(owner)}
+    values: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if _is_plain(declared[name]):
+            values[name] = value.value if isinstance(value, Enum) else value
+        else:
+            texts[environment_variable(declared[name])] = value
+    return owner.from_environment({**os.environ, **texts}).replace(**values)
+
+
+def _kinds(field: dataclasses.Field[Any]) -> list[str]:
+    """The types that it may have, such as ["int"]; None apart."""
+    return [kind.strip() for kind in str(field.type).split("|") if kind.strip() != "None"]
+
+
+def _is_plain(field: dataclasses.Field[Any]) -> bool:
+    """Whether the flag's type says it all; a field of several types is read from text."""
+    kinds = _kinds(field)
+    return len(kinds) == 1 and kinds[0] in _PLAIN
+
+
+def _words(name: str, choices: tuple[str, ...]) -> Any:
+    """The enum from which typer makes the choice, its completion and its refusal."""
+    return Enum(name, [(choice, choice) for choice in choices])
+
+
+def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
+    flag = "--" + field.name.replace("_", "-")
+    kind: Any = _PLAIN[_kinds(field)[0]] if _is_plain(field) else str
+    details: dict[str, Any] = {"metavar": _METAVARS.get(kind, "TEXT")}
+    choices = field.metadata["choices"]
+    if choices is not None and kind is str and _is_plain(field):
+        kind = _words(field.name, choices)
+        details = {"metavar": _alternatives(choices) or "WORD"}
+    elif kind in (int, float):
+        details |= {"min": field.metadata["minimum"], "max": field.metadata["maximum"]}
+    declaration = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        help=_help(field),
+        show_default=False,  # the default of every flag is to leave it to the environment
+        rich_help_panel=panel,
+        **details,
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, declaration],
+    )
+
+
+def _alternatives(choices: tuple[str, ...]) -> str | None:
+    """The words as ``a|b``, where that fits the flag's column."""
+    written = "|".join(choices)
+    return written if len(written) <= 16 else None
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    """The declared help, with what the flag's column cannot say."""
+    parts = [field.metadata["help"]]
+    choices = field.metadata["choices"]
+    if choices is not None and _alternatives(choices) is None:
+        parts.append(f"One of {', '.join(choices)}.")
+    if field.metadata["environment"] is not None:  # the others follow from the flag
+        parts.append(f"[variable: {field.metadata['environment']}]")
+    if field.default is not None:
+        parts.append(f"[default: {_told(field.default)}]")
+    return " ".join(parts).replace("[", r"\[")
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

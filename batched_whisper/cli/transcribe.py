@@ -1,0 +1,200 @@
+"""``batched-whisper transcribe``: recordings to text, files or JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batched_whisper.cli.dataset import SMALL, DatasetName, from_dataset
+from batched_whisper.cli.inputs import Source, find_sources, from_manifest
+from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.names import output_names
+from batched_whisper.cli.options import is_said, takes_options
+from batched_whisper.cli.outputs import (
+    FolderOfFiles,
+    Output,
+    StandardOutput,
+    make_folder,
+    open_json_lines,
+)
+from batched_whisper.cli.progress import Display
+from batched_whisper.cli.run import Job, run
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.errors import ManifestError, OptionError
+from batched_whisper.formats import FORMATS, Format, format_named
+
+INPUT, OUTPUT = "Input", "Output"
+
+
+@explains_errors
+@takes_options
+def transcribe(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Files, folders (searched to the bottom), quoted globs, manifests (.jsonl), "
+            "or - for a list of paths on standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=INPUT,
+            help='A list of recordings: lines such as {"audio": "a.wav"}, paths from its folder.',
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=INPUT,
+            help=f"A Hugging Face data set, such as {SMALL}. Needs the package datasets.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The data set's configuration."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The data set's split."),
+    ] = None,
+    column: Annotated[
+        str,
+        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The data set's column of sound."),
+    ] = "audio",
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", rich_help_panel=OUTPUT, help="Write a file a recording and format."
+        ),
+    ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            rich_help_panel=OUTPUT,
+            help=f"{', '.join(FORMATS)}; several go with --output-dir. srt, vtt and tsv turn "
+            "--timestamps on. Not given: text.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            rich_help_panel=OUTPUT,
+            help="Append each result as a line of JSON as soon as it is there.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            metavar="",
+            rich_help_panel=OUTPUT,
+            help="Go on with an interrupted job: leave out what is written already.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", metavar="", rich_help_panel=OUTPUT, help="No bar, warnings or figures."
+        ),
+    ] = False,
+    settings: Settings,
+    options: DecodingOptions,
+) -> None:
+    """Transcribe recordings.
+
+    The text goes to standard output, unless --output or --output-dir says where to keep results.
+    """
+    forms = _formats(format or [])
+    sources = _sources(
+        paths or [], manifest, DatasetName(dataset, config, split, column) if dataset else None
+    )
+    if resume and not (output or output_dir):
+        raise OptionError("--resume needs the --output or --output-dir of the job to go on with")
+    display = Display(quiet=quiet)
+    with ExitStack() as stack:
+        outputs: list[Output] = []
+        if output_dir is not None:
+            make_folder(output_dir)
+            names = output_names(sources)
+            outputs.append(FolderOfFiles(output_dir, forms or [FORMATS["text"]], names))
+        if output is not None:
+            _check_output(output, forms, output_dir)
+            outputs.append(stack.enter_context(open_json_lines(output, resume=resume)))
+        job = Job(
+            sources=sources,
+            outputs=outputs or [_standard_output(forms, sources, display)],
+            settings=settings,
+            options=_timed(options, forms, is_chosen=is_said(ctx, DecodingOptions, "timestamps")),
+            quiet=quiet,
+            resumes=resume,
+            kept_in=" and ".join(str(place) for place in (output_dir, output) if place) or None,
+        )
+        code = run(job, ctx.obj, display)
+    raise typer.Exit(code)
+
+
+def _formats(given: Sequence[str]) -> list[Format]:
+    """The formats asked for, each once, from ``--format a,b --format c``."""
+    names = [name.strip().lower() for each in given for name in each.split(",")]
+    return list(dict.fromkeys(format_named(name) for name in names if name))
+
+
+def _sources(
+    paths: Sequence[str], manifest: Path | None, dataset: DatasetName | None
+) -> list[Source]:
+    """The recordings of all kinds of input, each once."""
+    found = find_sources(paths, lambda: sys.stdin.buffer.read())
+    if manifest is not None:
+        found += from_manifest(manifest)
+    if dataset is not None:
+        found += from_dataset(dataset)
+    if not found and (paths or manifest or dataset):
+        raise ManifestError("there are no recordings in what was given")
+    if not found:
+        raise OptionError("say what to transcribe: files, folders, - or a manifest (see --help)")
+    return list({source.name: source for source in found}.values())
+
+
+def _check_output(output: Path, forms: Sequence[Format], output_dir: Path | None) -> None:
+    if output.suffix.lower() != ".jsonl":
+        raise OptionError(
+            f"--output {output}: it is written as JSON lines, so its name must end in .jsonl; "
+            "for other formats use --output-dir with --format"
+        )
+    if forms and output_dir is None and forms != [FORMATS["jsonl"]]:
+        raise OptionError("--format goes with --output-dir; --output is always JSON lines")
+
+
+def _standard_output(
+    forms: Sequence[Format], sources: Sequence[Source], display: Display
+) -> StandardOutput:
+    """For reading: one format, and of those that are files only one recording."""
+    form, *others = forms or [FORMATS["text"]]
+    is_several = len(sources) > 1
+    if others or (is_several and form.name not in ("text", "jsonl")):
+        what = "several formats" if others else f"{form.name} for several recordings"
+        raise OptionError(f"--format: {what} need an --output-dir to go to")
+    return StandardOutput(form, named=is_several, write=display.print)
+
+
+def _timed(
+    options: DecodingOptions, forms: Sequence[Format], *, is_chosen: bool
+) -> DecodingOptions:
+    """Turn timestamps on for formats that live by them, unless the user said no."""
+    if is_chosen or not any(form.is_timed for form in forms):
+        return options
+    return options.replace(timestamps=True)

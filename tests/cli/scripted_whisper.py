@@ -1,0 +1,152 @@
+"""A transcriber that does what its recordings say, for tests of the command line.
+
+A recording is a text file: its text is what is "said" in it, and it is as many seconds long as it
+has characters. Some texts are orders: see `ScriptedWhisper._transcribe`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batched_whisper.cli.services import Services
+from batched_whisper.config import Settings
+from batched_whisper.errors import EngineError, UnreadableAudio
+from batched_whisper.types import Segment, Transcript
+
+
+@dataclass(frozen=True)
+class ScriptedInfo:
+    model: str = "scripted"
+    revision: str | None = None
+    source: str = "a test"
+    engine: str = "pretend"
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int | None = 2
+    why: tuple[str, ...] = ("A test asked for it.",)
+
+
+@dataclass(frozen=True)
+class ScriptedStats:
+    n_batches: int = 7
+    mean_batch_size: float = 3.5
+    queue_depth: int = 0
+    n_windows: int = 0
+
+
+@dataclass
+class ScriptedWhisper:
+    settings: dict[str, Any]
+    calls: list[dict[str, Any]]  # the decoding options of each call
+    heard: list[str]  # the texts of the recordings, as they are read
+    dies_after: int | None = None
+    language: str = "en"
+    n_in_flight: int = 2
+    events: list[str] = field(default_factory=list)
+    info: ScriptedInfo = ScriptedInfo()
+    stats: ScriptedStats = ScriptedStats()
+
+    def load(self) -> ScriptedWhisper:
+        self.events.append("load")
+        return self
+
+    def close(self) -> None:
+        self.events.append("close")
+
+    @property
+    def transcribe(self) -> ScriptedWhisper:
+        return self
+
+    def __call__(self, audio: Any, **options: Any) -> Transcript:
+        self.calls.append(options)
+        return self._transcribe(audio, **options)
+
+    def map(
+        self, audios: Iterable[Any], *, return_exceptions: bool = False, **options: Any
+    ) -> Iterator[Any]:
+        self.calls.append(options)
+        waiting: list[Any] = []
+        n_done = 0
+        for audio in audios:  # some are read before the first is done, as the real one does
+            waiting.append(audio)
+            if len(waiting) > self.n_in_flight:
+                yield self._result(waiting.pop(0), n_done, return_exceptions, options)
+                n_done += 1
+        for audio in waiting:
+            yield self._result(audio, n_done, return_exceptions, options)
+            n_done += 1
+
+    def _result(
+        self, audio: Any, n_done: int, return_exceptions: bool, options: dict[str, Any]
+    ) -> Any:
+        if n_done == self.dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return self._transcribe(audio, **options)
+        except Exception as error:
+            if return_exceptions:
+                return error
+            raise
+
+    def _transcribe(self, audio: Path | bytes, **options: Any) -> Transcript:
+        said = audio.decode() if isinstance(audio, bytes) else audio.read_text()
+        self.heard.append(said)
+        if said == "not sound":
+            raise UnreadableAudio("no decoder can read it; convert it to WAV")
+        if said == "a bug":
+            raise RuntimeError("of\nthe program")
+        if said == "a dead engine":
+            raise EngineError("the engine is gone; start again")
+        if said == "Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
+        warnings = ("it is cut off at its end",) if said == "torn" else ()
+        part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0)
+        return Transcript(
+            text=f" {said}",
+            language=options.get("language") or self.language,
+            language_probability=1.0,
+            duration_s=float(len(said)),
+            segments=(part,),
+            windows=(),
+            name=str(audio),
+            warnings=warnings,
+        )
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    name: str
+    revision: str | None
+    folder: Path = Path("/models/here")
+    source: str = "a test"
+
+
+@dataclass
+class Script:
+    """Services with a scripted transcriber, and what was asked of them."""
+
+    dies_after: int | None = None
+    language: str = "en"
+    settings: list[Settings] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    def services(self) -> Services:
+        return Services(open_whisper=self._open, download=FoundModel)
+
+    def _open(self, **settings: Any) -> ScriptedWhisper:
+        self.settings.append(Settings.of(**settings))
+        return ScriptedWhisper(
+            settings,
+            self.calls,
+            self.heard,
+            self.dies_after,
+            self.language,
+            events=self.events,
+        )
