@@ -1,0 +1,109 @@
+"""An event loop on a thread of its own, for asynchronous functions that threads call.
+
+It runs whatever it is given, one loop from the first call to `PrivateLoop.stop`, so that sessions
+and connections which belong to a loop stay usable from one call to the next. It does not know what
+is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """How an awaitable ended. An error is carried as a value, because a SystemExit that leaves a
+    task stops the loop before anybody hears of it."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+async def _settle(awaitable: Awaitable[Any]) -> _Settled:
+    try:
+        return _Settled(value=await awaitable)
+    except BaseException as error:
+        return _Settled(error=error)
+
+
+class PrivateLoop:
+    """Starts its thread with the first call; the thread is a daemon.
+
+    Args:
+        name: of the thread, for debuggers.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Await it on the loop and give what it gives; call it from any other thread.
+
+        Raises:
+            BaseException: whatever the awaitable raises, as it is.
+        """
+        loop = self._started()
+        settled = asyncio.run_coroutine_threadsafe(_settle(awaitable), loop).result()
+        if settled.error is not None:
+            raise settled.error
+        return settled.value
+
+    def is_current(self) -> bool:
+        """Whether the caller is on the loop's own thread."""
+        return threading.current_thread() is self._thread
+
+    def stop(self) -> None:
+        """Cancel what still runs on the loop and end it; nothing can be run afterwards."""
+        with self._lock:
+            self._stopping = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None or loop.is_closed():
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        if not self.is_current():
+            thread.join()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name=self._name, daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while not self._stopping:
+            try:
+                loop.run_forever()
+            except BaseException:  # a background task called sys.exit: the others go on
+                log.exception("a task on the event loop %s tried to stop it", self._name)
+        try:
+            _finish(loop)
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _finish(loop: asyncio.AbstractEventLoop) -> None:
+    """End the tasks and the asynchronous generators that are left, as `asyncio.run` does."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
