@@ -130,7 +130,7 @@ class _Search:
 def _local_folder(model: str) -> Path | None:
     """The folder that is meant, if one is: a short name means one only if a model is in it."""
     path = Path(model).expanduser()
-    if not path.is_dir():
+    if not model or not path.is_dir():
         return None
     if model in REPOSITORIES and not (path / "config.json").is_file():
         return None
