@@ -38,7 +38,7 @@ BLOCK = N_SAMPLES
 _NOTHING_ELSE = {"protocol_whitelist": "none"}
 
 # Where FFmpeg takes the length from the file's header or index; elsewhere it may be a guess.
-_EXACT_FORMATS = {"flac", "mov", "ogg", "aiff", "caf", "w64", "asf", "wv", "tta", "ape"}
+_EXACT_FORMATS = {"flac", "mov", "ogg", "aiff", "au", "caf", "w64", "asf", "wv", "tta", "ape"}
 _TOLERATED_S = 0.08  # shorter than one FLAC frame; a codec's padding may make up as much
 
 
@@ -193,8 +193,9 @@ class _File:
         for frame in self._frames(faults):
             decoded_s += frame.samples / frame.sample_rate
             yield Piece(_frame_mono(frame), frame.sample_rate)
-        if decoded_s == 0 and faults.count:
-            raise UnreadableAudio(f"{self._name}: none of it can be decoded: {faults.first}")
+        if decoded_s == 0 and (faults.count or promised_s):
+            cause = faults.first or "the file is cut off before its sound"
+            raise UnreadableAudio(f"{self._name}: none of it can be decoded: {cause}")
         self._warn(decoded_s, promised_s, faults)
 
     def _frames(self, faults: _Faults) -> Iterator[AudioFrame]:

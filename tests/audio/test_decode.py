@@ -44,13 +44,14 @@ def tone(n_samples: int, sampling_rate: int, hz: float = 200.0) -> NDArray[np.fl
 
 
 def encoded(container_format: str, codec: str, sound: Samples, rate: int = 16_000) -> bytes:
-    """The sound as a file of this kind."""
+    """The sound, ``[n_samples]`` or ``[2, n_samples]``, as a file of this kind."""
+    layout = "mono" if sound.ndim == 1 else "stereo"
     file = io.BytesIO()
     with av.open(file, "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.layout = "mono"  # type: ignore[union-attr]
-        values = (sound * 32_767).astype(np.int16)[None, :]
-        frame = av.AudioFrame.from_ndarray(values, format="s16", layout="mono")
+        stream.layout = layout  # type: ignore[union-attr]
+        values = np.atleast_2d(sound * 32_767).astype(np.int16).T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(values, format="s16", layout=layout)
         frame.sample_rate = rate
         container.mux(stream.encode(frame))  # type: ignore[union-attr, arg-type]
         container.mux(stream.encode(None))  # type: ignore[union-attr, arg-type]
@@ -172,6 +173,24 @@ def test_lossless_kinds_give_the_sound_back(container: str, codec: str) -> None:
     recording = decode(encoded(container, codec, sound))
     np.testing.assert_allclose(recording.samples, sound, atol=0.01 if "u8" in codec else 1e-4)
     assert recording.warnings == ()
+
+
+@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("ipod", "alac")])
+def test_two_channels_are_mixed_however_the_codec_lays_them_out(container: str, codec: str) -> None:
+    left, right = tone(20_000, 16_000), tone(20_000, 16_000, hz=310)
+    recording = decode(encoded(container, codec, np.stack([left, right])))
+    np.testing.assert_allclose(recording.samples, (left + right) / 2, atol=1e-4)
+
+
+def test_a_file_that_ends_within_a_packet_is_warned_about_where_no_length_is_promised() -> None:
+    recording = decode(encoded("voc", "pcm_s16le", tone(20_000, 16_000))[:-1001])
+    assert recording.duration_s == pytest.approx(1.22, abs=0.01)
+    assert "incomplete" in recording.warnings[0]
+
+
+def test_a_file_that_ends_before_its_sound_is_unreadable_and_not_empty() -> None:
+    with pytest.raises(UnreadableAudio, match="cut off before its sound"):
+        decode(encoded("matroska", "pcm_s16le", tone(20_000, 16_000))[:-1001])
 
 
 @settings(max_examples=60, deadline=None)
