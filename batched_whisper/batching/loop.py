@@ -1,0 +1,212 @@
+"""The one thread that touches the engine: many windows in, full steps all the time.
+
+Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
+steps every slot by one token, and answers whoever ended at once. A failure of the engine is the
+failure of the windows it happened to; the loop goes on with the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from batched_whisper.batching.meters import LoopStats, Meters
+from batched_whisper.batching.policy import Decision, FixedWait, Policy
+from batched_whisper.batching.queue import Item, ItemQueue
+from batched_whisper.batching.scheduler import Limits, plan
+from batched_whisper.batching.sequence import (
+    DecodedTokens,
+    Sequence,
+    SequenceState,
+    WindowTask,
+)
+from batched_whisper.batching.slots import SlotTable
+from batched_whisper.engines.interface import EncodeRow, Engine, StepRow
+from batched_whisper.errors import BatchedWhisperError, EngineError
+
+Work = Item[WindowTask, DecodedTokens]
+
+
+class EngineLoop:
+    """Runs one engine for everybody.
+
+    Args:
+        engine: owned by the loop from here on: only its thread calls it, and closes it.
+        max_batch_size: the most windows decoded together.
+        policy: how long an idle engine waits for company.
+        max_queue_size: how many windows may wait.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_batch_size: int,
+        policy: Policy | None = None,
+        max_queue_size: int = 256,
+    ) -> None:
+        self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size)
+        self._engine = engine
+        self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
+        self._limits = Limits(max_batch_size)
+        self._slots = SlotTable(max_batch_size)
+        self._items: dict[Sequence, Work] = {}
+        self._meters = Meters()
+        self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def stats(self) -> LoopStats:
+        """The figures of this moment."""
+        return self._meters.read(len(self.queue), len(self._slots))
+
+    def submit(
+        self, task: WindowTask, *, group: Hashable | None = None, priority: int = 0
+    ) -> Future[DecodedTokens]:
+        """Bring a window; blocks while the queue is full. Raises Closed."""
+        return self.queue.put(task, group=group, priority=priority)
+
+    def close(self, *, drain: bool = True) -> None:
+        """Let nobody in any more and return when the engine is closed.
+
+        With ``drain`` everything accepted is answered first; without, what waits fails with
+        Closed and what is being decoded is answered.
+        """
+        self.queue.close(drain=drain)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self.queue.drained or len(self._slots):
+                self._round()
+        except BaseException as error:  # a defect of ours: nobody shall wait for ever because of it
+            self.queue.close(drain=False)
+            for sequence in self._slots:
+                self._fail(sequence, EngineError(f"the engine's loop broke: {error!r}"))
+            raise
+        finally:
+            self._engine.close()
+
+    def _round(self) -> None:
+        self._drop_unwanted()
+        due = [s for s in self._slots if s.state is SequenceState.RETRY]
+        again = [s for s in due if s.retry and s.retry.audio_context != s.attempt.audio_context]
+        if len(self._slots):
+            todo = plan(len(self.queue), len(self._slots), len(again), self._limits)
+            items = self.queue.take_now(todo.n_admit) if todo.n_admit else []
+        else:
+            items = self.queue.take(self._limits.max_encodes, self._policy)
+        for sequence in due:
+            self._retry(sequence)
+        admitted = [self._admit(item) for item in items if self._is_wanted(item)]
+        self._encode([*again, *admitted])
+        self._step()
+
+    def _is_wanted(self, item: Work) -> bool:
+        if item.payload.is_wanted():
+            return True
+        self._meters.n_cancelled += 1
+        item.future.set_exception(_nobody_waits())
+        return False
+
+    def _admit(self, item: Work) -> Sequence:
+        sequence = self._slots.give(item.payload)
+        self._items[sequence] = item
+        return sequence
+
+    def _retry(self, sequence: Sequence) -> None:
+        assert sequence.retry is not None
+        self._meters.n_retries += 1
+        sequence.attempt = sequence.retry
+        sequence.begin()
+
+    def _encode(self, sequences: list[Sequence]) -> None:
+        """Encode windows one call each, so that a failure is that window's alone."""
+        for sequence in sequences:
+            began = time.perf_counter()
+            context = sequence.attempt.audio_context
+            try:
+                features = sequence.task.features(context)
+                self._engine.encode([EncodeRow(sequence.slot, features, context)])
+            except Exception as error:
+                self._fail(sequence, error)
+                continue
+            self._meters.encoded(1, time.perf_counter() - began)
+            if sequence.state is SequenceState.WAITING:
+                sequence.begin()
+
+    def _step(self) -> None:
+        fed: list[tuple[Sequence, StepRow]] = []
+        for sequence in self._slots:
+            row = sequence.next_row()
+            if row is not None:
+                fed.append((sequence, row))
+        if not fed:
+            return
+        began = time.perf_counter()
+        try:
+            results = self._engine.step([row for _, row in fed])
+        except Exception as error:
+            for sequence, _ in fed:
+                self._fail(sequence, error)
+            return
+        self._meters.stepped(len(fed), time.perf_counter() - began)
+        for (sequence, row), result in zip(fed, results, strict=True):
+            try:
+                sequence.accept(row, result)
+            except Exception as error:  # the task's own judge
+                self._fail(sequence, error)
+                continue
+            if sequence.state is SequenceState.DONE:
+                self._answer(sequence)
+
+    def _answer(self, sequence: Sequence) -> None:
+        assert sequence.result is not None
+        self._meters.n_windows += 1
+        self._leave(sequence).future.set_result(sequence.result)
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        sequence.state = SequenceState.CANCELLED
+        self._meters.n_failed += 1
+        if not isinstance(error, BatchedWhisperError):
+            failure = EngineError(f"the engine failed on this window: {error!r}")
+            failure.__cause__ = error
+            error = failure
+        self._leave(sequence).future.set_exception(error)
+
+    def _leave(self, sequence: Sequence) -> Work:
+        self._slots.take_back(sequence)
+        self._engine.release([sequence.slot])
+        return self._items.pop(sequence)
+
+    def _drop_unwanted(self) -> None:
+        for sequence in self._slots:
+            if not sequence.task.is_wanted():
+                sequence.state = SequenceState.CANCELLED
+                self._meters.n_cancelled += 1
+                self._leave(sequence).future.set_exception(_nobody_waits())
+
+
+@dataclass(frozen=True)
+class _OfBatch:
+    """A policy that counts a batch as full at the loop's size.
+
+    The loop itself takes fewer at once: it steps between encodes, and fetches the others then.
+    """
+
+    policy: Policy
+    max_batch_size: int
+
+    def decide(
+        self, n_waiting: int, oldest_arrival_s: float, now_s: float, max_batch_size: int
+    ) -> Decision:
+        """See `Policy.decide`."""
+        return self.policy.decide(n_waiting, oldest_arrival_s, now_s, self.max_batch_size)
+
+
+def _nobody_waits() -> EngineError:
+    return EngineError("dropped, because its caller no longer waits for it")

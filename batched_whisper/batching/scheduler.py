@@ -1,0 +1,47 @@
+"""What the engine does next, as a pure function: no clock, no thread, no tensor.
+
+The plan is made anew before every step, so that windows come and go at every step: whoever waits
+gets a free slot now, and everybody who has one moves on by one token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan keeps within.
+
+    Attributes:
+        max_batch_size: the most sequences in slots.
+        max_encodes: the most windows encoded between two steps while others are being decoded.
+            Encoding holds up their next token, but an empty slot is wasted in every step, so it
+            should be more than the windows that end in a step.
+    """
+
+    max_batch_size: int
+    max_encodes: int = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Admit so many of those who wait, then step every slot, if any is taken."""
+
+    n_admit: int
+    step: bool
+
+
+def plan(n_waiting: int, n_active: int, n_encodes_due: int, limits: Limits) -> Plan:
+    """Plan the next round.
+
+    Args:
+        n_waiting: windows in the queue.
+        n_active: sequences in slots.
+        n_encodes_due: those of them that must be encoded again first.
+        limits: what to keep within.
+    """
+    n_free = max(0, limits.max_batch_size - n_active)
+    room = max(0, limits.max_encodes - n_encodes_due)
+    n_admit = min(n_waiting, n_free, room)
+    return Plan(n_admit=n_admit, step=n_active + n_admit > 0)

