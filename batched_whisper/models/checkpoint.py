@@ -85,29 +85,14 @@ def load_checkpoint(files: ModelFiles) -> Checkpoint:
             file, or the tensor.
     """
     folder = files.folder
-    config = _read_json(folder / "config.json")
-    weight_files = safetensors_file.weight_files(folder)
-    if weight_files:
-        weights = safetensors_file.read_weights(weight_files)
-        dimensions = _hugging_face_dimensions(config, folder / "config.json")
-        if (folder / "generation_config.json").is_file():
-            generation = _read_json(folder / "generation_config.json")
-            config.update({k: v for k, v in generation.items() if v is not None})
-    elif (folder / MODEL_FILE).is_file():
-        weight_files = (folder / MODEL_FILE,)
-        model_bin = read_model_bin(folder / MODEL_FILE)
-        weights = model_bin.weights
-        dimensions = _measured_dimensions(
-            weights, model_bin.n_audio_head, model_bin.n_text_head, folder
+    content = _read_folder(folder)
+    weights, dimensions = content.weights, content.dimensions
+    if "encoder.positional_embedding" not in weights:
+        weights["encoder.positional_embedding"] = sinusoids(
+            dimensions.n_audio_ctx, dimensions.n_audio_state
         )
-    else:
-        raise _no_weights(folder)
-    weights.setdefault(
-        "encoder.positional_embedding",
-        sinusoids(dimensions.n_audio_ctx, dimensions.n_audio_state),
-    )
     _check_shapes(weights, dimensions, folder)
-    never, never_first = _suppressed(config, dimensions, folder)
+    never, never_first = _suppressed(content.config, dimensions, folder)
     return Checkpoint(
         name=files.name,
         revision=files.revision,
@@ -115,8 +100,8 @@ def load_checkpoint(files: ModelFiles) -> Checkpoint:
         weights=_sealed(weights),
         suppress_tokens=never,
         begin_suppress_tokens=never_first,
-        alignment_heads=_alignment_heads(config, dimensions, folder),
-        sha256=files.sha256 or _fingerprint(weight_files),
+        alignment_heads=_alignment_heads(content.config, dimensions, folder),
+        sha256=files.sha256 or _fingerprint(content.weight_files),
     )
 
 
@@ -150,6 +135,33 @@ def _sealed(weights: dict[str, NDArray[Any]]) -> Weights:
     for value in weights.values():
         value.setflags(write=False)
     return MappingProxyType(weights)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a folder says, of either format."""
+
+    weights: dict[str, NDArray[Any]]
+    dimensions: Dimensions
+    config: Mapping[str, Any]
+    weight_files: tuple[Path, ...]
+
+
+def _read_folder(folder: Path) -> _Content:
+    config = _read_json(folder / "config.json")
+    shards = safetensors_file.weight_files(folder)
+    if shards:
+        dimensions = _hugging_face_dimensions(config, folder / "config.json")
+        generation = folder / "generation_config.json"
+        if generation.is_file():
+            config.update({k: v for k, v in _read_json(generation).items() if v is not None})
+        return _Content(safetensors_file.read_weights(shards), dimensions, config, shards)
+    model_bin = folder / MODEL_FILE
+    if not model_bin.is_file():
+        raise _no_weights(folder)
+    found = read_model_bin(model_bin)
+    dimensions = _measured_dimensions(found.weights, found.n_audio_head, found.n_text_head, folder)
+    return _Content(found.weights, dimensions, config, (model_bin,))
 
 
 def _noise(

@@ -5,6 +5,7 @@ Knows offsets, types and the end of the file. Knows no file format.
 
 from __future__ import annotations
 
+import math
 import mmap
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from batched_whisper.errors import UnsupportedCheckpoint
 
 BFLOAT16 = "bfloat16"
 """The one type of checkpoints that NumPy lacks; its arrays are widened to float32."""
+
+_MAXIMUM_AXES = 8
+"""More than any checkpoint's tensor has, and fewer than NumPy can."""
 
 
 class MappedFile:
@@ -46,7 +50,12 @@ class MappedFile:
         A view where the file has it at an address that processors like, else a copy.
         """
         item = np.dtype("<u2" if kind == BFLOAT16 else kind)
-        count = int(np.prod(shape, dtype=np.int64))
+        if len(shape) > _MAXIMUM_AXES or any(n < 0 for n in shape):
+            raise UnsupportedCheckpoint(
+                f"{self.path} is damaged: no tensor has {len(shape)} axes or a negative length; "
+                "fetch the model again"
+            )
+        count = math.prod(shape)
         self._check_end(start + count * item.itemsize)
         flat: NDArray[Any] = np.frombuffer(self._bytes, item, count, start)
         if kind == BFLOAT16:  # the upper half of a float32

@@ -8,6 +8,7 @@ checked by `batched_whisper.models.checkpoint`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,7 +119,7 @@ def _tensor(
         )
     kind = _KINDS[dtype]
     item_size = 2 if kind == BFLOAT16 else np.dtype(kind).itemsize
-    if int(np.prod(shape, dtype=np.int64)) * item_size != n_bytes:
+    if math.prod(shape) * item_size != n_bytes:
         raise UnsupportedCheckpoint(f"{file.path}: {name} has {n_bytes} bytes for shape {shape}")
     return file.array(kind, shape, start)
 

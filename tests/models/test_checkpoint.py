@@ -359,3 +359,9 @@ def test_an_index_cannot_lead_out_of_its_folder(folder):
         folder / "model.safetensors.index.json", {"weight_map": {"x": "../outside.safetensors"}}
     )
     refused(folder, "outside.safetensors", error=ModelFileMissing)
+
+
+def test_a_tensor_of_absurdly_many_axes_is_refused(folder):
+    name, value = "model.encoder.conv1.weight", np.zeros((1,) * 9, np.float32)
+    write_safetensors(folder / "model.safetensors", {name: value})
+    refused(folder, "model.safetensors", "9 axes")
