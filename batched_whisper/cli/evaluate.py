@@ -42,6 +42,12 @@ class _Results:
     failures: list[Failure] = field(default_factory=list)
     wall_s: dict[str, float] = field(default_factory=dict)
 
+    def speed(self, collection: str | None = None) -> float | None:
+        """Seconds of audio for each second that passed; over all collections if not given."""
+        walls_s = [s for name, s in self.wall_s.items() if collection in (None, name)]
+        durations_s = [s.duration_s for s in self.scored if collection in (None, s.collection)]
+        return sum(durations_s) / sum(walls_s) if sum(walls_s) > 0 else None
+
 
 @explains_errors
 @takes_options
@@ -161,6 +167,8 @@ def _show(results: _Results) -> None:
     Console(width=width, highlight=False).print(_table(results))
     if any(each.unit is Unit.CHARACTER for each in results.scored):
         print("Languages written without spaces are counted in characters, not in words.")
+    if any(each.language_detected for each in results.scored):
+        print("language: how many were detected right, of those whose language is known.")
 
 
 def _table(results: _Results) -> Table:
@@ -170,36 +178,35 @@ def _table(results: _Results) -> Table:
     table = Table(box=SIMPLE_HEAD)
     table.add_column("collection")
     for heading in _HEADINGS:
-        table.add_column(heading, justify="right")
-    summaries = evaluation.summarise(results.scored)
-    for summary in summaries:
-        table.add_row(*_cells(summary, results.wall_s[summary.collection]))
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in evaluation.summarise(results.scored):
+        table.add_row(*_cells(summary, results.speed(summary.collection)))
     if len(results.wall_s) > 1:
         table.add_section()
         for summary in evaluation.overall(results.scored):
-            table.add_row(*_cells(summary, sum(results.wall_s.values())))
+            table.add_row(*_cells(summary, results.speed()))
     return table
 
 
 _HEADINGS = (
-    *("recordings", "units", "errors", "subst.", "del.", "ins."),
-    *("audio s", "x real time", "language right"),
+    *("recordings", "reference", "errors", "subst.", "del.", "ins."),
+    *("audio s", "x real time", "language"),
 )
 
 
-def _cells(summary: Summary, wall_s: float) -> list[str]:
+def _cells(summary: Summary, speed: float | None) -> list[str]:
     errors, rate = summary.errors, summary.errors.rate
     judged = summary.n_languages_right + summary.n_languages_wrong
     return [
         summary.collection,
         f"{summary.n_recordings:,}",
-        count(errors.n_units, summary.unit.value),
+        count(errors.n_units, "word" if summary.unit is Unit.WORD else "char"),
         "-" if rate is None else f"{rate:.2%}",
         f"{errors.n_substitutions:,}",
         f"{errors.n_deletions:,}",
         f"{errors.n_insertions:,}",
         f"{summary.duration_s:,.0f}",
-        f"{summary.duration_s / wall_s:.1f}" if wall_s > 0 else "-",
+        "-" if speed is None else f"{speed:,.1f}",
         f"{summary.n_languages_right} of {judged}" if judged else "",
     ]
 
@@ -217,13 +224,14 @@ def _document(
         "settings": given(settings),
         "options": given(options),
         "collections": [
-            _figures(each, results.wall_s[each.collection])
+            {**_figures(each), "times_real_time": results.speed(each.collection)}
             for each in evaluation.summarise(results.scored)
         ],
         "all": [
-            _figures(each, sum(results.wall_s.values()))
+            {**_figures(each), "times_real_time": results.speed()}
             for each in evaluation.overall(results.scored)
         ],
+        "wall_s": results.wall_s,
         "recordings": [
             {**dataclasses.asdict(each), "error_rate": each.errors.rate} for each in results.scored
         ],
@@ -231,9 +239,5 @@ def _document(
     }
 
 
-def _figures(summary: Summary, wall_s: float) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(summary),
-        "error_rate": summary.errors.rate,
-        "wall_s": wall_s,
-    }
+def _figures(summary: Summary) -> dict[str, Any]:
+    return {**dataclasses.asdict(summary), "error_rate": summary.errors.rate}

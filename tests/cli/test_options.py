@@ -1,0 +1,122 @@
+"""Each declared option is a flag; its help, range and words are the declared ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import batched_whisper
+from batched_whisper.cli import options as flags
+from batched_whisper.config import DecodingOptions, Settings, _Checked, option
+
+COMMANDS = ["transcribe", "demo", "eval", "info", "download"]
+HEAVY = ("openvino", "av", "numpy", "huggingface_hub", "datasets", "jiwer", "tokenizers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample(_Checked):
+    count: int = option(3, "A count [of things].", minimum=1, maximum=5)
+    ratio: float | None = option(None, "A ratio.", minimum=0, maximum=1)
+    is_on: bool = option(True, "On.")
+    word: str = option("a", "A word.", choices=("a", "b"))
+    mixed: float | str = option("auto", "Or a number.", minimum=0, maximum=9, choices=("auto",))
+
+
+@pytest.fixture
+def sample(monkeypatch):
+    """Runs a command that takes `Sample`, and gives what it got."""
+    monkeypatch.setitem(flags.PANELS, Sample, "Sample")
+    got = []
+
+    def command(*, sample: Sample) -> None:
+        got.append(sample)
+
+    command.__annotations__ = {"sample": Sample, "return": type(None)}
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(flags.takes_options(command))
+
+    def run(*arguments: str) -> Sample | None:
+        got.clear()
+        app(args=list(arguments), standalone_mode=False)
+        return got[0] if got else None
+
+    return run
+
+
+def test_nothing_given_is_the_defaults(sample):
+    assert sample() == Sample()
+
+
+def test_each_kind_of_flag_gives_its_kind_of_value(sample):
+    assert sample("--mixed", "auto") == Sample()
+    given = ("--count", "5", "--ratio", "0.5", "--no-is-on", "--word", "b", "--mixed", "2")
+    assert sample(*given) == Sample(5, 0.5, False, "b", 2.0)
+
+
+@pytest.mark.parametrize("wrong", [("--count", "6"), ("--ratio", "2"), ("--word", "c")])
+def test_ranges_and_words_are_checked_and_the_flag_is_named(sample, wrong):
+    with pytest.raises(Exception) as refused:
+        sample(*wrong)
+    assert wrong[0] in refused.value.format_message()
+
+
+def test_variables_are_read_where_no_flag_is_given(sample, monkeypatch):
+    monkeypatch.setenv("BATCHED_WHISPER_COUNT", "4")
+    monkeypatch.setenv("BATCHED_WHISPER_IS_ON", "no")
+    assert sample() == Sample(4, is_on=False)
+    assert sample("--count", "2", "--is-on") == Sample(2)
+
+
+def test_the_help_says_defaults_and_words(sample, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    sample("--help")
+    told = capsys.readouterr().out
+    for part in ("A count [of things]. [default: 3]", "[default: on]", "a|b", "--no-is-on"):
+        assert part in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_every_flag(command, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = run(command, "--help")
+    assert ended.code == 0 and ended.err == ""
+    declared = {
+        "download": [],
+        "info": [Settings],
+    }.get(command, [Settings, DecodingOptions])
+    for owner in declared:
+        for field in dataclasses.fields(owner):
+            assert f"--{field.name.replace('_', '-')} " in ended.out
+            assert field.metadata["help"] in " ".join(ended.out.split())
+
+
+def test_help_loads_nothing_heavy():
+    package = str(Path(batched_whisper.__file__).parents[1])
+    code = (
+        f"import sys; sys.path.insert(0, {package!r})\n"
+        "import batched_whisper.cli.app\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (loaded.returncode, loaded.stdout) == (0, "\n")
+
+
+def test_the_package_runs_as_a_module():
+    package = str(Path(batched_whisper.__file__).parents[1])
+    ended = subprocess.run(
+        [sys.executable, "-m", "batched_whisper", "--version"],
+        cwd=package,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stdout == f"batched-whisper {batched_whisper.__version__}\n"
+
+
+def test_no_command_is_the_help(run):
+    ended = run()
+    assert "transcribe" in ended.out + ended.err
