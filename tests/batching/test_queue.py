@@ -265,6 +265,26 @@ def test_a_cancellation_in_the_thread_that_holds_the_lock_does_not_deadlock() ->
     assert len(queue) == 0
 
 
+def test_a_place_freed_in_the_middle_of_a_put_is_not_lost() -> None:
+    victims: list[Future[str]] = []
+
+    class CancellingClock(ManualClock):
+        def now_s(self) -> float:
+            while victims:
+                victims.pop().cancel()
+            return super().now_s()
+
+    queue: ItemQueue[str, str] = ItemQueue(1, CancellingClock())
+    victims.append(queue.put("a"))
+    with ThreadPoolExecutor(1) as pool:
+        putting = pool.submit(queue.put, "b")
+        try:
+            putting.result(SOON_S)
+        finally:
+            queue.close()
+    assert payloads(queue.take_now(1)) == ["b"]
+
+
 def test_a_kept_future_does_not_keep_the_payload() -> None:
     class Recording:
         pass
