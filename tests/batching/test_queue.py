@@ -383,12 +383,12 @@ def test_a_full_queue_makes_callers_wait_for_a_batch() -> None:
     assert len(queue) == 1
 
 
-def test_a_batch_may_be_larger_than_the_queue() -> None:
+def test_a_batch_may_be_larger_than_the_queue_and_who_waits_outside_fills_it() -> None:
     async def main() -> list[str]:
         queue = filled(max_size=1)
         tasks = [asyncio.create_task(queue.put_async(word)) for word in "abc"]
         await asyncio.sleep(0)
-        batch = queue.take_now(8)
+        batch = queue.take(3, FixedWait(1000))
         await asyncio.gather(*tasks)
         return payloads(batch)
 
