@@ -54,7 +54,12 @@ def report(failures: Iterable[Failure]) -> None:
     if failures:
         say(f"{count(len(failures), 'recording')} failed:")
     for failure in failures:
-        say(f"  {failure.name}: {failure.why}")
+        say(f"  {about(failure.name, failure.why)}")
+
+
+def about(name: str, message: str) -> str:
+    """The message after the recording's name, which many messages begin with already."""
+    return message if message.startswith(f"{name}: ") else f"{name}: {message}"
 
 
 def count(n: int, noun: str) -> str:

@@ -90,10 +90,11 @@ def _bar(whisper: Transcriber) -> Progress:
         def render(self, task: Task) -> Text:
             audio_s, waiting = task.fields["audio_s"], whisper.stats.queue_depth
             speed = audio_s / task.elapsed if task.elapsed else 0.0
-            return Text(f"{audio_s:,.0f} s of audio, {speed:.1f} x real time, {waiting:,} waiting")
+            told = f"{audio_s:,.0f} s, {speed:,.1f} x real time, {waiting:,} waiting"
+            return Text(told, no_wrap=True)
 
     return Progress(
-        BarColumn(),
+        BarColumn(bar_width=20),  # leaves room for the figures on 80 columns
         MofNCompleteColumn(),
         FiguresColumn(),
         console=Console(stderr=True),

@@ -14,7 +14,7 @@ from typing import Any
 
 from batched_whisper.cli.inputs import Source
 from batched_whisper.cli.job import Failed, Figures, Transcribed, outcomes
-from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, count, report, say
+from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, about, count, report, say
 from batched_whisper.cli.outputs import Output
 from batched_whisper.cli.progress import Display
 from batched_whisper.cli.services import Services, Transcriber
@@ -120,7 +120,7 @@ def _deliver(result: Transcribed | Failed, job: Job, display: Display, tally: _T
     tally.n_written += 1
     tally.duration_s += result.transcript.duration_s
     for warning in result.transcript.warnings:
-        display.warn(f"{result.source.name}: {warning}")
+        display.warn(about(result.source.name, warning))
     display.advance(result.transcript.duration_s)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from batched_whisper.cli.messages import about
 from batched_whisper.errors import OptionError
 
 
@@ -203,6 +204,11 @@ def test_bad_recordings_are_listed_and_the_others_go_on(run, recordings, folder)
         "  gone.wav: there is no such file",
     ]
     assert listed[5].startswith("2 recordings, 2.0 s of audio")
+
+
+def test_a_name_is_not_said_twice():
+    assert about("a.wav", "a.wav: too short") == "a.wav: too short"
+    assert about("a.wav", "a.wave of noise") == "a.wav: a.wave of noise"
 
 
 def test_what_failed_is_tried_again_on_resume(run, recordings, script):
