@@ -168,7 +168,7 @@ class Settings(_Checked):
         maximum=60_000,
     )
     max_queue_size: int = option(
-        4096, "Windows that may wait; more make their callers wait.", minimum=1, maximum=1_000_000
+        256, "Windows that may wait; more make their callers wait.", minimum=1, maximum=1_000_000
     )
     threads: int | None = option(
         None, "Processor threads of the engine. Not given: all.", minimum=1, maximum=1024
@@ -196,6 +196,34 @@ class DecodingOptions(_Checked):
     prompt: str | None = option(
         None, "Text that the model takes as having come before: names, spelling, style."
     )
+    audio_context: str | int = option(
+        "auto",
+        "How much audio the model sees of a window: full (always 30 s), fit (the speech and a "
+        "margin, several times faster), or a number of 20 ms positions. auto: fit for models "
+        "whose margin was measured, else full.",
+    )
+    temperature: float = option(
+        0.0, "0 takes the most probable token; higher ones choose at random.", minimum=0, maximum=2
+    )
+    temperature_increment: float = option(
+        0.2,
+        "How much hotter a window is decoded again, up to 1, until it is believed; 0: never.",
+        minimum=0,
+        maximum=1,
+    )
+    compression_ratio_threshold: float = option(
+        2.4, "A text that compresses better than this repeats itself.", minimum=0
+    )
+    logprob_threshold: float = option(
+        -1.0, "A text of lower mean log-probability is not believed.", maximum=0
+    )
+    no_speech_threshold: float = option(
+        0.6,
+        "A window whose no-speech probability is higher, and that is not believed, is silence.",
+        minimum=0,
+        maximum=1,
+    )
+    seed: int = option(0, "Of random choices at temperatures above 0.", minimum=0)
     max_tokens: int | None = option(
         None,
         "The most tokens of text for one window. Not given: half the text context.",

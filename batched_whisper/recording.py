@@ -7,6 +7,7 @@ puts the transcript together when the last window is done.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -14,20 +15,29 @@ from dataclasses import dataclass
 from functools import partial
 
 from batched_whisper.audio.decode import AudioSource, open_audio
-from batched_whisper.audio.features import log_mel
+from batched_whisper.audio.features import log_mel, pad_features
 from batched_whisper.audio.windows import cut
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import Attempt, DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.config import DecodingOptions
-from batched_whisper.decoding.quality import compression_ratio
+from batched_whisper.decoding.audio_context import context_policy, token_limit
+from batched_whisper.decoding.quality import (
+    Attempt,
+    Figures,
+    Ladder,
+    Thresholds,
+    Verdict,
+    compression_ratio,
+)
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.errors import EmptyAudio
+from batched_whisper.models.catalog import original_repository
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.tokens.languages import language_code
 from batched_whisper.tokens.prompt import prompt_tokens, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.segments import TimestampTokens, build_segments
-from batched_whisper.types import DecodedWindow, Transcript, Window
+from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Transcript, Window
 
 SOT_SEQUENCE_LENGTH = 4
 """At most: the start, the language, the task, and no timestamps."""
@@ -38,6 +48,7 @@ class ModelTokens:
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         self.dimensions = checkpoint.dimensions
+        self.repository = original_repository(checkpoint.name)
         self.tokenizer = tokenizer
         self.ids = TokenIds(
             eot=tokenizer.eot,
@@ -97,6 +108,12 @@ class RecordingJob:
         self._audio = audio
         self._sampling_rate = sampling_rate
         self._options = options
+        self._thresholds = Thresholds(
+            options.compression_ratio_threshold,
+            options.logprob_threshold,
+            options.no_speech_threshold,
+        )
+        self._ladder = Ladder(model.dimensions.n_audio_ctx, _temperatures(options))
         self._lock = threading.Lock()
         self._answers: list[Future[DecodedTokens]] = []
         self._decoded: dict[int, DecodedWindow] = {}
@@ -112,7 +129,7 @@ class RecordingJob:
             if not self.future.done():
                 self._bring_windows()
                 self._one_done()
-        except Exception as error:
+        except BaseException as error:  # whatever it is: nobody shall wait for ever because of it
             self._fail(error)
 
     def _bring_windows(self) -> None:
@@ -149,15 +166,37 @@ class RecordingJob:
             language=language_token,
             languages=frozenset(model.languages),
             shared_language=SharedLanguage(),
+            judge=self._next_attempt,
             is_wanted=lambda: not self.future.done(),
+            seed=options.seed,
+        )
+        policy = context_policy(
+            options.audio_context, model.repository, model.dimensions.n_audio_ctx
         )
 
         def make_task(window: Window) -> WindowTask:
-            context = model.dimensions.n_audio_ctx
+            n_samples = len(window.samples)
+            context = policy.positions(n_samples)
             features = log_mel(window.samples, model.dimensions.n_mels, n_frames=2 * context)
-            return common(features=lambda _: features, first=Attempt(context))
+            return common(
+                features=lambda positions: pad_features(features, 2 * positions),
+                first=self._ladder.first(context, token_limit(n_samples, SAMPLING_RATE)),
+            )
 
         return make_task
+
+    def _verdict(self, decoded: DecodedTokens) -> Verdict:
+        figures = Figures(
+            compression_ratio(self._model.text(decoded.tokens)),
+            decoded.avg_logprob,
+            decoded.no_speech_prob,
+            decoded.ended,
+        )
+        return self._thresholds.judge(figures)
+
+    def _next_attempt(self, decoded: DecodedTokens) -> Attempt | None:
+        """On the loop's thread."""
+        return self._ladder.after(decoded.attempt, self._verdict(decoded))
 
     def _bring(self, window: Window, task: WindowTask) -> None:
         with self._lock:
@@ -174,22 +213,23 @@ class RecordingJob:
             self._one_done()
         except CancelledError:
             return
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
     def _window(self, place: _Place, decoded: DecodedTokens) -> DecodedWindow:
         model, found = self._model, decoded.language
-        text = model.text(decoded.tokens)
+        tokens = () if self._verdict(decoded) is Verdict.SILENCE else decoded.tokens
+        text = model.text(tokens)
         return DecodedWindow(
             start_s=place.start_s,
             end_s=place.end_s,
             text=text,
-            tokens=decoded.tokens,
+            tokens=tokens,
             language="en" if found is None else model.languages[found.token],
             language_probability=1.0 if found is None else found.probability,
             avg_logprob=decoded.avg_logprob,
             no_speech_prob=decoded.no_speech_prob,
-            compression_ratio=compression_ratio(text),
+            compression_ratio=compression_ratio(model.text(decoded.tokens)),
             temperature=decoded.attempt.temperature,
             audio_context=decoded.attempt.audio_context,
             decodes=decoded.decodes,
@@ -218,7 +258,7 @@ class RecordingJob:
             warnings=self._warnings,
         )
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The first error is the recording's; its other windows are dropped."""
         with self._lock:
             if self.future.done() or not self.future.set_running_or_notify_cancel():
@@ -228,6 +268,15 @@ class RecordingJob:
     def _let_go(self, _: Future[Transcript]) -> None:
         for answer in self._answers:
             answer.cancel()
+
+
+def _temperatures(options: DecodingOptions) -> tuple[float, ...]:
+    """From the first one up to 1, as openai/whisper's command line counts them."""
+    first, increment = options.temperature, options.temperature_increment
+    if not increment:
+        return (first,)
+    n_more = max(0, math.floor((1 - first) / increment + 1e-6))
+    return tuple(round(first + i * increment, 6) for i in range(n_more + 1))
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,20 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
     return logs
 
 
+def pad_features(features: Features, n_frames: int) -> Features:
+    """The features of the same sound with more silence behind it, ``[n_mels, n_frames]``.
+
+    Equal to computing them anew, where the sound already ends in at least 20 ms of silence:
+    silent frames are the quietest value there can be, and do not change the loudest.
+    """
+    missing = n_frames - features.shape[1]
+    if missing <= 0:
+        return features[:, :n_frames]
+    loudest = float(features.max()) * 4 - 4
+    silence = (max(math.log10(_POWER_FLOOR), loudest - _DYNAMIC_RANGE) + 4) / 4
+    return np.pad(features, ((0, 0), (0, missing)), constant_values=np.float32(silence))
+
+
 def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
     """The padded sound under the frames that samples reach, mirrored at its ends.
 

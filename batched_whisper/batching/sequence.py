@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from batched_whisper.decoding.quality import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import Sampling
 from batched_whisper.engines.interface import StepResult, StepRow
@@ -26,14 +27,6 @@ class SequenceState(Enum):
     RETRY = auto()  # decoded, not believed: once more on the same slot
     DONE = auto()
     CANCELLED = auto()
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to decode a window: how hot, and on how much audio context."""
-
-    audio_context: int
-    temperature: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,7 +196,10 @@ class Sequence:
         if not ended:
             self._tokens.append(result.token)
             self._pending = (result.token,)
-        if ended or len(self._tokens) >= self.task.max_tokens:
+        limit = self.task.max_tokens
+        if self.attempt.max_tokens is not None:
+            limit = min(limit, self.attempt.max_tokens)
+        if ended or len(self._tokens) >= limit:
             self._finish(ended)
 
     def _finish(self, ended: bool) -> None:

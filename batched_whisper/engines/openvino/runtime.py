@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openvino as ov
 
@@ -79,7 +80,7 @@ class Runtime:
         path = self._path(key)
         if path is not None and path.is_file():
             try:
-                return self.core.import_model(path.read_bytes(), "CPU", self._options)
+                return self.core.import_model(_mapped(path), "CPU", self._options)
             except RuntimeError:  # from another build of the runtime, or cut off: build it again
                 path.unlink(missing_ok=True)
         compiled = self.core.compile_model(build(), "CPU", self._options)
@@ -94,6 +95,12 @@ class Runtime:
         parts = (key, GRAPHS_VERSION, ov.__version__, device, self.arithmetic.precision)
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         return self._cache_dir / f"{name}.graph"
+
+
+def _mapped(path: Path) -> Any:
+    """The file as a tensor that is read where it lies, where the runtime can."""
+    mapped = getattr(ov, "tensor_from_file", None)
+    return path.read_bytes() if mapped is None else mapped(str(path))
 
 
 def _keep(path: Path, compiled: ov.CompiledModel) -> None:

@@ -1,0 +1,49 @@
+# Two commands: `make demo` transcribes real speech, `make test` runs the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+AUDIO ?=
+ARGS ?=
+
+.PHONY: help demo test check format bench docs clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## transcribe the demo's recordings, or AUDIO="a.mp3 b.wav"
+	$(BIN)/batched-whisper demo $(AUDIO)
+
+test: $(VENV)/.dev  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## formatter, linter, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## measure on this machine, side by side; ARGS="--quick"
+	$(BIN)/python -m benchmarks.batching $(ARGS)
+	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+docs: $(VENV)/.dev  ## make docs/settings.md from the declared options
+	$(BIN)/python scripts/make_settings_page.py
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
