@@ -113,7 +113,7 @@ class ScriptedWhisper:
             duration_s=float(len(said)),
             segments=(part,),
             windows=(),
-            name=str(audio),
+            name="whatever the transcriber calls it",
             warnings=warnings,
         )
 

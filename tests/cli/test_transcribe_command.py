@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from batched_whisper.cli.messages import about
+from batched_whisper.config import Settings
 from batched_whisper.errors import OptionError
 
 
@@ -322,7 +323,7 @@ def test_flags_win_over_variables_and_variables_over_defaults(run, recordings, m
     (settings,) = script.settings
     assert (settings.model, settings.device) == ("tiny", "cpu")
     assert (settings.max_batch_size, settings.wait_ms) == (8, 7.5)
-    assert settings.max_queue_size == 4096
+    assert settings.max_queue_size == Settings().max_queue_size
     (options,) = script.calls
     assert (options["language"], options["task"]) == ("de", "translate")
     assert "prompt" not in options  # nobody said anything
