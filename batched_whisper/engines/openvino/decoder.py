@@ -46,10 +46,18 @@ class DecoderGraph:
     """Builds the graph; holds the list of inputs while it grows."""
 
     def __init__(
-        self, checkpoint: Checkpoint, ids: TokenIds, n_pools: int, cache_type: ov.Type
+        self,
+        checkpoint: Checkpoint,
+        ids: TokenIds,
+        n_pools: int,
+        cache_type: ov.Type,
+        *,
+        eight_bits: bool = False,
     ) -> None:
         sizes = checkpoint.dimensions
-        self._layers = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state)
+        self._layers = Layers(
+            checkpoint, sizes.n_text_head, sizes.n_text_state, eight_bits=eight_bits
+        )
         self._n_layers = sizes.n_text_layer
         self._ids = ids
         self._n_pools = n_pools
@@ -88,7 +96,7 @@ class DecoderGraph:
             x = self._cross_attention(x, i, pool_rows, masks)
             x = layers.mlp(x, f"decoder.blocks.{i}")
         last = op.gather(layers.layer_norm(x, "decoder.ln"), np.array(-1), np.array(1))
-        logits = op.matmul(last, layers.weight("decoder.token_embedding.weight"), False, True)
+        logits = layers.project(last, "decoder.token_embedding.weight")
         outputs = [*self._choices(logits), logits, op.concat(new_cache, 0)]
         graph = model(outputs, self._inputs, "whisper_decoder")
         for port, name in zip(graph.outputs, (*OUTPUTS, "logits", "new_cache"), strict=True):

@@ -18,7 +18,9 @@ from batched_whisper.engines.openvino.graph import (
 from batched_whisper.models.checkpoint import Checkpoint
 
 
-def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type) -> ov.Model:
+def build_encoder(
+    checkpoint: Checkpoint, cache_type: ov.Type, *, eight_bits: bool = False
+) -> ov.Model:
     """The encoder with the cross-attention projections of every decoder layer.
 
     Input ``features`` is ``[batch, n_mels, 2 * context]``. Outputs, for each decoder layer, are
@@ -26,14 +28,14 @@ def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type) -> ov.Model:
     free: positions are absolute, so a shorter window uses the first ones.
     """
     sizes = checkpoint.dimensions
-    layers = Layers(checkpoint, sizes.n_audio_head, sizes.n_audio_state)
+    layers = Layers(checkpoint, sizes.n_audio_head, sizes.n_audio_state, eight_bits=eight_bits)
     features = op.parameter([-1, sizes.n_mels, -1], ov.Type.f32, name="features")
     x = _positioned(layers, _convolved(layers, features))
     for i in range(sizes.n_audio_layer):
         x = _block(layers, x, f"encoder.blocks.{i}")
     x = layers.layer_norm(x, "encoder.ln_post")
     outputs = []
-    text = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state)
+    text = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state, eight_bits=eight_bits)
     for i in range(sizes.n_text_layer):
         for part in ("key", "value"):
             projected = text.heads(x, f"decoder.blocks.{i}.cross_attn.{part}")

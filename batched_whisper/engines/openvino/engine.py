@@ -49,7 +49,7 @@ class OpenVinoEngine:
         checkpoint: the weights.
         ids: the special tokens that the graph needs to know.
         max_slots: how many windows may be decoded at once.
-        precision: float32, bfloat16, or auto.
+        precision: float32, bfloat16, int8 (linear layers only), or auto.
         threads: processor threads; None takes all.
         cache_dir: where compiled graphs are kept; None keeps none.
     """
@@ -66,7 +66,7 @@ class OpenVinoEngine:
     ) -> None:
         sizes = checkpoint.dimensions
         arithmetic = choose_arithmetic(precision, ov.Core())
-        runtime = Runtime(arithmetic, threads, cache_dir)
+        runtime = Runtime(arithmetic, threads, cache_dir, width=sizes.n_text_state)
         kind = arithmetic.cache_type
         self._ids = ids
         self._cache_type = kind
@@ -84,10 +84,15 @@ class OpenVinoEngine:
         self._shape = shape
         key = f"{checkpoint.sha256} {len(contexts)}"
         try:
-            encoder = runtime.compile(f"encoder {key}", lambda: build_encoder(checkpoint, kind))
+            encoder = runtime.compile(
+                f"encoder {key}",
+                lambda: build_encoder(checkpoint, kind, eight_bits=arithmetic.eight_bits),
+            )
             decoder = runtime.compile(
                 f"decoder {key}",
-                lambda: DecoderGraph(checkpoint, ids, len(contexts), kind).build(),
+                lambda: DecoderGraph(
+                    checkpoint, ids, len(contexts), kind, eight_bits=arithmetic.eight_bits
+                ).build(),
             )
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot build the model: {_first_line(error)}") from error

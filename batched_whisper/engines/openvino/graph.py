@@ -27,7 +27,10 @@ class Layers:
     memory once.
     """
 
-    def __init__(self, checkpoint: Checkpoint, n_heads: int, width: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, n_heads: int, width: int, *, eight_bits: bool = False
+    ) -> None:
+        self._eight_bits = eight_bits
         self._weights = checkpoint.weights
         self._constants: dict[str, Node] = {}
         self.n_heads = n_heads
@@ -44,9 +47,25 @@ class Layers:
         """The tensor of that name in float32."""
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
 
+    def project(self, x: Node, name: str) -> Node:
+        """``x @ weight.T``, where asked for in 8 bits.
+
+        The weights then have a scale for each output; the activations get theirs token by token
+        while the model runs, so nothing has to be calibrated.
+        """
+        weight = self._compressed(name) if self._eight_bits else self.weight(name)
+        return op.matmul(x, weight, False, True)
+
+    def _compressed(self, name: str) -> Node:
+        """Integers from -127 to 127 and a scale for each row; symmetric, to the nearest."""
+        array = self.array(name)
+        scale = np.maximum(np.abs(array).max(axis=1, keepdims=True), 1e-12) / 127
+        integers = op.constant(np.round(array / scale).astype(np.int8))
+        return op.multiply(op.convert(integers, "f32"), op.constant(scale.astype(np.float32)))
+
     def linear(self, x: Node, name: str) -> Node:
         """``x @ weight.T + bias``; keys have no bias."""
-        y = op.matmul(x, self.weight(f"{name}.weight"), False, True)
+        y = self.project(x, f"{name}.weight")
         bias = f"{name}.bias"
         return op.add(y, self.weight(bias)) if bias in self._weights else y
 

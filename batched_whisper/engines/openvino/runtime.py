@@ -26,11 +26,18 @@ class Arithmetic:
 
     precision: str
     why: str
+    floats: str
+    """The floating-point type of what is not in 8 bits, and of the caches."""
 
     @property
     def cache_type(self) -> ov.Type:
         """The type of keys and values kept between steps."""
-        return _TYPES[self.precision]
+        return _TYPES[self.floats]
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether the linear layers compute in 8 bits."""
+        return self.precision == "int8"
 
 
 def choose_arithmetic(precision: str, core: ov.Core) -> Arithmetic:
@@ -38,19 +45,20 @@ def choose_arithmetic(precision: str, core: ov.Core) -> Arithmetic:
 
     Raises EngineError where the processor cannot.
     """
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    has_bfloat16 = "BF16" in able
+    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    best = "bfloat16" if has_bfloat16 else "float32"
     if precision == "auto":
-        if has_bfloat16:
-            return Arithmetic("bfloat16", "bfloat16, because the processor computes in it")
-        return Arithmetic("float32", "float32, because the processor has no bfloat16 arithmetic")
+        has = "computes in it" if has_bfloat16 else "has no bfloat16 arithmetic"
+        return Arithmetic(best, f"{best}, because the processor {has}", best)
+    if precision == "int8":
+        return Arithmetic("int8", f"int8 linear layers, as asked for; the rest in {best}", best)
     if precision not in _TYPES:
         raise EngineError(
-            f"the CPU engine has no precision {precision!r}: use float32, bfloat16 or auto"
+            f"the CPU engine has no precision {precision!r}: use float32, bfloat16, int8 or auto"
         )
     if precision == "bfloat16" and not has_bfloat16:
         raise EngineError("this processor has no bfloat16 arithmetic: use float32 or auto")
-    return Arithmetic(precision, f"{precision}, as asked for")
+    return Arithmetic(precision, f"{precision}, as asked for", precision)
 
 
 class Runtime:
@@ -60,9 +68,12 @@ class Runtime:
         arithmetic: the precision.
         threads: how many threads; None takes all processors.
         cache_dir: where compiled graphs are kept; None keeps none.
+        width: of the model; activations in 8 bits have a scale for each run of so many.
     """
 
-    def __init__(self, arithmetic: Arithmetic, threads: int | None, cache_dir: Path | None) -> None:
+    def __init__(
+        self, arithmetic: Arithmetic, threads: int | None, cache_dir: Path | None, *, width: int
+    ) -> None:
         self.core = ov.Core()
         self.arithmetic = arithmetic
         self._cache_dir = cache_dir
@@ -71,6 +82,8 @@ class Runtime:
             "NUM_STREAMS": "1",
             "INFERENCE_PRECISION_HINT": arithmetic.cache_type,
         }
+        if arithmetic.eight_bits:
+            self._options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(width)
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self.threads = threads or os.cpu_count() or 1
