@@ -17,7 +17,7 @@ from batched_whisper.cli.inputs import Source
 from batched_whisper.cli.messages import Failure, count, one_line
 from batched_whisper.cli.services import Transcriber
 from batched_whisper.config import DecodingOptions
-from batched_whisper.errors import Closed, EngineError, ModelError
+from batched_whisper.errors import Closed, EngineError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from batched_whisper.types import Transcript
@@ -52,7 +52,7 @@ def outcomes(
     Sources are opened as the transcriber asks for them. Close the generator to stop early.
 
     Raises:
-        EngineError, ModelError, Closed: no recording can be transcribed any more.
+        EngineError, ModelError, OptionError, Closed: no recording can be transcribed like this.
     """
     sent: deque[Source] = deque()  # given to the transcriber, in order, and not back yet
     unopened: deque[Failed] = deque()
@@ -82,10 +82,14 @@ def outcomes(
             results.close()
 
 
+_OF_ALL = (EngineError, ModelError, OptionError, Closed)
+"""Errors that are not one recording's: every other would fail as well."""
+
+
 def _outcome(source: Source, result: Transcript | BaseException) -> Transcribed | Failed:
     if not isinstance(result, BaseException):
         return Transcribed(source, dataclasses.replace(result, name=source.name))
-    if isinstance(result, (EngineError, ModelError, Closed)) or not isinstance(result, Exception):
+    if isinstance(result, _OF_ALL) or not isinstance(result, Exception):
         raise result
     return Failed(source, result)
 

@@ -13,7 +13,6 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from enum import Enum
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -24,6 +23,7 @@ from batched_whisper.config import (
     Settings,
     environment_variable,
 )
+from batched_whisper.errors import OptionError
 
 PANELS: dict[type[Any], str] = {Settings: "Model", DecodingOptions: "Decoding"}
 """The objects that are made of flags, and the heading of each in the help."""
@@ -80,10 +80,23 @@ def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
         if value is None:
             continue
         if _is_plain(declared[name]):
-            values[name] = value.value if isinstance(value, Enum) else value
+            values[name] = value
         else:
             texts[environment_variable(declared[name])] = value
-    return owner.from_environment({**os.environ, **texts}).replace(**values)
+    try:
+        return owner.from_environment({**os.environ, **texts}).replace(**values)
+    except OptionError as error:
+        raise OptionError(_named_as_flag(str(error), given)) from error
+
+
+def _named_as_flag(message: str, given: dict[str, Any]) -> str:
+    """The message about an option, with its flag where the user gave that."""
+    name, mark, rest = message.partition("=")
+    return f"{_flag_name(name)}{mark}{rest}" if given.get(name) is not None else message
+
+
+def _flag_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _kinds(field: dataclasses.Field[Any]) -> list[str]:
@@ -97,26 +110,19 @@ def _is_plain(field: dataclasses.Field[Any]) -> bool:
     return len(kinds) == 1 and kinds[0] in _PLAIN
 
 
-def _words(name: str, choices: tuple[str, ...]) -> Any:
-    """The enum from which typer makes the choice, its completion and its refusal."""
-    return Enum(name, [(choice, choice) for choice in choices])
-
-
 def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
-    flag = "--" + field.name.replace("_", "-")
+    flag = _flag_name(field.name)
     kind: Any = _PLAIN[_kinds(field)[0]] if _is_plain(field) else str
     details: dict[str, Any] = {"metavar": _METAVARS.get(kind, "TEXT")}
     choices = field.metadata["choices"]
-    if choices is not None and kind is str and _is_plain(field):
-        kind = _words(field.name, choices)
+    if choices is not None:
         details = {"metavar": _alternatives(choices) or "WORD"}
-    elif kind in (int, float):
-        details |= {"min": field.metadata["minimum"], "max": field.metadata["maximum"]}
     declaration = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=_help(field),
         show_default=False,  # the default of every flag is to leave it to the environment
-        rich_help_panel=panel,
+        # --no-x takes a column of its own, which the flags that have none need for their help.
+        rich_help_panel=f"{panel}, on or off" if kind is bool else panel,
         **details,
     )
     return inspect.Parameter(
@@ -141,9 +147,21 @@ def _help(field: dataclasses.Field[Any]) -> str:
         parts.append(f"One of {', '.join(choices)}.")
     if field.metadata["environment"] is not None:  # the others follow from the flag
         parts.append(f"[variable: {field.metadata['environment']}]")
+    told = _range(field.metadata["minimum"], field.metadata["maximum"])
     if field.default is not None:
-        parts.append(f"[default: {_told(field.default)}]")
+        told.append(f"default: {_told(field.default)}")
+    if told:
+        parts.append(f"[{', '.join(told)}]")
     return " ".join(parts).replace("[", r"\[")
+
+
+def _range(low: float | None, high: float | None) -> list[str]:
+    """The numbers allowed, in words; none where any is."""
+    if low is None and high is None:
+        return []
+    if high is None:
+        return [f"from {low:,.10g}"]
+    return [f"up to {high:,.10g}" if low is None else f"{low:,.10g} to {high:,.10g}"]
 
 
 def _told(value: Any) -> str:

@@ -84,7 +84,7 @@ def run(job: Job, services: Services, display: Display) -> int:
             say(_interrupted(job, n_kept + tally.n_written))
             return INTERRUPTED
     report(tally.failures)
-    if not job.quiet:
+    if tally.n_written and not job.quiet:
         say(str(figures))
     return FAILED if tally.failures else 0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from batched_whisper.cli.services import Services
 from batched_whisper.config import Settings
-from batched_whisper.errors import EngineError, UnreadableAudio
+from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
 from batched_whisper.types import Segment, Transcript
 
 
@@ -102,6 +102,8 @@ class ScriptedWhisper:
             raise RuntimeError("of\nthe program")
         if said == "a dead engine":
             raise EngineError("the engine is gone; start again")
+        if said == "a wrong option":
+            raise OptionError("language='xx' is not one that Whisper knows")
         if said == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
         warnings = ("it is cut off at its end",) if said == "torn" else ()

@@ -235,6 +235,13 @@ def test_a_dead_engine_ends_the_job_at_once(run, recordings, script, folder):
     assert script.events == ["load", "close"]
 
 
+def test_an_option_that_no_recording_can_be_transcribed_with_ends_the_job(run, recordings, script):
+    recordings({"a.wav": "a wrong option", "b.wav": "a wrong option"})
+    ended = run("transcribe", "a.wav", "b.wav")
+    assert (ended.code, ended.err) == (2, "Error: language='xx' is not one that Whisper knows\n")
+    assert script.heard == ["a wrong option"]
+
+
 def test_an_unexpected_error_is_one_sentence_and_the_way_to_its_traceback(
     run, recordings, monkeypatch, script
 ):
