@@ -38,7 +38,7 @@ def sample(monkeypatch):
         got.append(sample)
 
     command.__annotations__ = {"sample": Sample, "return": type(None)}
-    app = typer.Typer(pretty_exceptions_enable=False)
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command()(flags.takes_options(command))
 
     def run(*arguments: str) -> Sample | None:
