@@ -32,6 +32,10 @@ class TokenMask:
     mode: MaskMode
     tokens: frozenset[int]
 
+    def __hash__(self) -> int:
+        """The set's own, which it keeps: masks are looked up for every row of every step."""
+        return hash(self.tokens)
+
 
 NOTHING = TokenMask(MaskMode.ONLY, frozenset())
 EVERYTHING = TokenMask(MaskMode.ALL_BUT, frozenset())
