@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from batched_whisper.decoding.rules import Allowed
 from batched_whisper.decoding.sampling import GREEDY, Sampling
 from batched_whisper.types import Features
@@ -74,6 +77,34 @@ class StepResult:
     probed: float | None = None
 
 
+@dataclass(frozen=True)
+class AlignRow:
+    """A text to lay alongside the audio that a slot holds.
+
+    ``tokens`` are all of it: the start of the transcript with the promise of no timestamps, the
+    text, and the end of text where the text context has room for it. ``n_prompt`` counts those
+    before the text.
+    """
+
+    slot: int
+    tokens: tuple[int, ...]
+    n_prompt: int
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Where the alignment heads look while a given text is said; the arrays are the caller's.
+
+    ``weights`` is ``[n_heads, n_tokens, audio_context]`` float32: the cross-attention of the
+    checkpoint's alignment heads, after the softmax over the slot's own audio context. Row ``i``
+    is what is heard for the token *after* token ``i``. ``logprobs`` is ``[n_tokens]`` float32:
+    of each token its natural log-probability among all, given those before; of the prompt 0.
+    """
+
+    weights: NDArray[np.float32]
+    logprobs: NDArray[np.float32]
+
+
 class Engine(Protocol):
     """A device that runs a Whisper model for many windows at once."""
 
@@ -89,6 +120,13 @@ class Engine(Protocol):
 
         A row's result does not depend on the other rows. Every slot has been encoded before, and
         stands in one row at most. Raises EngineError.
+        """
+
+    def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
+        """Lay texts alongside the audio of their slots; an alignment for each row in order.
+
+        The slots keep their audio, and what they know of a text too. A row's result does not
+        depend on the other rows. What this needs is built on the first call. Raises EngineError.
         """
 
     def release(self, slots: Sequence[int]) -> None:

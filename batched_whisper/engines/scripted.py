@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from batched_whisper.decoding.rules import Allowed, MaskMode
-from batched_whisper.engines.interface import EncodeRow, EngineInfo, StepResult, StepRow
+from batched_whisper.engines.interface import (
+    Alignment,
+    AlignRow,
+    EncodeRow,
+    EngineInfo,
+    StepResult,
+    StepRow,
+)
 from batched_whisper.errors import EngineError
 from batched_whisper.types import Features
 
@@ -28,6 +37,7 @@ class Script:
 @dataclass
 class _Slot:
     script: Script
+    audio_context: int
     length: int = 0
     n_said: int = 0
 
@@ -38,6 +48,7 @@ class Journal:
 
     encodes: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[tuple[int, ...]] = field(default_factory=list)
+    aligns: list[tuple[int, ...]] = field(default_factory=list)
     releases: list[int] = field(default_factory=list)
 
 
@@ -66,7 +77,9 @@ class ScriptedEngine:
         self.journal.encodes.append(tuple(row.slot for row in rows))
         for row in rows:
             self._demand(0 <= row.slot < self.info.max_slots, f"there is no slot {row.slot}")
-            self._slots[row.slot] = _Slot(self._read(row.features, row.audio_context))
+            self._slots[row.slot] = _Slot(
+                self._read(row.features, row.audio_context), row.audio_context
+            )
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """The next token of each row's script, or the end where it is not allowed."""
@@ -75,6 +88,12 @@ class ScriptedEngine:
         self._demand(len(set(slots)) == len(slots), f"a slot stands in two rows: {slots}")
         self.journal.steps.append(slots)
         return [self._say(row) for row in rows]
+
+    def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
+        """Every text as if its tokens were said one after another, all equally long."""
+        self._demand(not self.closed, "it is closed")
+        self.journal.aligns.append(tuple(row.slot for row in rows))
+        return [self._lay(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
         """Forget what the slots hold."""
@@ -105,6 +124,18 @@ class ScriptedEngine:
         place, slot.n_said = slot.n_said, slot.n_said + 1
         said = slot.script.tokens[place : place + 1]
         return said[0] if said and _is_allowed(said[0], allowed) else self._eot
+
+    def _lay(self, row: AlignRow) -> Alignment:
+        self._demand(row.slot in self._slots, f"slot {row.slot} was not encoded")
+        n_tokens = len(row.tokens)
+        self._demand(0 < row.n_prompt < n_tokens, f"slot {row.slot} has no text to align")
+        slot = self._slots[row.slot]
+        # The token after token i is heard in one head, at the i-th part of the audio.
+        part = np.linspace(0, n_tokens, slot.audio_context, endpoint=False).astype(int)
+        heard = (np.arange(n_tokens)[:, None] == part).astype(np.float32) + np.float32(1e-3)
+        logprobs = np.full(n_tokens, slot.script.logprob, np.float32)
+        logprobs[: row.n_prompt] = 0
+        return Alignment((heard / heard.sum(axis=1, keepdims=True))[None], logprobs)
 
     def _demand(self, kept: bool, what: str) -> None:
         if not kept:

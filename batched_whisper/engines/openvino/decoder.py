@@ -16,13 +16,14 @@ import openvino.opset13 as op
 
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.openvino.graph import (
-    Layers,
     Node,
     attention,
     axis_length,
+    log_sum_exp,
     model,
     slice_axis,
 )
+from batched_whisper.engines.openvino.text_layers import TextLayers
 from batched_whisper.models.checkpoint import Checkpoint
 
 OUTPUTS = ("text_token", "text_score", "text_total", "time_token", "time_score", "time_total")
@@ -54,11 +55,7 @@ class DecoderGraph:
         *,
         eight_bits: bool = False,
     ) -> None:
-        sizes = checkpoint.dimensions
-        self._layers = Layers(
-            checkpoint, sizes.n_text_head, sizes.n_text_state, eight_bits=eight_bits
-        )
-        self._n_layers = sizes.n_text_layer
+        self._layers = TextLayers(checkpoint, eight_bits=eight_bits)
         self._ids = ids
         self._n_pools = n_pools
         self._cache_type = cache_type
@@ -86,17 +83,13 @@ class DecoderGraph:
             for g in range(self._n_pools)
         ]
         layers = self._layers
-        x = op.add(
-            op.gather(layers.weight("decoder.token_embedding.weight"), tokens, 0),
-            op.gather(layers.weight("decoder.positional_embedding"), positions, 0),
-        )
+        x = layers.embedded(tokens, positions)
         new_cache: list[Node] = []
-        for i in range(self._n_layers):
+        for i in range(layers.n_layers):
             x = self._self_attention(x, i, pool_rows, masks, new_cache)
             x = self._cross_attention(x, i, pool_rows, masks)
-            x = layers.mlp(x, f"decoder.blocks.{i}")
-        last = op.gather(layers.layer_norm(x, "decoder.ln"), np.array(-1), np.array(1))
-        logits = layers.project(last, "decoder.token_embedding.weight")
+            x = layers.perceptron(x, i)
+        logits = layers.logits(x, only_last=True)
         outputs = [*self._choices(logits), logits, op.concat(new_cache, 0)]
         graph = model(outputs, self._inputs, "whisper_decoder")
         for port, name in zip(graph.outputs, (*OUTPUTS, "logits", "new_cache"), strict=True):
@@ -110,7 +103,7 @@ class DecoderGraph:
         return node
 
     def _cache(self, kind: str, layer: int, part: str, pool: int) -> Node:
-        shape = [-1, self._layers.n_heads, -1, self._layers.head_width]
+        shape = self._layers.cache_shape
         cache = self._input(cache_input(kind, layer, part, pool), shape, self._cache_type)
         return cache if self._cache_type == ov.Type.f32 else op.convert(cache, "f32")
 
@@ -120,30 +113,27 @@ class DecoderGraph:
     def _self_attention(
         self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks], new_cache: list[Node]
     ) -> Node:
-        layers, name = self._layers, f"decoder.blocks.{i}.attn"
-        normed = layers.layer_norm(x, f"{name}_ln")
-        queries = layers.queries(normed, f"{name}.query")
-        new = {part: layers.heads(normed, f"{name}.{part}") for part in ("key", "value")}
+        own = self._layers.own_heads(x, i)
+        new = {"key": own.keys, "value": own.values}
         for part in ("key", "value"):
             new_cache.append(op.unsqueeze(op.convert(new[part], self._cache_type), 0))
         split = {part: self._by_pool(new[part], pool_rows) for part in new}
         heard = []
-        for g, rows in enumerate(self._by_pool(queries, pool_rows)):
+        for g, rows in enumerate(self._by_pool(own.queries, pool_rows)):
             keys, values = (
                 op.concat([self._cache("self", i, part, g), split[part][g]], 2)
                 for part in ("key", "value")
             )
             heard.append(attention(rows, keys, values, masks[g].own))
-        return op.add(x, layers.linear(layers.merge(self._joined(heard)), f"{name}.out"))
+        return self._layers.add_own(x, self._joined(heard), i)
 
     def _cross_attention(self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks]) -> Node:
-        layers, name = self._layers, f"decoder.blocks.{i}.cross_attn"
-        queries = layers.queries(layers.layer_norm(x, f"{name}_ln"), f"{name}.query")
+        queries = self._layers.cross_queries(x, i)
         heard = []
         for g, rows in enumerate(self._by_pool(queries, pool_rows)):
             keys, values = (self._cache("cross", i, part, g) for part in ("key", "value"))
             heard.append(attention(rows, keys, values, masks[g].cross))
-        return op.add(x, layers.linear(layers.merge(self._joined(heard)), f"{name}.out"))
+        return self._layers.add_cross(x, self._joined(heard), i)
 
     def _joined(self, parts: list[Node]) -> Node:
         return parts[0] if len(parts) == 1 else op.concat(parts, 0)
@@ -164,12 +154,5 @@ class DecoderGraph:
         for part, offset in ((op.add(text, mask), 0), (timed, begin)):
             best = op.topk(part, np.int32(1), -1, "max", "none", index_element_type="i32")
             token = op.add(best.output(1), np.int32(offset))
-            found += [token, best.output(0), _log_sum_exp(part, best.output(0))]
+            found += [token, best.output(0), log_sum_exp(part, best.output(0))]
         return found
-
-
-def _log_sum_exp(x: Node, highest: Node) -> Node:
-    """Over the last axis; rows of nothing but -inf give -inf, not NaN."""
-    floor = op.maximum(highest, np.float32(-1e30))
-    total = op.reduce_sum(op.exp(op.subtract(x, floor)), np.array([-1]), True)
-    return op.add(op.log(total), floor)

@@ -1,4 +1,4 @@
-"""The engine for every CPU, on OpenVINO: `interface.Engine` over two graphs and a set of pools."""
+"""The engine for every CPU, on OpenVINO: `interface.Engine` over graphs and a set of pools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import TokenIds, TokenMask
 from batched_whisper.decoding.sampling import Choice, choose, mask_row, probability
-from batched_whisper.engines.interface import EncodeRow, EngineInfo, StepResult, StepRow
+from batched_whisper.engines.interface import (
+    Alignment,
+    AlignRow,
+    EncodeRow,
+    EngineInfo,
+    StepResult,
+    StepRow,
+)
+from batched_whisper.engines.openvino.aligner import Aligner
 from batched_whisper.engines.openvino.blocks import UNASKED, Block, no_rows, one_row, whole_pool
 from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
 from batched_whisper.engines.openvino.encoder import build_encoder
@@ -98,6 +106,7 @@ class OpenVinoEngine:
             raise EngineError(f"OpenVINO cannot build the model: {_first_line(error)}") from error
         self._encoder = encoder.create_infer_request()
         self._decoder = decoder.create_infer_request()
+        self._aligner = Aligner(checkpoint, runtime, key, ids.eot)
         self._places: dict[int, _Place] = {}
         self._masks = _MaskTable(ids.timestamp_begin)
         self._bound: dict[str, object] = {}  # what the decoder's inputs hold now
@@ -131,6 +140,17 @@ class OpenVinoEngine:
                 results.update(self._pass([row]))
         return [results[row.slot] for row in rows]
 
+    def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
+        """One text at a time: its many tokens fill the processor as well as many rows do."""
+        alignments = []
+        for row in rows:
+            place = self._places[row.slot]
+            pool = self._pools[place.pool]
+            cross = pool.cross[:, place.row : place.row + 1]
+            with _failures("aligning words"):
+                alignments.append(self._aligner.align(row, cross, int(pool.contexts[place.row])))
+        return alignments
+
     def release(self, slots: Sequence[int]) -> None:
         """Pack the rows that stay."""
         for slot in slots:
@@ -142,7 +162,7 @@ class OpenVinoEngine:
         """Forget the graphs and the caches."""
         self._pools.clear()
         self._places.clear()
-        del self._encoder, self._decoder
+        del self._encoder, self._decoder, self._aligner
 
     def _leave(self, place: _Place) -> None:
         moved = self._pools[place.pool].remove(place.row)

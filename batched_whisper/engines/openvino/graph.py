@@ -115,6 +115,18 @@ def attention(queries: Node, keys: Node, values: Node, mask: Node | None = None)
     return op.matmul(op.softmax(scores, -1), values, False, False)
 
 
+def attention_weights(queries: Node, keys: Node, mask: Node) -> Node:
+    """The weights of `attention`, for those who want to see them."""
+    return op.softmax(op.add(op.matmul(queries, keys, False, True), mask), -1)
+
+
+def log_sum_exp(x: Node, highest: Node) -> Node:
+    """Over the last axis, whose maximum is ``highest``; rows of nothing but -inf give -inf."""
+    floor = op.maximum(highest, np.float32(-1e30))
+    total = op.reduce_sum(op.exp(op.subtract(x, floor)), np.array([-1]), True)
+    return op.add(op.log(total), floor)
+
+
 def axis_length(x: Node, axis: int) -> Node:
     """The length of one axis, as a tensor of one element."""
     return op.gather(op.shape_of(x), np.array([axis]), np.array(0))

@@ -1,0 +1,172 @@
+"""The aligner: a whole text laid alongside the audio of a slot, in one pass of a third graph.
+
+What leaves the graph is the attention of the alignment heads and a log-probability a token. The
+graph is built when somebody first asks for it; until then it costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as op
+from numpy.typing import NDArray
+
+from batched_whisper.engines.interface import Alignment, AlignRow
+from batched_whisper.engines.openvino.graph import (
+    Node,
+    attention,
+    attention_weights,
+    log_sum_exp,
+    model,
+)
+from batched_whisper.engines.openvino.runtime import Runtime
+from batched_whisper.engines.openvino.text_layers import TextLayers
+from batched_whisper.models.checkpoint import Checkpoint
+
+_GRAIN = 16
+"""Texts are filled up to a multiple of so many tokens: few different shapes to prepare."""
+
+
+def build_aligner(
+    checkpoint: Checkpoint, cache_type: ov.Type, *, eight_bits: bool = False
+) -> ov.Model:
+    """The decoder over whole texts, without a past.
+
+    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``own_mask``
+    ``[1, 1, length, length]`` and ``cross_mask`` ``[rows, 1, 1, context]``, added to the scores;
+    then each layer's cross-attention keys and values in the caches' type.
+
+    Outputs: ``weights`` ``[rows, n_alignment_heads, length, context]``, heads in the checkpoint's
+    order; ``logprobs`` ``[rows, length]`` of the next tokens.
+    """
+    layers = TextLayers(checkpoint, eight_bits=eight_bits)
+    inputs = [
+        _input("tokens", [-1, -1], ov.Type.i32),
+        _input("positions", [-1, -1], ov.Type.i32),
+        _input("next_tokens", [-1, -1], ov.Type.i32),
+        _input("own_mask", [1, 1, -1, -1], ov.Type.f32),
+        _input("cross_mask", [-1, 1, 1, -1], ov.Type.f32),
+    ]
+    tokens, positions, next_tokens, own_mask, cross_mask = inputs
+    x = layers.embedded(tokens, positions)
+    seen: dict[int, Node] = {}  # of each layer with an alignment head, all its weights
+    wanted = {place.layer for place in checkpoint.alignment_heads}
+    for i in range(layers.n_layers):
+        own = layers.own_heads(x, i)
+        x = layers.add_own(x, attention(own.queries, own.keys, own.values, own_mask), i)
+        caches = [_input(_cache(i, part), layers.cache_shape, cache_type) for part in _PARTS]
+        inputs += caches
+        keys, values = (op.convert(cache, "f32") for cache in caches)
+        queries = layers.cross_queries(x, i)
+        if i in wanted:
+            seen[i] = attention_weights(queries, keys, cross_mask)
+            heard = op.matmul(seen[i], values, False, False)
+        else:
+            heard = attention(queries, keys, values, cross_mask)
+        x = layers.perceptron(layers.add_cross(x, heard, i), i)
+    heads = [
+        op.gather(seen[place.layer], np.array([place.head]), np.array(1))
+        for place in checkpoint.alignment_heads
+    ]
+    outputs = [op.concat(heads, 1), _logprobs(layers.logits(x), next_tokens)]
+    graph = model(outputs, inputs, "whisper_aligner")
+    for port, name in zip(graph.outputs, ("weights", "logprobs"), strict=True):
+        port.get_tensor().set_names({name})
+    return graph
+
+
+_PARTS = ("key", "value")
+
+
+def _cache(layer: int, part: str) -> str:
+    return f"cross_{part}.{layer}"
+
+
+def _input(name: str, shape: list[int], kind: ov.Type) -> Node:
+    node = op.parameter(shape, kind, name=name)
+    node.output(0).get_tensor().set_names({name})
+    return node
+
+
+def _logprobs(logits: Node, next_tokens: Node) -> Node:
+    """The natural log-probability of each next token, ``[rows, length]``."""
+    last = np.array([-1])
+    chosen = op.gather_elements(logits, op.unsqueeze(next_tokens, last), -1)
+    total = log_sum_exp(logits, op.reduce_max(logits, last, True))
+    return op.squeeze(op.subtract(chosen, total), last)
+
+
+class Aligner:
+    """Aligns one text at a time, with a graph that is built on the first one.
+
+    Args:
+        checkpoint: the weights; of them only the decoder's are kept.
+        runtime: compiles the graph.
+        key: names the weights among the graphs kept on disk.
+        filler: a token to fill texts up with.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, runtime: Runtime, key: str, filler: int) -> None:
+        weights = {k: v for k, v in checkpoint.weights.items() if k.startswith("decoder.")}
+        self._checkpoint = replace(checkpoint, weights=weights)
+        self._runtime = runtime
+        self._key = key
+        self._filler = filler
+        self._request: Any = None
+
+    def align(self, row: AlignRow, cross: NDArray[Any], context: int) -> Alignment:
+        """Align the text of a row with its slot's audio.
+
+        Args:
+            row: the text.
+            cross: the slot's keys and values, ``[2 * layers, 1, heads, positions, head_width]``,
+                read where they lie.
+            context: how many of the positions are real.
+        """
+        if self._request is None:
+            self._request = self._compile().create_infer_request()
+        request, n_tokens = self._request, len(row.tokens)
+        inputs = self._inputs(row, cross.shape[3], context)
+        for name, array in inputs.items():
+            request.set_tensor(name, ov.Tensor(array))
+        kind = self._runtime.arithmetic.cache_type
+        for i in range(len(cross) // 2):
+            for j, part in enumerate(_PARTS):
+                view = cross[2 * i + j]
+                request.set_tensor(_cache(i, part), ov.Tensor(view, list(view.shape), kind))
+        request.infer()
+        weights = request.get_tensor("weights").data[0, :, :n_tokens, :context].copy()
+        logprobs = np.zeros(n_tokens, np.float32)
+        first = row.n_prompt
+        logprobs[first:] = request.get_tensor("logprobs").data[0, first - 1 : n_tokens - 1]
+        return Alignment(weights, logprobs)
+
+    def _compile(self) -> Any:
+        heads = [(place.layer, place.head) for place in self._checkpoint.alignment_heads]
+        return self._runtime.compile(f"aligner {self._key} {heads}", self._build)
+
+    def _build(self) -> ov.Model:
+        arithmetic = self._runtime.arithmetic
+        return build_aligner(
+            self._checkpoint, arithmetic.cache_type, eight_bits=arithmetic.eight_bits
+        )
+
+    def _inputs(self, row: AlignRow, held: int, context: int) -> dict[str, NDArray[Any]]:
+        n_most = self._checkpoint.dimensions.n_text_ctx
+        length = min(-(-len(row.tokens) // _GRAIN) * _GRAIN, n_most)
+        tokens = np.full((1, length), self._filler, np.int32)
+        tokens[0, : len(row.tokens)] = row.tokens
+        return {
+            "tokens": tokens,
+            "positions": np.arange(length, dtype=np.int32)[None],
+            "next_tokens": np.roll(tokens, -1),
+            "own_mask": _hidden(np.tri(length, dtype=bool))[None, None],
+            "cross_mask": _hidden(np.arange(held) < context)[None, None, None],
+        }
+
+
+def _hidden(visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.where(visible, np.float32(0), np.float32(-np.inf))
