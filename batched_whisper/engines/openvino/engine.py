@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import TokenIds, TokenMask
 from batched_whisper.decoding.sampling import Choice, choose, mask_row, probability
+from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
@@ -105,6 +106,8 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot build the model: {_first_line(error)}") from error
         self._encoder = encoder.create_infer_request()
+        self._prime_encoder(sizes.n_mels)
+        self._checks = CallChecks(max_slots, sizes)
         self._decoder = decoder.create_infer_request()
         self._aligner = Aligner(checkpoint, runtime, key, ids.eot)
         self._places: dict[int, _Place] = {}
@@ -123,6 +126,7 @@ class OpenVinoEngine:
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """One window at a time: on a CPU the encoder gains nothing from company."""
         for row in rows:
+            self._checks.encode(row)
             with _failures("encoding"):
                 self._encoder.infer({0: row.features[None]}, share_inputs=True)
             encoded = [self._numbers(tensor)[0] for tensor in self._encoder.output_tensors]
@@ -131,6 +135,7 @@ class OpenVinoEngine:
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """Rows with one token go together; a row with more is a pass of its own."""
+        self._checks.step(rows, self._lengths())
         results: dict[int, StepResult | None] = {}
         together = [row for row in rows if len(row.tokens) == 1]
         if together:
@@ -163,6 +168,22 @@ class OpenVinoEngine:
         self._pools.clear()
         self._places.clear()
         del self._encoder, self._decoder, self._aligner
+
+    def _prime_encoder(self, n_mels: int) -> None:
+        """Run it once on next to nothing, two positions of it.
+
+        Where the first window ever is of a single position, OpenVINO (2026.4 at least) goes on to
+        compute wrongly for all later ones of other lengths.
+        """
+        with _failures("encoding"):
+            self._encoder.infer({0: np.zeros((1, n_mels, 4), np.float32)})
+
+    def _lengths(self) -> dict[int, int]:
+        """How many tokens each slot knows that was encoded."""
+        return {
+            slot: int(self._pools[place.pool].lengths[place.row])
+            for slot, place in self._places.items()
+        }
 
     def _leave(self, place: _Place) -> None:
         moved = self._pools[place.pool].remove(place.row)

@@ -92,6 +92,7 @@ class Pool:
             into[row, :, :context] = part
         self.cross[:, row, :, context : self.contexts[row]] = 0  # what is masked must be a number
         self.contexts[row] = context
+        self.lengths[row] = 0
 
     def say(self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]) -> None:
         """Keep new tokens' keys and values: ``[2 * layers, rows, heads, tokens, width]``."""

@@ -1,0 +1,68 @@
+"""Whether an engine is called as its protocol says, before anything is computed or overwritten.
+
+A wrong call is an error of that call alone: an index out of range would otherwise be a crash, or
+another window's text. It knows the sizes of a model and no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from batched_whisper.engines.interface import EncodeRow, StepRow
+from batched_whisper.errors import EngineError
+from batched_whisper.models.dimensions import Dimensions
+
+
+@dataclass(frozen=True)
+class CallChecks:
+    """What may be asked of an engine with so many slots and a model of these sizes."""
+
+    n_slots: int
+    sizes: Dimensions
+
+    def encode(self, row: EncodeRow) -> None:
+        """Raises EngineError for a row that cannot be encoded."""
+        context = row.audio_context
+        if not 0 <= row.slot < self.n_slots:
+            raise EngineError(f"there is no slot {row.slot}: there are {self.n_slots}")
+        if not 1 <= context <= self.sizes.n_audio_ctx:
+            raise EngineError(
+                f"an audio context of {context} positions: give 1 to {self.sizes.n_audio_ctx}"
+            )
+        if row.features.shape != (self.sizes.n_mels, 2 * context):
+            raise EngineError(
+                f"features of shape {list(row.features.shape)} where the model takes "
+                f"{[self.sizes.n_mels, 2 * context]} for {context} positions"
+            )
+        if not np.isfinite(row.features).all():
+            # One infinity would stay in the slot's memory and spoil its next windows too.
+            raise EngineError("features that are not numbers: NaN or infinities")
+
+    def step(self, rows: Sequence[StepRow], lengths: Mapping[int, int]) -> None:
+        """Raises EngineError for wrong rows; ``lengths`` are the tokens of the encoded slots."""
+        seen = set()
+        for row in rows:
+            if row.slot not in lengths:
+                raise EngineError(f"slot {row.slot} holds no audio: encode a window into it")
+            if row.slot in seen:
+                raise EngineError(f"slot {row.slot} stands in two rows of a step")
+            seen.add(row.slot)
+            self._check_tokens(row, lengths[row.slot])
+
+    def _check_tokens(self, row: StepRow, length: int) -> None:
+        if not 0 <= row.position <= length:
+            raise EngineError(
+                f"slot {row.slot} knows {length} tokens: position {row.position} leaves a gap"
+            )
+        if not row.tokens or row.position + len(row.tokens) > self.sizes.n_text_ctx:
+            raise EngineError(
+                f"{len(row.tokens)} tokens from position {row.position} on: give 1 or more, "
+                f"and at most {self.sizes.n_text_ctx} in all"
+            )
+        if not all(0 <= token < self.sizes.n_vocab for token in row.tokens):
+            raise EngineError(
+                f"tokens {list(row.tokens)}: the model has those from 0 to {self.sizes.n_vocab - 1}"
+            )
