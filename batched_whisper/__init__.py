@@ -1,3 +1,67 @@
-"""Batched Whisper: many small calls become few full batches, all the time."""
+"""Batched Whisper: many small calls become few full batches, all the time.
+
+The public names, and nothing else. Each is imported when it is first used, so that importing the
+package, or asking the command line for help, waits neither for NumPy nor for an engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batched_whisper.batching.decorator import batched
+    from batched_whisper.batching.lifecycle import enter, exit, running
+    from batched_whisper.config import DecodingOptions, Settings
+    from batched_whisper.errors import BatchedWhisperError
+    from batched_whisper.transcriber import Whisper
+    from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchedWhisperError",
+    "DecodedWindow",
+    "DecodingOptions",
+    "Segment",
+    "Settings",
+    "Transcript",
+    "Whisper",
+    "Word",
+    "__version__",
+    "batched",
+    "enter",
+    "exit",
+    "running",
+]
+
+_HOMES = {
+    "BatchedWhisperError": "errors",
+    "DecodedWindow": "types",
+    "DecodingOptions": "config",
+    "Segment": "types",
+    "Settings": "config",
+    "Transcript": "types",
+    "Whisper": "transcriber",
+    "Word": "types",
+    "batched": "batching.decorator",
+    "enter": "batching.lifecycle",
+    "exit": "batching.lifecycle",
+    "running": "batching.lifecycle",
+}
+
+
+if not TYPE_CHECKING:  # a type checker shall see the names above and no others
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its home at its first use (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value  # from now on without this function
+        return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not, and what else is here."""
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from batched_whisper.batching.decorator import batched, enter, exit, running
+from batched_whisper import batched, enter, exit, running
 
 
 class LoudnessMeter:

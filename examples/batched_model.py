@@ -1,0 +1,33 @@
+"""A model class and a data set: python examples/batched_model.py a.wav b.wav ..."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Audio, Dataset
+
+from batched_whisper import Transcript, Whisper, batched, enter
+
+
+class Model:
+    @enter()
+    def load(self) -> None:
+        self.whisper = Whisper("base").load()
+
+    @batched(max_batch_size=64, wait_ms=1000)
+    def transcribe(self, audio_samples: Sequence[Any]) -> list[Transcript]:
+        return self.whisper.transcribe_batch(audio_samples)
+
+
+async def main(paths: list[str]) -> None:
+    # decode=False hands out files as they are stored, so the data set needs no decoder of its own.
+    dataset = Dataset.from_dict({"audio": paths}).cast_column("audio", Audio(decode=False))
+    async for transcript in Model().transcribe.map.aio(dataset["audio"]):
+        print(transcript.text)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))

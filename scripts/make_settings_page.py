@@ -1,0 +1,145 @@
+"""Makes docs/settings.md, and the table of settings in README.md, from the declared options.
+
+``python scripts/make_settings_page.py`` writes both; a test says when they are out of date. Knows
+Markdown and the declarations of `batched_whisper.config`; the options themselves are only there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from batched_whisper.config import DecodingOptions, Settings, environment_variable
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "settings.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
+
+Option = dataclasses.Field[Any]
+
+INTRODUCTION = """\
+# Settings
+
+Made by `make docs` from the declarations in `batched_whisper/config.py`; edit those.
+
+Each option has one name. It is a keyword argument in Python, a flag on the command line and an
+environment variable. An argument or a flag wins over the variable, and the variable over the
+default. A value out of its range is refused with an `OptionError` that names the option.
+"""
+
+SETTINGS = """
+## Fixed for the life of an engine
+
+Arguments of `Whisper(...)`, together as `Settings`.
+
+"""
+
+DECODING = """
+## From call to call
+
+Arguments of `transcribe` and all its variants, together as `DecodingOptions`.
+
+"""
+
+OTHER = """
+## Other variables
+
+"""
+
+VARIABLES = (
+    ("`BATCHED_WHISPER_DEBUG`", "1: show the traceback of an error that was not expected."),
+    (
+        "`XDG_CACHE_HOME`",
+        "Where the folder `batched-whisper` is made, for joined models and compiled graphs. "
+        "Not given: the system's own place.",
+    ),
+    ("`HF_HOME`, `HF_HUB_CACHE`", "Where the Hub's cache is."),
+    ("`HF_HUB_OFFLINE`", "1: never ask the Hub."),
+    ("`HF_ENDPOINT`, `HF_TOKEN`", "Another address of the Hub; the key to closed repositories."),
+)
+
+
+def settings_page() -> str:
+    """The whole of docs/settings.md."""
+    tables = [_full_table(dataclasses.fields(owner)) for owner in (Settings, DecodingOptions)]
+    other = OTHER + _table(("variable", "meaning"), VARIABLES)
+    return INTRODUCTION + SETTINGS + tables[0] + DECODING + tables[1] + other
+
+
+def readme_with_table(readme: str) -> str:
+    """The README with the table between its two markers made anew."""
+    before, found, rest = readme.partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not (found and closed):
+        raise SystemExit(f"README.md lacks the lines {BEGIN.strip()} and {END.strip()}")
+    options = [*dataclasses.fields(Settings), *dataclasses.fields(DecodingOptions)]
+    return before + BEGIN + _short_table(options) + END + after
+
+
+def flag(option: Option) -> str:
+    """How it is written on the command line, without a value."""
+    name = option.name.replace("_", "-")
+    return f"--{name}/--no-{name}" if option.type == "bool" else f"--{name}"
+
+
+def _short_table(options: Iterable[Option]) -> str:
+    rows = ((f"`{each.name}`", _default(each), _first_sentence(each)) for each in options)
+    return _table(("option", "default", "what it is"), rows)
+
+
+def _full_table(options: Iterable[Option]) -> str:
+    rows = (
+        (
+            f"`{each.name}`",
+            _default(each),
+            _range(each),
+            f"`{flag(each)}`",
+            f"`{environment_variable(each)}`",
+            each.metadata["help"],
+        )
+        for each in options
+    )
+    return _table(("option", "default", "values", "flag", "variable", "what it is"), rows)
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---")
+
+
+def _first_sentence(option: Option) -> str:
+    sentence, stop, _ = str(option.metadata["help"]).partition(". ")
+    return sentence + "." if stop else sentence
+
+
+def _default(option: Option) -> str:
+    if option.default is None:
+        return ""
+    return f"`{option.default:g}`" if isinstance(option.default, float) else f"`{option.default}`"
+
+
+def _range(option: Option) -> str:
+    """The values that it takes, in words."""
+    choices, low, high = (option.metadata[key] for key in ("choices", "minimum", "maximum"))
+    if choices is not None:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if low is None and high is None:
+        return "yes or no" if option.type == "bool" else "text"
+    if high is None:
+        return f"{low:,g} or more"
+    return f"{high:,g} or less" if low is None else f"{low:,g} to {high:,g}"
+
+
+def main() -> None:
+    """Write both."""
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(settings_page(), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(readme_with_table(readme), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
