@@ -24,7 +24,7 @@ from batched_whisper.batching.sequence import (
     WindowTask,
 )
 from batched_whisper.batching.slots import SlotTable
-from batched_whisper.engines.interface import EncodeRow, Engine, StepRow
+from batched_whisper.engines.interface import AlignRow, EncodeRow, Engine, StepRow
 from batched_whisper.errors import BatchedWhisperError, EngineError
 
 Work = Item[WindowTask, DecodedTokens]
@@ -155,6 +155,7 @@ class EngineLoop:
                 self._fail(sequence, error)
             return
         self._meters.stepped(len(fed), time.perf_counter() - began)
+        done: list[Sequence] = []
         for (sequence, row), result in zip(fed, results, strict=True):
             try:
                 sequence.accept(row, result)
@@ -162,7 +163,39 @@ class EngineLoop:
                 self._fail(sequence, error)
                 continue
             if sequence.state is SequenceState.DONE:
+                done.append(sequence)
+        self._deliver(done)
+
+    def _deliver(self, done: list[Sequence]) -> None:
+        """Answer at once who asks for no alignment; align the texts of the others together."""
+        asked: list[tuple[Sequence, AlignRow]] = []
+        for sequence in done:
+            try:
+                row = sequence.align_row()
+            except BaseException as error:  # the task's own
+                self._fail(sequence, error)
+                continue
+            if row is None:
                 self._answer(sequence)
+            else:
+                asked.append((sequence, row))
+        if asked:
+            self._align(asked)
+
+    def _align(self, asked: list[tuple[Sequence, AlignRow]]) -> None:
+        """Align and answer; where that fails, each alone, so that a failure is that window's."""
+        try:
+            alignments = self._engine.align([row for _, row in asked])
+        except Exception as error:
+            if len(asked) == 1:
+                self._fail(asked[0][0], error)
+                return
+            for each in asked:
+                self._align([each])
+            return
+        for (sequence, _), alignment in zip(asked, alignments, strict=True):
+            sequence.accept_alignment(alignment)
+            self._answer(sequence)
 
     def _answer(self, sequence: Sequence) -> None:
         assert sequence.result is not None

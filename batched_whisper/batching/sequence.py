@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from batched_whisper.decoding.quality import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import Sampling
-from batched_whisper.engines.interface import StepResult, StepRow
+from batched_whisper.engines.interface import Alignment, AlignRow, StepResult, StepRow
 from batched_whisper.types import Features
 
 
@@ -52,11 +52,21 @@ class DecodedTokens:
     attempt: Attempt
     decodes: int
     ended: bool
+    alignment: Alignment | None = None
+    """Where its text was said, if the task asks for that."""
 
     @property
     def avg_logprob(self) -> float:
         """Mean log-probability of the tokens and the end of text, as openai/whisper counts it."""
         return self.sum_logprob / (len(self.tokens) + 1)
+
+
+@dataclass(frozen=True)
+class AlignedText:
+    """The tokens to align, from the start of the transcript on; those of the text come last."""
+
+    tokens: tuple[int, ...]
+    n_prompt: int
 
 
 class SharedLanguage:
@@ -94,6 +104,7 @@ class WindowTask:
         max_tokens: where to stop if the end does not come.
         first: the first attempt.
         judge: gives the next attempt, or None if the tokens are to be believed.
+        align: the text whose place in the audio is wanted with what is believed; None for none.
         is_wanted: whether anybody still waits for it.
         seed: of its random choices.
     """
@@ -109,6 +120,7 @@ class WindowTask:
     languages: frozenset[int] = frozenset()
     shared_language: SharedLanguage = field(default_factory=SharedLanguage)
     judge: Callable[[DecodedTokens], Attempt | None] = lambda decoded: None
+    align: Callable[[DecodedTokens], AlignedText | None] = lambda decoded: None
     is_wanted: Callable[[], bool] = lambda: True
     seed: int = 0
 
@@ -161,6 +173,17 @@ class Sequence:
             self._accept_start(result)
         elif not self._pending and result is not None:
             self._accept_token(result)
+
+    def align_row(self) -> AlignRow | None:
+        """What to align once its result is believed, or None."""
+        assert self.result is not None
+        text = self.task.align(self.result)
+        return None if text is None else AlignRow(self.slot, text.tokens, text.n_prompt)
+
+    def accept_alignment(self, alignment: Alignment) -> None:
+        """Add it to the result."""
+        assert self.result is not None
+        self.result = replace(self.result, alignment=alignment)
 
     def _sampling(self) -> Sampling:
         return Sampling(self.attempt.temperature, self.task.seed)

@@ -6,12 +6,12 @@ another window's text. It knows the sizes of a model and no device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from batched_whisper.engines.interface import EncodeRow, StepRow
+from batched_whisper.engines.interface import AlignRow, EncodeRow, StepRow
 from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
 
@@ -46,11 +46,23 @@ class CallChecks:
         seen = set()
         for row in rows:
             if row.slot not in lengths:
-                raise EngineError(f"slot {row.slot} holds no audio: encode a window into it")
+                raise _no_audio(row.slot)
             if row.slot in seen:
                 raise EngineError(f"slot {row.slot} stands in two rows of a step")
             seen.add(row.slot)
             self._check_tokens(row, lengths[row.slot])
+
+    def align(self, row: AlignRow, encoded: Container[int]) -> None:
+        """Raises EngineError for a row that cannot be aligned; ``encoded`` are slots with audio."""
+        n_tokens = len(row.tokens)
+        if row.slot not in encoded:
+            raise _no_audio(row.slot)
+        if not 1 <= row.n_prompt < n_tokens <= self.sizes.n_text_ctx:
+            raise EngineError(
+                f"a text of {n_tokens} tokens after the first {row.n_prompt}: give 1 or more of "
+                f"both, and at most {self.sizes.n_text_ctx} in all"
+            )
+        self._check_known(row.tokens)
 
     def _check_tokens(self, row: StepRow, length: int) -> None:
         if not 0 <= row.position <= length:
@@ -62,7 +74,14 @@ class CallChecks:
                 f"{len(row.tokens)} tokens from position {row.position} on: give 1 or more, "
                 f"and at most {self.sizes.n_text_ctx} in all"
             )
-        if not all(0 <= token < self.sizes.n_vocab for token in row.tokens):
+        self._check_known(row.tokens)
+
+    def _check_known(self, tokens: Sequence[int]) -> None:
+        if not all(0 <= token < self.sizes.n_vocab for token in tokens):
             raise EngineError(
-                f"tokens {list(row.tokens)}: the model has those from 0 to {self.sizes.n_vocab - 1}"
+                f"tokens {list(tokens)}: the model has those from 0 to {self.sizes.n_vocab - 1}"
             )
+
+
+def _no_audio(slot: int) -> EngineError:
+    return EngineError(f"slot {slot} holds no audio: encode a window into it")

@@ -147,6 +147,8 @@ class OpenVinoEngine:
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """One text at a time: its many tokens fill the processor as well as many rows do."""
+        for row in rows:
+            self._checks.align(row, self._places)
         alignments = []
         for row in rows:
             place = self._places[row.slot]
