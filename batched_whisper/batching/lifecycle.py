@@ -214,9 +214,11 @@ class Life:
             except BaseException as error:  # the others are run all the same
                 log.error("%s failed at the end of %s: %r", method.__name__, self._name, error)
                 self._exit_error = self._exit_error or error
-        self._loop.stop()
-        _alive.discard(self)
-        self._ended.set()
+        try:
+            self._loop.stop()
+        finally:
+            _alive.discard(self)
+            self._ended.set()
 
 
 # --- the lives of instances -----------------------------------------------------------------------

@@ -261,7 +261,8 @@ class _AsyncRun(Generic[R]):
         self._submit = submit
         self._in_order = in_order
         self._n_in_flight = n_in_flight
-        self._flying: set[asyncio.Future[R]] = set()
+        self._flying: dict[asyncio.Future[R], Future[R]] = {}
+        self._left = False  # by the consumer
 
     async def outputs(
         self, rows: AsyncGenerator[Arguments, None], return_exceptions: bool
@@ -285,20 +286,22 @@ class _AsyncRun(Generic[R]):
             if end.error is not None:
                 raise end.error
         finally:
+            self._left = True
             self._cancel()
             reader.cancel()
             await asyncio.wait({reader})
-            self._cancel()  # what it had started meanwhile
+            self._cancel()  # what was started meanwhile, if an input ignores cancellation
 
     async def _read(self, rows: AsyncGenerator[Arguments, None]) -> None:
         n_inputs = 0
         error: BaseException | None = None
         try:
-            while True:
+            while not self._left:
                 await self._places.acquire()
-                future = asyncio.wrap_future(await self._submit.aio(await rows.__anext__()))
+                started = await self._submit.aio(await rows.__anext__())
+                future = asyncio.wrap_future(started)
                 n_inputs += 1
-                self._flying.add(future)
+                self._flying[future] = started
                 future.add_done_callback(self._landed)
                 if self._in_order:
                     self._given.put_nowait(future)
@@ -306,19 +309,22 @@ class _AsyncRun(Generic[R]):
             pass
         except BaseException as raised:  # raised again by who reads the outputs
             error = raised
-        finally:
+        try:
             await rows.aclose()
-            self._given.put_nowait(_End(n_inputs, error))
+        except BaseException as raised:
+            error = error or raised
+        self._given.put_nowait(_End(n_inputs, error))
 
     def _landed(self, future: asyncio.Future[R]) -> None:
-        self._flying.discard(future)
+        del self._flying[future]
         if not future.cancelled():
             future.exception()  # seen, even if the consumer stops before it is given
         if not self._in_order:
             self._given.put_nowait(future)
 
     def _cancel(self) -> None:
-        for future in tuple(self._flying):
+        for future, started in tuple(self._flying.items()):
+            started.cancel()  # at once; by itself asyncio would do it one turn of the loop later
             future.cancel()
 
 

@@ -8,6 +8,7 @@ is run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Awaitable
@@ -54,7 +55,10 @@ class PrivateLoop:
             BaseException: whatever the awaitable raises, as it is.
         """
         loop = self._started()
-        settled = asyncio.run_coroutine_threadsafe(_settle(awaitable), loop).result()
+        if loop is None:
+            settled = asyncio.run(_settle(awaitable))
+        else:
+            settled = asyncio.run_coroutine_threadsafe(_settle(awaitable), loop).result()
         if settled.error is not None:
             raise settled.error
         return settled.value
@@ -74,14 +78,20 @@ class PrivateLoop:
         if not self.is_current():
             thread.join()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _started(self) -> asyncio.AbstractEventLoop | None:
+        """The running loop; None where no thread can be had, as at the interpreter's end."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._serve, args=(self._loop,), name=self._name, daemon=True
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=self._serve, args=(loop,), name=self._name, daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    return None
+                self._loop, self._thread = loop, thread
             return self._loop
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -106,4 +116,5 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks))
     loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
+    with contextlib.suppress(RuntimeError):  # it takes a thread, and the interpreter may be ending
+        loop.run_until_complete(loop.shutdown_default_executor())

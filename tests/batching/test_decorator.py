@@ -180,6 +180,20 @@ def test_calls_that_give_different_arguments_are_batched_apart() -> None:
     assert add.stats.n_batches == 2
 
 
+def test_calls_that_give_different_keywords_are_batched_apart() -> None:
+    @batched(max_batch_size=2, wait_ms=FOREVER_MS)
+    def add(
+        numbers: list[int], *, more: list[int] | None = None, less: list[int] | None = None
+    ) -> list[int]:
+        changes = more if more is not None else [-each for each in less or []]
+        return [n + c for n, c in zip(numbers, changes, strict=True)]
+
+    async def main() -> list[int]:
+        return await together(add.aio(1, more=10), add.aio(2, less=10))
+
+    assert asyncio.run(main()) == [11, -8]
+
+
 def test_arguments_that_do_not_fit_concern_their_caller_only() -> None:
     function = batched(wait_ms=0)(squares)
     with pytest.raises(TypeError, match="squares"):
@@ -423,6 +437,19 @@ def test_an_event_loop_that_ends_with_calls_in_the_queue_does_not_wedge_others(h
     asyncio.run(leaves())
     held.let_go.set()
     assert function(7) == 49
+
+
+def test_ctrl_c_while_waiting_takes_the_item_out_of_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(future: Future[int], timeout: float | None = None) -> int:
+        raise KeyboardInterrupt
+
+    function = batched(max_batch_size=8, wait_ms=1000, clock=ManualClock())(squares)
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        function(3)
+    assert function.stats.n_waiting == 0
 
 
 def test_a_full_queue_makes_tasks_wait_and_serves_them_all(held: Held) -> None:

@@ -303,6 +303,30 @@ def test_an_exit_method_that_fails_does_not_keep_the_others_from_running() -> No
     model.double.close()
 
 
+def test_a_background_task_that_is_left_is_cancelled_at_the_end() -> None:
+    cancelled = threading.Event()
+
+    async def background() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    class Busy:
+        @enter()
+        async def start(self) -> None:
+            self.task = asyncio.create_task(background())
+
+        @batched(wait_ms=0)
+        def double(self, numbers: list[int]) -> list[int]:
+            return [2 * number for number in numbers]
+
+    with running(Busy()) as model:
+        assert model.double(1) == 2
+    assert cancelled.is_set()
+
+
 # --- the interpreter ------------------------------------------------------------------------------
 
 

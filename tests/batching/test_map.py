@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.decorator import BatchedFunction, batched
 from batched_whisper.errors import Closed
 
@@ -168,7 +171,8 @@ def test_unordered_outputs_do_not_wait_for_a_slow_first_batch() -> None:
 def test_an_endless_generator_is_read_only_as_far_as_needed() -> None:
     source = Source()
     function = batched(max_batch_size=4, wait_ms=0)(squares)
-    outputs = function.map(source.numbers())
+    numbers = source.numbers()
+    outputs = function.map(numbers)
     assert source.n_read == 0
     assert [next(outputs) for _ in range(10)] == squares(list(range(10)))
     assert source.n_read <= 10 + 2 * 4
@@ -234,14 +238,65 @@ def test_an_error_of_the_input_comes_after_the_outputs_before_it(run: Run) -> No
     assert outputs == list(range(10))
 
 
-def test_an_input_that_exits_ends_an_asynchronous_map() -> None:
-    async def exits() -> AsyncIterator[int]:
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+def test_an_input_that_ends_everything_ends_an_asynchronous_map(
+    error: type[BaseException],
+) -> None:
+    async def ends() -> AsyncIterator[int]:
         yield 1
-        raise SystemExit(5)
+        raise error
 
     function = batched(wait_ms=0)(squares)
-    with pytest.raises(SystemExit):
-        asynchronously(function, exits())
+    with pytest.raises(error):
+        asynchronously(function, ends())
+
+
+def test_outputs_that_are_ready_are_given_before_more_inputs_are_read() -> None:
+    function = batched(max_batch_size=100, wait_ms=0)(squares)
+    source = Source()
+
+    def slow() -> Iterator[int]:
+        for number in source.numbers():
+            yield number
+            function(0)  # when this is answered, so is what came before
+
+    for n_given, _ in enumerate(itertools.islice(function.map(slow()), 20), start=1):
+        assert source.n_read <= n_given + 2
+
+
+def test_an_input_whose_end_fails_does_not_hang_an_asynchronous_map() -> None:
+    class Breaks(Exception):
+        pass
+
+    async def breaks_when_closed() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            raise Breaks
+
+    function = batched(wait_ms=0)(lambda a, b: a)
+    with pytest.raises(Breaks):
+        asynchronously(function, breaks_when_closed(), range(3))
+
+
+def test_an_input_that_ignores_cancellation_does_not_hang_a_map_that_is_left() -> None:
+    async def stubborn() -> AsyncIterator[int]:
+        yield 0
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        for number in itertools.count(1):
+            yield number
+
+    function = batched(max_batch_size=4, wait_ms=0)(squares)
+
+    async def main() -> None:
+        outputs = function.map.aio(stubborn())
+        assert await outputs.__anext__() == 0
+        await outputs.aclose()
+        assert function.stats.n_waiting == 0
+
+    asyncio.run(asyncio.wait_for(main(), SOON_S))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -275,21 +330,18 @@ def test_a_map_over_a_closed_function_is_refused_even_where_errors_are_outputs(r
 # --- leaving --------------------------------------------------------------------------------------
 
 
-def test_a_map_that_is_left_takes_its_items_out_of_the_queue() -> None:
-    gate = Gate()
-    function = batched(max_batch_size=2, wait_ms=0)(gate)
-    outputs = function.map(range(100))
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(next, outputs)
-        assert gate.entered.acquire(timeout=SOON_S)
-        gate.permits.release()
-        assert first.result(SOON_S) == 0
-    assert gate.entered.acquire(timeout=SOON_S)  # the second batch runs, others wait
-    outputs.close()
+@pytest.mark.parametrize("order_outputs", [True, False])
+def test_a_map_that_is_interrupted_takes_its_items_out_of_the_queue(order_outputs: bool) -> None:
+    function = batched(max_batch_size=8, wait_ms=1000, clock=ManualClock())(squares)
+
+    def interrupted() -> Iterator[int]:
+        yield from range(5)
+        assert function.stats.n_waiting == 5
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(function.map(interrupted(), order_outputs=order_outputs))
     assert function.stats.n_waiting == 0
-    gate.permits.release(2)
-    assert function(1000) == 1000
-    assert len(gate.seen) <= 2 + 2 + 1
 
 
 @pytest.mark.parametrize("order_outputs", [True, False])
@@ -320,21 +372,50 @@ def test_an_asynchronous_map_whose_task_is_cancelled_takes_its_items_out(
     asyncio.run(asyncio.wait_for(main(), SOON_S))
 
 
-def test_a_long_map_does_not_shut_out_a_single_call() -> None:
+def test_errors_that_nobody_came_to_see_are_not_reported_as_forgotten() -> None:
+    reported: list[dict[str, Any]] = []
+
+    @batched(max_batch_size=4, wait_ms=0)
+    def fails(numbers: list[int]) -> list[int]:
+        raise ValueError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+        with pytest.raises(ValueError):
+            async for _ in fails.map.aio(range(4)):
+                pass
+        gc.collect()
+
+    asyncio.run(main())
+    assert reported == []
+
+
+def test_a_single_call_overtakes_a_map_that_came_before_it() -> None:
     gate = Gate()
-    function = batched(max_batch_size=2, wait_ms=0)(gate)
-    outputs = function.map(itertools.count())
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(next, outputs)
-        assert gate.entered.acquire(timeout=SOON_S)  # the first batch runs; the map fills the queue
-        single = pool.submit(function, -1)
-        gate.permits.release()
-        assert first.result(SOON_S) == 0
-        gate.permits.release()
-        gate.permits.release()
-        assert single.result(SOON_S) == -1
-    outputs.close()
-    assert gate.seen.index(-1) <= 5
+    function = batched(max_batch_size=2, wait_ms=1e9)(gate)
+
+    async def consume() -> None:
+        async for _ in function.map.aio(itertools.count()):
+            pass
+
+    async def waiting(n_items: int) -> None:
+        while function.stats.n_waiting != n_items:
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        consumer = asyncio.create_task(consume())
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=SOON_S)
+        await waiting(2)  # the first two run, and two more are all that may be in flight
+        single = asyncio.create_task(function.aio(-1))
+        await waiting(3)
+        gate.permits.release(2)
+        assert await single == -1
+        assert gate.seen[:4] == [0, 1, 2, -1]
+        consumer.cancel()
+        await asyncio.wait({consumer})
+        gate.permits.release(100)  # for what had been started
+
+    asyncio.run(asyncio.wait_for(main(), SOON_S))
 
 
 def test_maps_from_many_threads_get_their_own_outputs() -> None:
