@@ -1,8 +1,9 @@
 """The one thread that touches the engine: many windows in, full steps all the time.
 
 Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
-steps every slot by one token, and answers whoever ended at once. A failure of the engine is the
-failure of the windows it happened to; the loop goes on with the others.
+steps every slot by one token, and answers whoever ended at once. A failure of the engine, or of
+what a task brought along, is the failure of the windows it happened to; the loop goes on with the
+others.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import threading
 import time
 from collections.abc import Hashable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
+from batched_whisper.batching.clock import Clock
 from batched_whisper.batching.meters import LoopStats, Meters
 from batched_whisper.batching.policy import Decision, FixedWait, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
@@ -38,6 +41,7 @@ class EngineLoop:
         max_batch_size: the most windows decoded together.
         policy: how long an idle engine waits for company.
         max_queue_size: how many windows may wait.
+        clock: what the policy's waiting goes by.
     """
 
     def __init__(
@@ -47,8 +51,9 @@ class EngineLoop:
         max_batch_size: int,
         policy: Policy | None = None,
         max_queue_size: int = 256,
+        clock: Clock | None = None,
     ) -> None:
-        self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size)
+        self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size, clock)
         self._engine = engine
         self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
         self._limits = Limits(max_batch_size)
@@ -99,7 +104,8 @@ class EngineLoop:
             todo = plan(len(self.queue), len(self._slots), len(again), self._limits)
             items = self.queue.take_now(todo.n_admit) if todo.n_admit else []
         else:
-            items = self.queue.take(self._limits.max_encodes, self._policy)
+            n_first = min(self._limits.max_encodes, self._limits.max_batch_size)
+            items = self.queue.take(n_first, self._policy)
         for sequence in due:
             self._retry(sequence)
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
@@ -107,10 +113,11 @@ class EngineLoop:
         self._step()
 
     def _is_wanted(self, item: Work) -> bool:
-        if item.payload.is_wanted():
+        refusal = _refusal(item.payload)
+        if refusal is None:
             return True
         self._meters.n_cancelled += 1
-        item.future.set_exception(_nobody_waits())
+        item.future.set_exception(refusal)
         return False
 
     def _admit(self, item: Work) -> Sequence:
@@ -132,7 +139,7 @@ class EngineLoop:
             try:
                 features = sequence.task.features(context)
                 self._engine.encode([EncodeRow(sequence.slot, features, context)])
-            except Exception as error:
+            except BaseException as error:  # a task's own code may even call sys.exit
                 self._fail(sequence, error)
                 continue
             self._meters.encoded(1, time.perf_counter() - began)
@@ -142,7 +149,11 @@ class EngineLoop:
     def _step(self) -> None:
         fed: list[tuple[Sequence, StepRow]] = []
         for sequence in self._slots:
-            row = sequence.next_row()
+            try:
+                row = sequence.next_row()
+            except BaseException as error:  # the task's own rules
+                self._fail(sequence, error)
+                continue
             if row is not None:
                 fed.append((sequence, row))
         if not fed:
@@ -159,7 +170,7 @@ class EngineLoop:
         for (sequence, row), result in zip(fed, results, strict=True):
             try:
                 sequence.accept(row, result)
-            except Exception as error:  # the task's own judge
+            except BaseException as error:  # the task's own judge
                 self._fail(sequence, error)
                 continue
             if sequence.state is SequenceState.DONE:
@@ -202,26 +213,24 @@ class EngineLoop:
         self._meters.n_windows += 1
         self._leave(sequence).future.set_result(sequence.result)
 
-    def _fail(self, sequence: Sequence, error: Exception) -> None:
+    def _fail(self, sequence: Sequence, error: BaseException) -> None:
         sequence.state = SequenceState.CANCELLED
         self._meters.n_failed += 1
-        if not isinstance(error, BatchedWhisperError):
-            failure = EngineError(f"the engine failed on this window: {error!r}")
-            failure.__cause__ = error
-            error = failure
-        self._leave(sequence).future.set_exception(error)
+        self._leave(sequence).future.set_exception(_failure(error))
 
     def _leave(self, sequence: Sequence) -> Work:
         self._slots.take_back(sequence)
-        self._engine.release([sequence.slot])
+        with suppress(Exception):  # the next window is encoded over whatever the slot still holds
+            self._engine.release([sequence.slot])
         return self._items.pop(sequence)
 
     def _drop_unwanted(self) -> None:
         for sequence in self._slots:
-            if not sequence.task.is_wanted():
+            refusal = _refusal(sequence.task)
+            if refusal is not None:
                 sequence.state = SequenceState.CANCELLED
                 self._meters.n_cancelled += 1
-                self._leave(sequence).future.set_exception(_nobody_waits())
+                self._leave(sequence).future.set_exception(refusal)
 
 
 @dataclass(frozen=True)
@@ -241,5 +250,19 @@ class _OfBatch:
         return self.policy.decide(n_waiting, oldest_arrival_s, now_s, self.max_batch_size)
 
 
-def _nobody_waits() -> EngineError:
+def _refusal(task: WindowTask) -> BatchedWhisperError | None:
+    """Why a window is dropped: nobody waits for it, or that cannot be found out."""
+    try:
+        if task.is_wanted():
+            return None
+    except BaseException as error:
+        return _failure(error)
     return EngineError("dropped, because its caller no longer waits for it")
+
+
+def _failure(error: BaseException) -> BatchedWhisperError:
+    if isinstance(error, BatchedWhisperError):
+        return error
+    failure = EngineError(f"the engine failed on this window: {error!r}")
+    failure.__cause__ = error
+    return failure

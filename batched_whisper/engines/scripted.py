@@ -118,8 +118,8 @@ class ScriptedEngine:
         return StepResult(self._choose(slot, row.allowed), slot.script.logprob, probed)
 
     def _choose(self, slot: _Slot, allowed: Allowed) -> int:
-        language = slot.script.language
-        if language is not None and _is_allowed(language, allowed):
+        language, mask = slot.script.language, allowed.mask
+        if language in mask.tokens and mask.mode is MaskMode.ONLY:  # asked among the languages
             return language
         place, slot.n_said = slot.n_said, slot.n_said + 1
         said = slot.script.tokens[place : place + 1]

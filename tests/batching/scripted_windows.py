@@ -1,0 +1,169 @@
+"""Windows whose text is known beforehand, and an engine that can be made to fail.
+
+A window's features are its number, written all over. Everything is deterministic: `run` has all
+windows waiting before the loop takes the first one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.policy import Decision, WaitUntil
+from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.rules import Rules, TokenIds
+from batched_whisper.engines.interface import (
+    Alignment,
+    AlignRow,
+    EncodeRow,
+    EngineInfo,
+    StepResult,
+    StepRow,
+)
+from batched_whisper.engines.scripted import Script, ScriptedEngine
+from batched_whisper.types import Features
+
+SOON_S = 60.0  # a deadline for what happens at once unless something is broken
+
+EOT, SOT, TRANSCRIBE, NO_SPEECH = 50, 51, 52, 55
+ENGLISH, GERMAN = 41, 42
+LANGUAGES = frozenset([ENGLISH, GERMAN])
+IDS = TokenIds(eot=EOT, timestamp_begin=60, n_vocab=80, no_speech=NO_SPEECH)
+RULES = Rules(
+    IDS,
+    suppress=frozenset([SOT, TRANSCRIBE, NO_SPEECH]),
+    suppress_begin=frozenset(),
+    timestamps=False,
+)
+CONTEXT = 5
+
+
+def features_of(number: int) -> Callable[[int], Features]:
+    return lambda positions: np.full((1, 2 * positions), number, np.float32)
+
+
+def number_in(features: Features) -> int:
+    return int(features[0, 0])
+
+
+def after_sot(language: int | None) -> tuple[int, ...]:
+    return (TRANSCRIBE,) if language is None else (language, TRANSCRIBE)
+
+
+def window(number: int, **changes: Any) -> WindowTask:
+    """A task that says the script of its number."""
+    task: dict[str, Any] = {
+        "features": features_of(number),
+        "sot": SOT,
+        "after_sot": after_sot,
+        "rules": RULES,
+        "max_tokens": 100,
+        "first": Attempt(CONTEXT),
+    }
+    return WindowTask(**{**task, **changes})
+
+
+@dataclass
+class Stage:
+    """A scripted engine that notes whose windows it works on, and calls hooks before it does.
+
+    ``before_encode`` and ``before_step`` get the numbers of the windows; what they raise is the
+    engine's failure.
+    """
+
+    scripts: Mapping[int, Script]
+    max_slots: int = 8
+    before_encode: Callable[[int], None] = lambda number: None
+    before_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
+    before_release: Callable[[], None] = lambda: None
+    steps: list[tuple[int, ...]] = field(default_factory=list)
+    rows: list[StepRow] = field(default_factory=list)
+    encoded: list[tuple[int, int]] = field(default_factory=list)  # number and audio context
+    held: dict[int, int] = field(default_factory=dict)  # slot -> number
+
+    def __post_init__(self) -> None:
+        self.engine = ScriptedEngine(self._read, eot=EOT, max_slots=self.max_slots)
+
+    def _read(self, features: Features, audio_context: int) -> Script:
+        assert features.shape == (1, 2 * audio_context)
+        return self.scripts[number_in(features)]
+
+    @property
+    def info(self) -> EngineInfo:
+        return self.engine.info
+
+    def encode(self, rows: Sequence[EncodeRow]) -> None:
+        for row in rows:
+            number = number_in(row.features)
+            self.before_encode(number)
+            self.held[row.slot] = number
+            self.encoded.append((number, row.audio_context))
+        self.engine.encode(rows)
+
+    def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        numbers = tuple(self.held[row.slot] for row in rows)
+        self.steps.append(numbers)
+        self.before_step(numbers)
+        self.rows.extend(rows)
+        return self.engine.step(rows)
+
+    def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
+        return self.engine.align(rows)
+
+    def release(self, slots: Sequence[int]) -> None:
+        self.before_release()
+        for slot in slots:
+            del self.held[slot]
+        self.engine.release(slots)
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+@dataclass(frozen=True)
+class UntilClosed:
+    """An idle engine waits until the loop is closed, by when everybody is there."""
+
+    def decide(
+        self, n_waiting: int, oldest_arrival_s: float, now_s: float, max_batch_size: int
+    ) -> Decision:
+        return WaitUntil(math.inf)
+
+
+def waiting_loop(stage: Stage, max_batch_size: int) -> EngineLoop:
+    """A loop that begins when it is closed."""
+    return EngineLoop(
+        stage,
+        max_batch_size=max_batch_size,
+        policy=UntilClosed(),
+        max_queue_size=10_000,
+        clock=ManualClock(),
+    )
+
+
+def run(
+    stage: Stage, tasks: Iterable[WindowTask], max_batch_size: int = 8
+) -> list[Future[DecodedTokens]]:
+    """Everything at once, and wait until the engine is closed."""
+    loop = waiting_loop(stage, max_batch_size)
+    futures = [loop.submit(task) for task in tasks]
+    loop.close()
+    assert all(future.done() for future in futures)
+    assert not stage.held, "no slot leaks"
+    assert stage.engine.closed
+    assert loop.stats.n_active == loop.stats.queue_depth == 0
+    return futures
+
+
+def said(future: Future[DecodedTokens]) -> tuple[int, ...] | str:
+    """The tokens, or the name of the error."""
+    error = future.exception()
+    return future.result().tokens if error is None else type(error).__name__

@@ -1,0 +1,595 @@
+"""The laws of the loop, on an engine that says scripts."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted_windows import (
+    CONTEXT,
+    ENGLISH,
+    GERMAN,
+    LANGUAGES,
+    SOON_S,
+    Stage,
+    run,
+    said,
+    waiting_loop,
+    window,
+)
+
+from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.policy import FixedWait
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.decoding.quality import Attempt
+from batched_whisper.engines.scripted import Script
+from batched_whisper.errors import AudioError, Closed, EngineError
+
+TEXT_TOKENS = st.integers(1, 30)
+texts = st.lists(TEXT_TOKENS, max_size=9).map(tuple)
+
+
+def staged(*texts: tuple[int, ...], **hooks: Any) -> Stage:
+    return Stage({number: Script(text) for number, text in enumerate(texts)}, **hooks)
+
+
+def fails(*numbers: int) -> Callable[[int], None]:
+    def before(number: int) -> None:
+        if number in numbers:
+            raise RuntimeError(f"no window {number}")
+
+    return before
+
+
+class Cancellable:
+    """A recording that its caller can give up."""
+
+    def __init__(self) -> None:
+        self.wanted = True
+
+    def is_wanted(self) -> bool:
+        return self.wanted
+
+    def give_up(self) -> None:
+        self.wanted = False
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=25), st.integers(1, 8))
+def test_every_window_says_in_a_batch_what_it_says_alone(
+    said_in: list[tuple[int, ...]], max_batch_size: int
+) -> None:
+    stage = staged(*said_in)
+    futures = run(stage, map(window, range(len(said_in))), max_batch_size)
+    assert [said(future) for future in futures] == said_in
+    assert sorted(stage.encoded) == [(number, CONTEXT) for number in range(len(said_in))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=25), st.integers(1, 4))
+def test_a_slot_that_becomes_free_is_taken_at_the_next_step(
+    said_in: list[tuple[int, ...]], max_batch_size: int
+) -> None:
+    """So steps are full for as long as anybody waits, and never fuller."""
+    stage = staged(*said_in)
+    run(stage, map(window, range(len(said_in))), max_batch_size)
+    sizes = [len(step) for step in stage.steps]
+    still_waiting = len(said_in)
+    seen: set[int] = set()
+    for step in stage.steps:
+        seen |= set(step)
+        still_waiting = len(said_in) - len(seen)
+        assert len(step) <= max_batch_size
+        assert len(step) == max_batch_size or not still_waiting
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_large_batch_fills_up_while_it_is_stepped() -> None:
+    """A few windows are encoded between two steps, so that nobody's next token waits for all."""
+    stage = staged(*[(1,) * 50] * 20, max_slots=16)
+    run(stage, map(window, range(20)), 16)
+    sizes = [len(step) for step in stage.steps[:8]]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 16 == sizes[-1]
+
+
+def test_nobody_is_overtaken_for_ever() -> None:
+    stage = staged(*[(1,) * (1 + number % 5) for number in range(40)])
+    run(stage, map(window, range(40)), 3)
+    first_seen = {number: i for i, step in reversed([*enumerate(stage.steps)]) for number in step}
+    starts = [first_seen[number] for number in range(40)]
+    assert starts == sorted(starts)
+
+
+@given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_the_figures_are_those_of_what_happened(
+    said_in: list[tuple[int, ...]], max_batch_size: int
+) -> None:
+    stage = staged(*said_in)
+    loop = waiting_loop(stage, max_batch_size)
+    for number in range(len(said_in)):
+        loop.submit(window(number))
+    assert loop.stats.queue_depth == len(said_in)
+    loop.close()
+    sizes, stats = [len(step) for step in stage.steps], loop.stats
+    assert stats.n_windows == stats.n_encodes == len(said_in)
+    assert (stats.n_batches, stats.n_rows) == (len(sizes), sum(sizes))
+    assert stats.largest_batch == max(sizes)
+    assert stats.mean_batch_size == pytest.approx(sum(sizes) / len(sizes))
+    assert stats.n_failed == stats.n_cancelled == stats.n_retries == 0
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """A window of which one thing goes wrong."""
+
+    kind: str
+
+    def task(self, number: int) -> WindowTask:
+        def broken(*_: object) -> Any:
+            raise self.error
+
+        return window(number, **{self.kind: broken})
+
+    @property
+    def error(self) -> BaseException:
+        return SystemExit("a task's own code") if self.kind == "judge" else KeyError("a defect")
+
+
+class BadRules:
+    """Rules that break when they are asked, as no rules of ours do."""
+
+    ids = window(0).rules.ids
+
+    def next(self, sampled: object) -> None:
+        raise ZeroDivisionError
+
+
+SPOILED: dict[str, Callable[[int], WindowTask]] = {
+    "features": Spoiled("features").task,
+    "after_sot": Spoiled("after_sot").task,
+    "judge": Spoiled("judge").task,
+    "is_wanted": Spoiled("is_wanted").task,
+    "rules": lambda number: window(number, rules=BadRules()),
+    "wrong features": lambda number: window(number, features=lambda _: None),
+}
+kinds = st.sampled_from(["good", "good", "encode", *SPOILED])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(kinds, texts), min_size=1, max_size=20), st.integers(1, 6))
+def test_what_goes_wrong_with_a_window_is_its_own_affair(
+    windows: list[tuple[str, tuple[int, ...]]], max_batch_size: int
+) -> None:
+    bad = [number for number, (kind, _) in enumerate(windows) if kind == "encode"]
+    stage = staged(*(text for _, text in windows), before_encode=fails(*bad))
+    tasks = [SPOILED.get(kind, window)(number) for number, (kind, _) in enumerate(windows)]
+    futures = run(stage, tasks, max_batch_size)
+    expected = [text if kind == "good" else "EngineError" for kind, text in windows]
+    assert [said(future) for future in futures] == expected
+
+
+def test_a_failed_step_fails_those_who_were_in_it() -> None:
+    stage = staged(*[(1, 2, 3)] * 6)
+    failed: list[int] = []
+
+    def before_step(numbers: tuple[int, ...]) -> None:
+        if len(stage.steps) == 7:
+            failed.extend(numbers)
+            raise RuntimeError("the device went away")
+
+    stage.before_step = before_step
+    futures = run(stage, map(window, range(6)), 2)
+    assert len(failed) == 2
+    for number, future in enumerate(futures):
+        assert said(future) == ("EngineError" if number in failed else (1, 2, 3))
+
+
+def test_an_engine_that_always_fails_answers_everybody() -> None:
+    def before_step(numbers: tuple[int, ...]) -> None:
+        raise MemoryError
+
+    futures = run(staged(*[(1,)] * 20, before_step=before_step), map(window, range(20)), 4)
+    assert {said(future) for future in futures} == {"EngineError"}
+
+
+def test_a_slot_that_cannot_be_released_is_used_again() -> None:
+    def before_release() -> None:
+        raise RuntimeError("no")
+
+    stage = staged(*[(1,), (2,), (3,)], before_release=before_release)
+    loop = waiting_loop(stage, 1)
+    futures = [loop.submit(window(number)) for number in range(3)]
+    loop.close()
+    assert [said(future) for future in futures] == [(1,), (2,), (3,)]
+
+
+def test_errors_of_ours_reach_the_caller_as_they_are() -> None:
+    def features(_: int) -> Any:
+        raise AudioError("cut off")
+
+    [future] = run(staged((1,)), [window(0, features=features)])
+    with pytest.raises(AudioError, match="cut off"):
+        future.result()
+
+
+def test_errors_of_others_are_the_cause_of_ours() -> None:
+    [future] = run(staged((1,), before_encode=fails(0)), [window(0)])
+    with pytest.raises(EngineError, match="no window 0") as caught:
+        future.result()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_callback_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    loop = waiting_loop(staged((1,), (2,)), 1)
+    first, second = loop.submit(window(0)), loop.submit(window(1))
+
+    def broken(_: Future[DecodedTokens]) -> None:
+        raise ValueError("a caller's own callback")
+
+    first.add_done_callback(broken)
+    loop.close()
+    assert (said(first), said(second)) == ((1,), (2,))
+
+
+# --- giving up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_step", [1, 2, 4])
+def test_a_recording_given_up_loses_its_windows_and_their_slots(at_step: int) -> None:
+    gone = Cancellable()
+    stage = staged(*[(1,) * 20] * 6, (9,) * 3)
+
+    def before_step(numbers: tuple[int, ...]) -> None:
+        if len(stage.steps) == at_step:
+            gone.give_up()
+
+    stage.before_step = before_step
+    tasks = [window(number, is_wanted=gone.is_wanted) for number in range(6)]
+    futures = run(stage, [*tasks, window(6)], 2)
+    assert [said(future) for future in futures] == ["EngineError"] * 6 + [(9,) * 3]
+    assert {number for step in stage.steps[at_step:] for number in step} == {6}
+    assert all(len(step) <= 2 for step in stage.steps)
+
+
+def test_what_is_given_up_while_it_waits_is_never_encoded() -> None:
+    stage = staged((1,), (2,), (3,))
+    loop = waiting_loop(stage, 1)
+    gone = Cancellable()
+    gone.give_up()
+    kept = loop.submit(window(0))
+    loop.submit(window(1, is_wanted=gone.is_wanted))
+    assert loop.submit(window(2)).cancel()
+    loop.close()
+    assert said(kept) == (1,)
+    assert stage.encoded == [(0, CONTEXT)]
+
+
+# --- again ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Doubts:
+    """Believes an attempt only when there is no other one left."""
+
+    attempts: list[Attempt]
+    seen: list[DecodedTokens] = field(default_factory=list)
+
+    def judge(self, decoded: DecodedTokens) -> Attempt | None:
+        self.seen.append(decoded)
+        return self.attempts[len(self.seen)] if len(self.seen) < len(self.attempts) else None
+
+
+attempts = st.lists(
+    st.builds(Attempt, st.sampled_from([3, 5, 8]), st.sampled_from([0.0, 0.4, 1.0])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(texts, attempts), min_size=1, max_size=12), st.integers(1, 5))
+def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
+    windows: list[tuple[tuple[int, ...], list[Attempt]]], max_batch_size: int
+) -> None:
+    doubts = [Doubts(tried) for _, tried in windows]
+    stage = staged(*(text for text, _ in windows))
+    slots: dict[int, set[int]] = {}
+    stage.before_step = lambda _: [
+        slots.setdefault(number, set()).add(slot) for slot, number in stage.held.items()
+    ]
+    tasks = [
+        window(number, first=tried[0], judge=doubts[number].judge)
+        for number, (_, tried) in enumerate(windows)
+    ]
+    futures = run(stage, tasks, max_batch_size)
+    for number, (text, tried) in enumerate(windows):
+        decoded = futures[number].result()
+        assert (decoded.tokens, decoded.decodes) == (text, len(tried))
+        assert decoded.attempt == tried[-1]
+        assert [each.attempt for each in doubts[number].seen] == tried
+        contexts = [each.audio_context for each in tried]
+        changes = [context for context, _ in itertools.groupby(contexts)]
+        assert [context for who, context in stage.encoded if who == number] == changes
+        assert len(slots[number]) == 1
+
+
+def test_a_retry_is_as_hot_as_it_was_asked_to_be() -> None:
+    doubts = Doubts([Attempt(CONTEXT, 0.0), Attempt(CONTEXT, 0.6)])
+    stage = staged((1, 2))
+    run(stage, [window(0, judge=doubts.judge, seed=7)])
+    asked = [row.sampling for row in stage.rows if row.allowed is not None]
+    assert [sampling.temperature for sampling in asked] == [0.0] * 3 + [0.6] * 3
+    assert {sampling.seed for sampling in asked} == {7}
+
+
+def test_a_retry_whose_encoding_fails_frees_its_slot() -> None:
+    doubts = Doubts([Attempt(3), Attempt(8)])
+    stage = staged((1,), (2,))
+    before = stage.before_encode
+
+    def second_time(number: int) -> None:
+        before(number)
+        if (number, 3) in stage.encoded:
+            raise RuntimeError("out of memory")
+
+    stage.before_encode = second_time
+    futures = run(stage, [window(0, first=Attempt(3), judge=doubts.judge), window(1)], 1)
+    assert [said(future) for future in futures] == ["EngineError", (2,)]
+
+
+# --- languages ------------------------------------------------------------------------------------
+
+
+def multilingual(number: int, shared: SharedLanguage, **changes: Any) -> WindowTask:
+    return window(number, languages=LANGUAGES, shared_language=shared, **changes)
+
+
+def detections(stage: Stage) -> list[int]:
+    """The rows that asked for a language, by slot."""
+    return [row.slot for row in stage.rows if row.allowed and row.allowed.mask.tokens == LANGUAGES]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(texts, min_size=1, max_size=6), min_size=1, max_size=4),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+)
+def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
+    recordings: list[list[tuple[int, ...]]], max_batch_size: int, random: Any
+) -> None:
+    shared = [SharedLanguage() for _ in recordings]
+    windows = [(owner, text) for owner, said_in in enumerate(recordings) for text in said_in]
+    random.shuffle(windows)
+    stage = Stage(
+        # Every window alone would be heard as another language.
+        {i: Script(text, random.choice([ENGLISH, GERMAN])) for i, (_, text) in enumerate(windows)}
+    )
+    tasks = [multilingual(i, shared[owner]) for i, (owner, _) in enumerate(windows)]
+    futures = run(stage, tasks, max_batch_size)
+    assert [said(future) for future in futures] == [text for _, text in windows]
+    assert len(detections(stage)) == len(recordings)
+    for owner in range(len(recordings)):
+        own = [i for i, (of, _) in enumerate(windows) if of == owner]
+        languages = {futures[i].result().language for i in own}
+        first_encoded = next(number for number, _ in stage.encoded if number in own)
+        [language] = languages
+        assert language is not None
+        assert language.token == stage.scripts[first_encoded].language
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from(["features", "encode", "step"]))
+def test_if_the_detector_dies_the_next_window_takes_over(
+    n_dead: int, max_batch_size: int, way: str
+) -> None:
+    n_windows = n_dead + 2
+    shared, failed = SharedLanguage(), list[int]()
+    stage = Stage({i: Script((i + 1,), GERMAN) for i in range(n_windows)})
+    if way == "encode":
+        stage.before_encode = fails(*range(n_dead))
+
+    def before_step(numbers: tuple[int, ...]) -> None:
+        if way == "step" and len(stage.steps) <= n_dead:
+            failed.extend(numbers)
+            raise RuntimeError("the step of the detector")
+
+    stage.before_step = before_step
+
+    def broken(_: int) -> Any:
+        raise ValueError
+
+    bad = {"features": broken} if way == "features" else {}
+    tasks = [multilingual(i, shared, **(bad if i < n_dead else {})) for i in range(n_windows)]
+    futures = run(stage, tasks, max_batch_size)
+    dead = set(failed) if way == "step" else set(range(n_dead))
+    assert dead == set(range(n_dead))  # the others did not step, so they live
+    for number, future in enumerate(futures):
+        if number in dead:
+            assert said(future) == "EngineError"
+        else:
+            assert said(future) == (number + 1,)
+            language = future.result().language
+            assert language is not None
+            assert language.token == GERMAN
+
+
+def test_a_detector_given_up_does_not_keep_the_others_waiting() -> None:
+    gone, shared = Cancellable(), SharedLanguage()
+    stage = Stage({i: Script((i + 1,), ENGLISH) for i in range(3)})
+
+    def before_encode(number: int) -> None:
+        if number == 2:
+            gone.give_up()
+
+    stage.before_encode = before_encode
+    tasks = [multilingual(i, shared, is_wanted=gone.is_wanted) for i in range(2)]
+    futures = run(stage, [*tasks, multilingual(2, shared)], 1)
+    assert said(futures[2]) == (3,)
+
+
+def test_a_language_that_is_given_is_not_detected() -> None:
+    stage = Stage({0: Script((1, 2), ENGLISH)})
+    [future] = run(stage, [multilingual(0, SharedLanguage(), language=GERMAN)])
+    language = future.result().language
+    assert language is not None
+    assert (language.token, language.probability) == (GERMAN, 1.0)
+    assert detections(stage) == []
+    assert (GERMAN,) in [row.tokens for row in stage.rows]
+
+
+def test_an_english_only_model_has_no_language() -> None:
+    [future] = run(staged((1,)), [window(0)])
+    assert future.result().language is None
+
+
+# --- closing --------------------------------------------------------------------------------------
+
+
+def test_close_answers_everything_that_was_accepted() -> None:
+    futures = run(staged(*[(1, 2)] * 30), map(window, range(30)), 4)
+    assert {said(future) for future in futures} == {(1, 2)}
+
+
+def test_close_without_draining_answers_only_what_is_being_decoded() -> None:
+    stage = staged(*[(1, 2, 3)] * 6)
+    loop: EngineLoop
+
+    def before_step(numbers: tuple[int, ...]) -> None:
+        if len(stage.steps) == 2:
+            loop.close(drain=False)  # on the loop's own thread, which does not wait for itself
+
+    stage.before_step = before_step
+    loop = waiting_loop(stage, 2)
+    futures = [loop.submit(window(number)) for number in range(6)]
+    loop.close()
+    assert [said(future) for future in futures] == [(1, 2, 3)] * 2 + ["Closed"] * 4
+
+
+def test_after_close_nobody_comes_in() -> None:
+    loop = waiting_loop(staged((1,)), 1)
+    loop.close()
+    with pytest.raises(Closed):
+        loop.submit(window(0))
+    loop.close()
+
+
+def test_an_idle_loop_closes() -> None:
+    stage = staged()
+    waiting_loop(stage, 1).close()
+    assert stage.engine.closed
+
+
+def test_a_loop_that_breaks_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of ours; a policy that raises stands for it."""
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+
+    class Broken:
+        def decide(self, *_: object) -> Any:
+            raise ArithmeticError
+
+    stage = staged((1,), (2,))
+    loop = EngineLoop(stage, max_batch_size=2, policy=Broken(), clock=ManualClock())
+    future = loop.submit(window(0))
+    with pytest.raises(Closed):
+        future.result(SOON_S)
+    loop.close()
+    assert stage.engine.closed
+
+
+# --- waiting for company --------------------------------------------------------------------------
+
+
+def timed_loop(stage: Stage, clock: ManualClock, max_batch_size: int = 6) -> EngineLoop:
+    policy = FixedWait(50)
+    return EngineLoop(stage, max_batch_size=max_batch_size, policy=policy, clock=clock)
+
+
+def test_an_idle_engine_waits_for_company_as_long_as_it_may_and_no_longer() -> None:
+    stage, clock = staged(*[(1,)] * 3), ManualClock()
+    loop = timed_loop(stage, clock)
+    clock.await_sleeper(None)
+    first = loop.submit(window(0))
+    clock.await_sleeper(0.05)
+    clock.advance(0.03)
+    second = loop.submit(window(1))
+    clock.await_sleeper(0.05)
+    assert stage.encoded == []
+    clock.advance(0.02)
+    assert said_soon(first) == said_soon(second) == (1,)
+    assert stage.steps[0] == (0, 1)
+    loop.close()
+
+
+def test_a_full_batch_starts_at_once() -> None:
+    stage, clock = staged(*[(1,)] * 6), ManualClock()
+    loop = timed_loop(stage, clock)
+    clock.await_sleeper(None)
+    futures = [loop.submit(window(number)) for number in range(6)]
+    assert {said_soon(future) for future in futures} == {(1,)}  # time stood still
+    loop.close()
+
+
+def test_company_is_not_waited_for_while_others_are_decoded() -> None:
+    clock = ManualClock()
+    arrived = Counter[str]()
+    stage = staged((1,) * 4, (2,))
+    loop: EngineLoop
+    late: list[Future[DecodedTokens]] = []
+
+    def before_step(numbers: tuple[int, ...]) -> None:
+        if not arrived["late"]:
+            arrived["late"] += 1
+            late.append(loop.submit(window(1)))
+
+    stage.before_step = before_step
+    loop = timed_loop(stage, clock, max_batch_size=2)
+    clock.await_sleeper(None)
+    first = loop.submit(window(0))
+    clock.await_sleeper(0.05)
+    clock.advance(0.05)
+    assert said_soon(first) == (1,) * 4
+    assert said_soon(late[0]) == (2,)
+    assert stage.steps[1] == (0, 1)
+    loop.close()
+
+
+def said_soon(future: Future[DecodedTokens]) -> tuple[int, ...]:
+    return future.result(SOON_S).tokens
+
+
+def test_windows_may_come_from_many_threads() -> None:
+    stage = Stage({number: Script((number % 30 + 1,) * (number % 7)) for number in range(200)})
+    loop = EngineLoop(stage, max_batch_size=8, policy=FixedWait(0), max_queue_size=16)
+    results: dict[int, Future[DecodedTokens]] = {}
+
+    def bring(numbers: range) -> None:
+        for number in numbers:
+            results[number] = loop.submit(window(number), group=numbers.start)
+
+    threads = [threading.Thread(target=bring, args=(range(i, 200, 8),)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SOON_S)
+    loop.close()
+    for number, future in results.items():
+        assert said(future) == stage.scripts[number].tokens
+    assert len(results) == 200
