@@ -97,16 +97,25 @@ def _quietest(sound: Samples, longest: int) -> int:
     """Where to cut `sound`, which is longer than `longest`: a number of samples to keep."""
     first = longest - longest // 3
     last = min(longest, len(sound) - _shortest_tail(longest))
-    n_frames = (last - first) // _FRAME
+    return first + quietest_moment(sound[first:last])
+
+
+def quietest_moment(sound: Samples) -> int:
+    """The middle of the longest quiet stretch of `sound`, the later one of several alike.
+
+    Quiet is what lies within 3 dB of the quietest 0.2 s. In samples from the start of `sound`;
+    its end where it is shorter than 0.2 s.
+    """
+    n_frames = len(sound) // _FRAME
     if n_frames < _SMOOTHED_FRAMES:
-        return last
-    frames = sound[first : first + n_frames * _FRAME].reshape(n_frames, _FRAME)
+        return len(sound)
+    frames = sound[: n_frames * _FRAME].reshape(n_frames, _FRAME)
     energy = np.mean(np.square(frames, dtype=np.float64), axis=1)
     smooth = np.convolve(energy, np.full(_SMOOTHED_FRAMES, 1 / _SMOOTHED_FRAMES), mode="valid")
     quiet = smooth <= max(float(smooth.min()) * _SAME_QUIET, _SILENCE)
     # smooth[i] is about frames i to i + 9, so the middle of its 0.2 s is 5 frames further on.
     middle = _middle_of_longest_run(quiet) + _SMOOTHED_FRAMES / 2
-    return first + int(middle * _FRAME)
+    return int(middle * _FRAME)
 
 
 def _middle_of_longest_run(flags: NDArray[np.bool_]) -> float:

@@ -1,0 +1,177 @@
+"""Packs speech into windows: long silences are left out, cuts lie in pauses.
+
+A window is a contiguous stretch of the recording, so times in it stay right. Knows a detector of
+speech by its protocol alone, and nothing of the model that transcribes the windows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from batched_whisper.audio.constants import WINDOW_S
+from batched_whisper.audio.speech import Heard, SpeechDetector, require_between
+from batched_whisper.audio.windows import quietest_moment
+from batched_whisper.types import SAMPLING_RATE, Samples, Span, Window
+
+_HEARD_AT_ONCE = SAMPLING_RATE
+"""Samples of a block that are heard before what is no longer needed of them is forgotten."""
+
+
+@dataclass(frozen=True)
+class PackingOptions:
+    """How speech becomes windows.
+
+    Raises:
+        OptionError: a value out of its range.
+    """
+
+    max_s: float = float(WINDOW_S)
+    """The longest window."""
+    max_pause_s: float = 2.0
+    """A longer pause ends a window; the model's time is not spent on silence."""
+    overlap_s: float = 1.5
+    """What two windows share where speech without a pause was cut."""
+
+    def __post_init__(self) -> None:
+        require_between("max_s", self.max_s, 1.0, float(WINDOW_S))
+        require_between("max_pause_s", self.max_pause_s, 0.0, float(WINDOW_S))
+        require_between("overlap_s", self.overlap_s, 0.0, self.max_s / 3)
+
+
+@dataclass(frozen=True)
+class SpeechWindow:
+    """A window with speech, and how it follows the one before."""
+
+    window: Window
+    overlap_samples: int = 0
+    """Its first samples that the window before it ends with; 0 where a pause lies between."""
+
+
+def windows_by_speech(
+    blocks: Iterable[Samples], detector: SpeechDetector, options: PackingOptions | None = None
+) -> Iterator[SpeechWindow]:
+    """Pack the speech of a recording into windows, as it is read.
+
+    Speech is added to a window as long as it fits and the pause before it is no longer than
+    `max_pause_s`. Speech that does not fit begins the next window. Where someone speaks for
+    longer than a window without a pause, the cut is at the quietest moment of the window's last
+    third, and the two windows share `overlap_s` around it. No window is without speech, and they
+    do not depend on how the recording was split into blocks. At most three windows' worth of
+    sound is held.
+
+    Args:
+        blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
+        detector: finds the speech; with what it pads speech, windows begin and end.
+        options: how speech becomes windows.
+    """
+    tape = _Tape()
+    packer = _Packer(tape, PackingOptions() if options is None else options)
+    listener = detector.listen()
+    for block in blocks:
+        for start in range(0, len(block), _HEARD_AT_ONCE):
+            piece = block[start : start + _HEARD_AT_ONCE]
+            tape.record(piece)
+            yield from packer.pack(listener.hear(piece))
+    yield from packer.pack(listener.end())
+    yield from packer.end()
+
+
+class _Tape:
+    """The samples of the recording that may still be needed."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[Samples] = deque()
+        self._start = 0  # of the first piece, in the recording
+
+    def record(self, samples: Samples) -> None:
+        """Add the next samples; they are copied."""
+        self._pieces.append(samples.copy())
+
+    def read(self, start: int, end: int) -> Samples:
+        """Samples `start` to `end` of the recording, as memory of their own."""
+        samples = np.empty(end - start, np.float32)
+        at = self._start
+        for piece in self._pieces:
+            first, last = max(start, at), min(end, at + len(piece))
+            if first < last:
+                samples[first - start : last - start] = piece[first - at : last - at]
+            at += len(piece)
+        return samples
+
+    def forget_before(self, sample: int) -> None:
+        """Nothing before `sample` will be read any more."""
+        while self._pieces and self._start + len(self._pieces[0]) <= sample:
+            self._start += len(self._pieces.popleft())
+
+
+class _Packer:
+    """The window that is being filled: spans of speech with pauses between them."""
+
+    def __init__(self, tape: _Tape, options: PackingOptions) -> None:
+        self._tape = tape
+        self._longest = int(options.max_s * SAMPLING_RATE)
+        self._max_pause = int(options.max_pause_s * SAMPLING_RATE)
+        self._half_overlap = int(options.overlap_s * SAMPLING_RATE / 2)
+        self._spans: list[Span] = []
+        self._overlap = 0  # with the window before
+        self._index = 0
+
+    def pack(self, heard: Heard) -> Iterator[SpeechWindow]:
+        """The windows that are complete now."""
+        for span in heard.spans:
+            if self._ends_before(span.start_sample):
+                yield self._closed()
+            self._add(span)
+            while self._end() - self._start() > self._longest:
+                yield self._cut()
+        if self._ends_before(heard.settled_sample):
+            yield self._closed()
+        self._tape.forget_before(self._start() if self._spans else heard.settled_sample)
+
+    def end(self) -> Iterator[SpeechWindow]:
+        """The last window, if one is being filled."""
+        if self._spans:
+            yield self._closed()
+
+    def _start(self) -> int:
+        return self._spans[0].start_sample
+
+    def _end(self) -> int:
+        return self._spans[-1].end_sample
+
+    def _ends_before(self, next_speech: int) -> bool:
+        """Whether the pause before speech there, or later, ends the window."""
+        return bool(self._spans) and next_speech - self._end() > self._max_pause
+
+    def _add(self, span: Span) -> None:
+        if self._spans and span.start_sample == self._end():
+            span = Span(self._spans.pop().start_sample, span.end_sample)
+        self._spans.append(span)
+
+    def _cut(self) -> SpeechWindow:
+        """The window up to its last pause, or up to the quietest moment where there is none."""
+        if len(self._spans) > 1:
+            rest = self._spans.pop()
+            closed = self._closed()
+            self._spans = [rest]
+            return closed
+        start, end = self._start(), self._end()
+        first = start + self._longest - self._longest // 3
+        last = start + self._longest - self._half_overlap
+        cut = first + quietest_moment(self._tape.read(first, last))
+        self._spans = [Span(start, cut + self._half_overlap)]
+        closed = self._closed()
+        self._spans = [Span(cut - self._half_overlap, end)]
+        self._overlap = 2 * self._half_overlap
+        return closed
+
+    def _closed(self) -> SpeechWindow:
+        start = self._start()
+        window = Window(self._tape.read(start, self._end()), self._index, start)
+        closed = SpeechWindow(window, self._overlap)
+        self._spans, self._overlap, self._index = [], 0, self._index + 1
+        return closed
