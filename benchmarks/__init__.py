@@ -1,0 +1,1 @@
+"""Measurements: this engine beside every peer, in one run on one machine. See README.md."""

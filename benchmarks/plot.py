@@ -1,0 +1,125 @@
+"""A result file of `benchmarks.compare` as a picture: ``python -m benchmarks.plot FILE.json``.
+
+Needs matplotlib. Writes beside the result, or where ``--output`` says; the ending chooses the kind
+(svg or png).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.systems.catalog import OURS, Work
+
+_OURS, _PEER, _TEXT = "#0b7a75", "#b8bec4", "#22272b"
+_TITLES = {
+    Work.SHORT: "Short clips: seconds of speech transcribed in a second",
+    Work.LONG: "Long recordings: seconds of speech transcribed in a second",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One system's bar."""
+
+    name: str
+    value: float
+    is_ours: bool
+    error_rate: float | None
+
+
+def bars(document: Mapping[str, Any], work: Work) -> list[Bar]:
+    """The systems on one workload, slowest first, as they are drawn from below."""
+    found = [
+        Bar(
+            name=each["name"],
+            value=each[work.value]["times_real_time"],
+            is_ours=each["system"] == OURS,
+            error_rate=each[work.value]["error_rate"],
+        )
+        for each in document["systems"]
+        if work.value in each
+    ]
+    return sorted(found, key=lambda bar: bar.value)
+
+
+def label(bar: Bar) -> str:
+    """What stands at the end of a bar."""
+    errors = "" if bar.error_rate is None else f"   {bar.error_rate:.1%} word errors"
+    return f"{bar.value:.1f}x{errors}"
+
+
+def draw(document: Mapping[str, Any], works: Sequence[Work], path: Path) -> None:
+    """Write the picture."""
+    matplotlib: Any = import_module("matplotlib")
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "batched-whisper"  # the same picture, the same file
+    pyplot: Any = import_module("matplotlib.pyplot")
+    drawn = {work: bars(document, work) for work in works}
+    heights = [max(1, len(each)) for each in drawn.values()]
+    figure, axes = pyplot.subplots(
+        *(len(works), 1),
+        figsize=(9, 0.36 * sum(heights) + 0.9 * len(works)),
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+        layout="constrained",
+    )
+    for (work, found), axis in zip(drawn.items(), axes[:, 0], strict=True):
+        _draw_one(axis, _TITLES[work], found)
+    axes[-1, 0].set_xlabel(_caption(document), fontsize=8, color=_TEXT, loc="left")
+    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+
+
+def _draw_one(axis: Any, title: str, found: Sequence[Bar]) -> None:
+    colours = [_OURS if bar.is_ours else _PEER for bar in found]
+    drawn = axis.barh([bar.name for bar in found], [bar.value for bar in found], color=colours)
+    axis.bar_label(drawn, [label(bar) for bar in found], padding=4, fontsize=8, color=_TEXT)
+    axis.set_title(title, loc="left", fontsize=11, color=_TEXT)
+    axis.set_xlim(0, 1.35 * max((bar.value for bar in found), default=1.0))
+    axis.tick_params(axis="y", length=0, labelsize=9, colors=_TEXT)
+    axis.xaxis.set_visible(True)
+    axis.set_xticks([])
+    for side in ("top", "right", "bottom"):
+        axis.spines[side].set_visible(False)
+
+
+def _caption(document: Mapping[str, Any]) -> str:
+    return (
+        f"whisper-base, greedy, {document['processors']} processors of {document['processor']}, "
+        f"medians of {document['options']['rounds']} alternating rounds in one run, "
+        f"{document['date'][:10]}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
+    parser.add_argument("result", type=Path, help="a JSON file of benchmarks.compare")
+    parser.add_argument("--work", choices=[work.value for work in Work], help="this one alone")
+    parser.add_argument("--output", type=Path, help="default: beside the result, as svg")
+    given = parser.parse_args(arguments)
+    try:
+        document = json.loads(given.result.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"error: {given.result} cannot be read: {error}", file=sys.stderr)
+        return 2
+    works = tuple(Work) if given.work is None else (Work(given.work),)
+    path = given.output or given.result.with_suffix(".svg")
+    try:
+        draw(document, works, path)
+    except ModuleNotFoundError as error:
+        print(f"error: pip install {error.name} to draw", file=sys.stderr)
+        return 2
+    print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

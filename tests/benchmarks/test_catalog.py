@@ -1,0 +1,70 @@
+"""The configurations, as data."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.errors import OptionError
+from benchmarks.systems.catalog import CONFIGURATIONS, OURS, Configuration, Run, choose
+from benchmarks.systems.interface import Place
+from benchmarks.systems.ours import settings_and_options
+
+
+def names(configurations: list[Configuration]) -> list[str]:
+    return [each.name for each in configurations]
+
+
+def test_names_are_unique() -> None:
+    assert len({each.name for each in CONFIGURATIONS}) == len(CONFIGURATIONS)
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda each: each.name)
+def test_every_configuration_has_an_adapter_that_takes_its_settings(
+    configuration: Configuration,
+) -> None:
+    module = import_module(f"benchmarks.systems.{configuration.system}")
+    system = module.make(Place(configuration.settings, threads=2, models=Path("absent")))
+    assert system.packages
+
+
+@pytest.mark.parametrize(
+    "configuration", [each for each in CONFIGURATIONS if each.is_ours], ids=lambda each: each.name
+)
+def test_our_options_exist_and_are_in_range(configuration: Configuration) -> None:
+    settings, options = settings_and_options(configuration.settings.get("options", {}))
+    Settings.of(**settings)
+    DecodingOptions.of(**options)
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(OptionError, match="speeed"):
+        settings_and_options({"speeed": 2})
+
+
+@pytest.mark.parametrize("flags", [set(), {"avx512f"}])
+def test_the_small_comparison_has_ours_and_faster_whisper_on_every_processor(
+    flags: set[str],
+) -> None:
+    chosen = choose(all_peers=False, only=[], processor_flags=flags)
+    assert {OURS, "faster_whisper"} <= {each.system for each in chosen}
+    assert all(set(each.processor_flags) <= flags for each in chosen)
+
+
+def test_all_peers_are_everything() -> None:
+    everything = choose(all_peers=True, only=[], processor_flags=set())
+    assert names(everything) == names(list(CONFIGURATIONS))
+    assert any(each.run is Run.ALL_PEERS for each in everything)
+
+
+def test_words_choose_by_name_by_system_and_by_beginning() -> None:
+    def chosen(*words: str) -> list[str]:
+        return names(choose(all_peers=False, only=words, processor_flags=set()))
+
+    assert chosen("ours") == names([each for each in CONFIGURATIONS if each.system == OURS])
+    assert chosen("whisper.cpp f16") == ["whisper.cpp f16"]
+    assert set(chosen("whisper.cpp*")) == set(chosen("whisper_cpp"))
+    assert chosen("nothing of that name") == []
