@@ -1,0 +1,121 @@
+"""One declaration an option: default, range, environment variable, all hold everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from batched_whisper.config import DecodingOptions, Settings, environment_variable
+from batched_whisper.errors import OptionError
+
+OWNERS = (Settings, DecodingOptions)
+DECLARED = [(owner, field) for owner in OWNERS for field in dataclasses.fields(owner)]
+BREAKS_OFF = pytest.mark.xfail(
+    raises=TypeError, strict=True, reason="an option with a maximum alone breaks off"
+)
+BOUNDED = [
+    pytest.param(
+        *(owner, field, bound, step),
+        marks=[BREAKS_OFF] if field.metadata["minimum"] is None else [],
+    )
+    for owner, field in DECLARED
+    for bound, step in (("minimum", -1), ("maximum", +1))
+    if field.metadata[bound] is not None
+]
+NUMBERS = [(owner, field) for owner, field in DECLARED if "float" in str(field.type)]
+
+
+def name_of(value: Any) -> str | None:
+    return value.name if isinstance(value, dataclasses.Field) else None
+
+
+@pytest.mark.parametrize(("owner", "field", "bound", "step"), BOUNDED, ids=name_of)
+def test_a_bound_is_inside_and_what_is_beyond_is_refused_by_name(
+    owner: type[Any], field: dataclasses.Field[Any], bound: str, step: int
+) -> None:
+    edge = field.metadata[bound]
+    assert getattr(owner.of(**{field.name: edge}), field.name) == edge
+    with pytest.raises(OptionError, match=rf"{field.name}=.* out of range"):
+        owner.of(**{field.name: edge + step})
+
+
+@pytest.mark.xfail(reason="NaN is neither below a minimum nor above a maximum", strict=True)
+@pytest.mark.parametrize(("owner", "field"), NUMBERS, ids=name_of)
+def test_what_is_not_a_number_is_in_no_range(
+    owner: type[Any], field: dataclasses.Field[Any]
+) -> None:
+    with pytest.raises(OptionError, match=field.name):
+        owner.of(**{field.name: float("nan")})
+
+
+@pytest.mark.parametrize(("owner", "field"), DECLARED, ids=name_of)
+def test_a_default_is_within_its_own_range_and_written_down_with_a_help(
+    owner: type[Any], field: dataclasses.Field[Any]
+) -> None:
+    assert getattr(owner.of(), field.name) == field.default
+    assert field.metadata["help"].endswith(".")
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_no_two_options_share_a_variable(owner: type[Any]) -> None:
+    variables = [environment_variable(field) for _, field in DECLARED]
+    assert len(set(variables)) == len(variables)
+
+
+@pytest.mark.parametrize(("owner", "field"), DECLARED, ids=name_of)
+def test_a_variable_means_what_the_argument_means(
+    owner: type[Any], field: dataclasses.Field[Any]
+) -> None:
+    value = _another_value(field)
+    told = owner.from_environment({environment_variable(field): str(value)})
+    assert told == owner.of(**{field.name: value})
+    assert told != owner.of()
+
+
+def _another_value(field: dataclasses.Field[Any]) -> Any:
+    """One that is allowed and is not the default."""
+    choices = field.metadata["choices"]
+    default: Any = field.default
+    if choices is not None:
+        return next(choice for choice in choices if choice != default)
+    if "bool" in str(field.type):
+        return not default
+    if "str" in str(field.type):
+        return "some text"
+    if "int" in str(field.type) or "float" in str(field.type):
+        low, high = field.metadata["minimum"], field.metadata["maximum"]
+        bounds = [bound for bound in (low, high) if bound is not None and bound != default]
+        return bounds[0] if bounds else default + (1 if high is None else -1)
+    raise AssertionError(f"what is another {field.type}?")
+
+
+def test_a_variable_out_of_range_is_refused() -> None:
+    with pytest.raises(OptionError, match="max_batch_size=0"):
+        Settings.from_environment({"BATCHED_WHISPER_MAX_BATCH_SIZE": "0"})
+
+
+def test_a_variable_that_is_no_number_is_refused_by_its_own_name() -> None:
+    with pytest.raises(OptionError, match="BATCHED_WHISPER_WAIT_MS='soon' is not a float"):
+        Settings.from_environment({"BATCHED_WHISPER_WAIT_MS": "soon"})
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert Settings.from_environment({"BATCHED_WHISPER_WAIT_MS": ""}) == Settings()
+
+
+def test_an_option_that_does_not_exist_is_refused_and_the_others_are_named() -> None:
+    with pytest.raises(OptionError, match=r"beam_size.*temperature"):
+        DecodingOptions.of(beam_size=5)
+
+
+def test_replacing_with_none_changes_nothing() -> None:
+    chosen = DecodingOptions.of(language="en", temperature=0.4)
+    assert chosen.replace(language=None, temperature=None) == chosen
+
+
+def test_replacing_leaves_the_original_alone() -> None:
+    chosen = DecodingOptions()
+    assert chosen.replace(language="de").language == "de"
+    assert chosen.language is None

@@ -1,0 +1,35 @@
+"""The map and the layers name every room and file that there is."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "batched_whisper"
+MODULES = sorted(
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+)
+ROOMS = sorted(
+    path.stem
+    for path in PACKAGE.iterdir()
+    if path.suffix == ".py" or (path / "__init__.py").is_file()
+)
+OUTSIDE = {"__init__", "__main__"}
+"""They stand above all layers."""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_file_has_its_line_on_the_map(module: str) -> None:
+    assert f"`{module}`" in (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def test_every_room_is_in_one_layer() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / ".importlinter")
+    layers = parser["importlinter:contract:layers"]["layers"].replace("|", " ").split()
+    assert sorted(layers) == [f"batched_whisper.{room}" for room in ROOMS if room not in OUTSIDE]

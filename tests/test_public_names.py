@@ -1,0 +1,93 @@
+"""The public face: which names there are, how they are called, and what importing them costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import batched_whisper
+from batched_whisper import Whisper, batched, enter, exit, running
+from batched_whisper.batching.decorator import BatchedFunction
+from batched_whisper.batching.mapping import Mapper
+from batched_whisper.transcriber import Transcribe, TranscribeMap
+
+NAMES = {
+    *("BatchedWhisperError", "DecodedWindow", "DecodingOptions", "Segment", "Settings"),
+    *("Transcript", "Whisper", "Word", "__version__", "batched", "enter", "exit", "running"),
+}
+
+SIGNATURES: dict[Callable[..., Any], str] = {
+    Whisper: "(model=None, **settings)",
+    Whisper.load: "(self)",
+    Whisper.close: "(self)",
+    Whisper.transcribe_batch: "(self, audios, **options)",
+    Whisper.submit: "(self, audio, *, sampling_rate=None, **options)",
+    Transcribe.__call__: "(self, audio, **options)",
+    Transcribe.aio: "(self, audio, **options)",
+    TranscribeMap.__call__: (
+        "(self, audios, *, order_outputs=True, return_exceptions=False, **options)"
+    ),
+    TranscribeMap.aio: "(self, audios, *, order_outputs=True, return_exceptions=False, **options)",
+    batched: "(*, max_batch_size=64, wait_ms=1000.0, max_queue_size=4096, clock=None)",
+    enter: "()",
+    exit: "()",
+    running: "(instance)",
+    BatchedFunction.__call__: "(self, *arguments, **keywords)",
+    BatchedFunction.aio: "(self, *arguments, **keywords)",
+    BatchedFunction.close: "(self)",
+    BatchedFunction.aclose: "(self)",
+    Mapper.__call__: "(self, *iterables, order_outputs=True, return_exceptions=False)",
+    Mapper.aio: "(self, *iterables, order_outputs=True, return_exceptions=False)",
+}
+
+ATTRIBUTES: dict[type, set[str]] = {
+    Whisper: {"close", "info", "load", "stats", "submit", "transcribe_batch"},
+    BatchedFunction: {"aclose", "aio", "close", "map", "starmap", "stats"},
+}
+
+
+def signature(function: Callable[..., Any]) -> str:
+    """Names, kinds and defaults; annotations are the type checker's to look at."""
+    whole = inspect.signature(function)
+    bare = [each.replace(annotation=each.empty) for each in whole.parameters.values()]
+    return str(inspect.Signature(bare))
+
+
+def test_the_public_names_are_these_and_no_others() -> None:
+    assert set(batched_whisper.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_public_name_can_be_imported_and_is_listed(name: str) -> None:
+    assert getattr(batched_whisper, name) is not None
+    assert name in dir(batched_whisper)
+
+
+def test_another_name_is_an_attribute_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="Whispr"):
+        batched_whisper.Whispr  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__qualname__)
+def test_what_is_public_is_called_as_before(function: Callable[..., Any]) -> None:
+    assert signature(function) == SIGNATURES[function]
+
+
+@pytest.mark.parametrize("owner", ATTRIBUTES, ids=lambda owner: owner.__name__)
+def test_what_is_public_has_the_attributes_that_it_had(owner: type) -> None:
+    assert {name for name in vars(owner) if not name.startswith("_")} == ATTRIBUTES[owner]
+
+
+IMPORTED = "import sys, batched_whisper{}; print(*sys.modules)"
+
+
+@pytest.mark.parametrize("module", ["", ".cli.app"], ids=["the package", "the command line"])
+def test_importing_waits_for_no_engine(module: str) -> None:
+    command = [sys.executable, "-c", IMPORTED.format(module)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "openvino", "av", "tokenizers", "datasets"} & set(loaded)
