@@ -18,6 +18,9 @@ from batched_whisper.errors import OptionError
 
 ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
 
+LANGUAGE_PER_WINDOW = "per_window"
+"""The language of a recording that switches between several."""
+
 T = TypeVar("T", bound="_Checked")
 
 
@@ -183,12 +186,17 @@ class DecodingOptions(_Checked):
     """What may differ from call to call."""
 
     language: str | None = option(
-        None, "The language spoken, as a code or an English name. Not given: detected."
+        None,
+        "The language spoken, as a code or an English name. Not given: detected once for a "
+        "recording; per_window: anew in every window, for recordings that switch.",
     )
     task: str = option(
         "transcribe",
         "transcribe writes what was said, translate writes it in English.",
         choices=("transcribe", "translate"),
+    )
+    vad: bool = option(
+        False, "Find where someone speaks, and transcribe that alone: nothing is made of silence."
     )
     timestamps: bool = option(
         False, "Let the model time its segments; without, each window is one segment."

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
 
 from batched_whisper.audio.decode import AudioSource, open_audio
 from batched_whisper.audio.features import log_mel, pad_features
+from batched_whisper.audio.packing import PackingOptions, windows_by_speech
+from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.audio.windows import cut
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
-from batched_whisper.config import DecodingOptions
+from batched_whisper.config import LANGUAGE_PER_WINDOW, DecodingOptions
 from batched_whisper.decoding.audio_context import context_policy, token_limit
 from batched_whisper.decoding.quality import (
     Attempt,
@@ -37,7 +39,7 @@ from batched_whisper.tokens.languages import language_code
 from batched_whisper.tokens.prompt import prompt_tokens, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.segments import TimestampTokens, build_segments
-from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Transcript, Window
+from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Samples, Transcript, Window
 
 SOT_SEQUENCE_LENGTH = 4
 """At most: the start, the language, the task, and no timestamps."""
@@ -101,8 +103,10 @@ class RecordingJob:
         audio: AudioSource,
         sampling_rate: int | None,
         options: DecodingOptions,
+        speech_detector: Callable[[], SpeechDetector],
     ) -> None:
         self.future: Future[Transcript] = Future()
+        self._speech_detector = speech_detector
         self._model = model
         self._loop = loop
         self._audio = audio
@@ -136,20 +140,37 @@ class RecordingJob:
         make_task = self._task_maker()
         with open_audio(self._audio, sampling_rate=self._sampling_rate) as stream:
             self._name = stream.name
-            for window in cut(stream):
+            for window in self._windows(self._measured(stream)):
                 if self.future.done():
                     return
-                self._duration_s = window.end_s
                 self._bring(window, make_task(window))
             self._warnings = tuple(stream.warnings)
-        if not self._answers:
+        if not self._duration_s:
             raise EmptyAudio(f"{self._name}: there are no samples in it")
+
+    def _windows(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+        """The stretches that are transcribed: where someone speaks, or everything."""
+        if not self._options.vad:
+            yield from cut(blocks)
+            return
+        # Without overlap: what two windows share would be written twice.
+        packing = PackingOptions(overlap_s=0.0)
+        for each in windows_by_speech(blocks, self._speech_detector(), packing):
+            yield each.window
+
+    def _measured(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        for block in blocks:
+            self._duration_s += len(block) / SAMPLING_RATE
+            yield block
 
     def _task_maker(self) -> Callable[[Window], WindowTask]:
         """What all windows of the recording have in common. Raises OptionError."""
         model, options = self._model, self._options
         tokenizer, half = model.tokenizer, model.dimensions.n_text_ctx // 2
-        language = None if options.language is None else language_code(options.language)
+        per_window = options.language == LANGUAGE_PER_WINDOW
+        language = None
+        if options.language is not None and not per_window:
+            language = language_code(options.language)
         begin = partial(_after_sot, tokenizer, model.languages, options)
         language_token = None if language is None else tokenizer.language_tokens.get(language)
         if language is not None or not model.languages:
@@ -165,7 +186,6 @@ class RecordingJob:
             prefix=prefix,
             language=language_token,
             languages=frozenset(model.languages),
-            shared_language=SharedLanguage(),
             judge=self._next_attempt,
             is_wanted=lambda: not self.future.done(),
             seed=options.seed,
@@ -174,11 +194,14 @@ class RecordingJob:
             options.audio_context, model.repository, model.dimensions.n_audio_ctx
         )
 
+        whole = SharedLanguage()
+
         def make_task(window: Window) -> WindowTask:
             n_samples = len(window.samples)
             context = policy.positions(n_samples)
             features = log_mel(window.samples, model.dimensions.n_mels, n_frames=2 * context)
             return common(
+                shared_language=SharedLanguage() if per_window else whole,
                 features=lambda positions: pad_features(features, 2 * positions),
                 first=self._ladder.first(context, token_limit(n_samples, SAMPLING_RATE)),
             )
@@ -249,8 +272,8 @@ class RecordingJob:
         timestamps = TimestampTokens(self._model.ids.timestamp_begin)
         return Transcript(
             text="".join(window.text for window in windows).strip(),
-            language=windows[0].language,
-            language_probability=windows[0].language_probability,
+            language=windows[0].language if windows else self._options.language or "",
+            language_probability=windows[0].language_probability if windows else 0.0,
             duration_s=self._duration_s,
             segments=build_segments(windows, timestamps, self._model.tokenizer.decode),
             windows=windows,

@@ -13,12 +13,14 @@ import threading
 from collections.abc import AsyncGenerator, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from batched_whisper.audio.decode import AudioSource
+from batched_whisper.audio.silero import SileroDetector
+from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.batching.meters import LoopStats
@@ -137,7 +139,9 @@ class Whisper:
         """
         running = self._ready()
         decoding = DecodingOptions.from_environment().replace(**options)
-        job = RecordingJob(running.tokens, running.loop, audio, sampling_rate, decoding)
+        job = RecordingJob(
+            running.tokens, running.loop, audio, sampling_rate, decoding, _speech_detector
+        )
         try:
             running.workers.submit(job.run)
         except RuntimeError:  # closed between the two lines
@@ -299,6 +303,12 @@ def _start(settings: Settings) -> _Running:
     )
     workers = ThreadPoolExecutor(min(MAX_WORKERS, 2 * (os.cpu_count() or 1)), "whisper-audio")
     return _Running(tokens, loop, workers, info)
+
+
+@cache
+def _speech_detector() -> SpeechDetector:
+    """One serves all recordings; loaded when the first one asks for it."""
+    return SileroDetector()
 
 
 _SOURCES = {
