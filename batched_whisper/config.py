@@ -9,6 +9,7 @@ Two objects travel through the code: `Settings` (fixed for the life of an engine
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,22 +125,43 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
 
 
 def _check(declared: dataclasses.Field[Any], value: Any) -> None:
-    name, meta = declared.name, declared.metadata
     if value is None:
         return
-    choices, is_number = meta["choices"], isinstance(value, (int, float))
-    if choices is not None and not (is_number and meta["minimum"] is not None):
-        if value not in choices:
-            raise OptionError(f"{name}={value!r}: choose one of {', '.join(choices)}")
+    name, kinds = declared.name, _kinds(declared)
+    if not any(_is_of_kind(value, kind) for kind in kinds):
+        raise OptionError(
+            f"{name}={value!r} is not {' or '.join(_IN_WORDS[kind] for kind in kinds)}"
+        )
+    choices = declared.metadata["choices"]
+    if choices is not None and isinstance(value, str) and value not in choices:
+        raise OptionError(f"{name}={value!r}: choose one of {', '.join(choices)}")
+    if isinstance(value, (int, float)):
+        _check_range(name, value, declared.metadata["minimum"], declared.metadata["maximum"])
+
+
+_CLASSES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+_IN_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+
+
+def _kinds(declared: dataclasses.Field[Any]) -> list[str]:
+    """Its annotated types, without None."""
+    return [kind for kind in str(declared.type).replace(" ", "").split("|") if kind != "None"]
+
+
+def _is_of_kind(value: Any, kind: str) -> bool:
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    return isinstance(value, _CLASSES[kind])
+
+
+def _check_range(name: str, value: float, low: float | None, high: float | None) -> None:
+    above = low is None or value >= low
+    below = high is None or value <= high
+    if above and below and not math.isnan(value):
         return
-    low, high = meta["minimum"], meta["maximum"]
-    if low is None and high is None:
-        return
-    if not is_number or isinstance(value, bool):
-        raise OptionError(f"{name}={value!r} is not a number")
-    if (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        raise OptionError(f"{name}={value!r} is out of range: it must be {bounds}")
+    bounds = [f"at least {low:g}"] if low is not None else []
+    bounds += [f"at most {high:g}"] if high is not None else []
+    raise OptionError(f"{name}={value!r} is out of range: it must be {' and '.join(bounds)}")
 
 
 @dataclass(frozen=True)
@@ -159,7 +181,7 @@ class Settings(_Checked):
     precision: str = option(
         "auto",
         "Arithmetic of the engine. auto: bfloat16 where the processor has it, else float32.",
-        choices=("auto", "float32", "bfloat16", "float16", "int8"),
+        choices=("auto", "float32", "bfloat16", "int8"),
     )
     max_batch_size: int = option(
         64, "The most windows that are decoded together.", minimum=1, maximum=1024
@@ -177,7 +199,8 @@ class Settings(_Checked):
         None, "Processor threads of the engine. Not given: all.", minimum=1, maximum=1024
     )
     cache_dir: str | None = option(
-        None, "Where compiled graphs are kept. Not given: the user's cache folder."
+        None,
+        "Where compiled graphs and joined models are kept. Not given: the user's cache folder.",
     )
 
 

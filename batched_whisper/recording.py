@@ -187,6 +187,7 @@ class RecordingJob:
             language=language_token,
             languages=frozenset(model.languages),
             judge=self._next_attempt,
+            judge_language=lambda found, on: self._ladder.after_language(on, found.probability),
             is_wanted=lambda: not self.future.done(),
             seed=options.seed,
         )

@@ -277,11 +277,11 @@ class _Run:
 def _start(settings: Settings) -> _Running:
     device = choose_device(settings.device)
     name = settings.model or default_model(device)
-    files = find(name, settings.revision)
+    files = find(name, settings.revision, cache_dir=settings.cache_dir)
     checkpoint = load_checkpoint(files)
     tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
-    folder = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder() / "graphs"
-    engine = make_engine(checkpoint, tokens.ids, settings, folder)
+    cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder()
+    engine = make_engine(checkpoint, tokens.ids, settings, cache / "graphs")
     loop = EngineLoop(
         engine,
         max_batch_size=settings.max_batch_size,

@@ -104,6 +104,7 @@ class WindowTask:
         max_tokens: where to stop if the end does not come.
         first: the first attempt.
         judge: gives the next attempt, or None if the tokens are to be believed.
+        judge_language: the same, as soon as a language was detected.
         align: the text whose place in the audio is wanted with what is believed; None for none.
         is_wanted: whether anybody still waits for it.
         seed: of its random choices.
@@ -120,6 +121,7 @@ class WindowTask:
     languages: frozenset[int] = frozenset()
     shared_language: SharedLanguage = field(default_factory=SharedLanguage)
     judge: Callable[[DecodedTokens], Attempt | None] = lambda decoded: None
+    judge_language: Callable[[DetectedLanguage, Attempt], Attempt | None] = lambda found, on: None
     align: Callable[[DecodedTokens], AlignedText | None] = lambda decoded: None
     is_wanted: Callable[[], bool] = lambda: True
     seed: int = 0
@@ -142,11 +144,17 @@ class Sequence:
         self._tokens: list[int] = []
         self._sum_logprob = 0.0
         self._language: DetectedLanguage | None = None
+        self._detected_on: int | None = None  # on how much audio context it detected the language
         self._no_speech_prob = 0.0
 
     def begin(self) -> None:
-        """Start the attempt's text anew; the slot holds the encoded audio."""
+        """Start the attempt's text anew; the slot holds the encoded audio.
+
+        A language that it detected on less audio context was part of what is not believed.
+        """
         self.state = SequenceState.DECODING
+        if self._detected_on is not None and self._detected_on < self.attempt.audio_context:
+            self.task.shared_language.detected = self._detected_on = None
         self._decodes += 1
         self._position = 0
         self._pending = (*self.task.prefix, self.task.sot)
@@ -209,7 +217,12 @@ class Sequence:
         elif task.languages:
             if not self._known_language() and result is not None:
                 found = DetectedLanguage(result.token, _probability(result.logprob))
+                self.retry = task.judge_language(found, self.attempt)
+                if self.retry is not None:
+                    self.state = SequenceState.RETRY
+                    return
                 task.shared_language.detected = found
+                self._detected_on = self.attempt.audio_context
             self._language = task.shared_language.detected
         self._pending = task.after_sot(self._language.token if self._language else None)
 

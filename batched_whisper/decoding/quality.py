@@ -14,6 +14,12 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 
+SURE_OF_LANGUAGE = 0.7
+"""A language that is less probable than this on a fitted context is detected on the full one.
+
+Speech in a known language has above 0.9; a short context misleads the detection now and then.
+"""
+
 
 class Verdict(Enum):
     """What a decoded window is."""
@@ -93,6 +99,12 @@ class Ladder:
             return Attempt(self.full_context, attempt.temperature)
         hotter = [each for each in self.temperatures if each > attempt.temperature]
         return Attempt(self.full_context, hotter[0]) if hotter else None
+
+    def after_language(self, attempt: Attempt, probability: float) -> Attempt | None:
+        """The next attempt after a language was detected, or None: go on in that language."""
+        if attempt.audio_context < self.full_context and probability < SURE_OF_LANGUAGE:
+            return Attempt(self.full_context, attempt.temperature)
+        return None
 
 
 def compression_ratio(text: str) -> float:

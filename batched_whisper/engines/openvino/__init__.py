@@ -1,1 +1,3 @@
 """The engine for every CPU."""
+
+from batched_whisper import without_telemetry as without_telemetry
