@@ -1,0 +1,8 @@
+"""The tests of engines compare with the plain NumPy Whisper that the tests of models have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))

@@ -1,0 +1,438 @@
+"""The laws of `interface.Engine`, for every engine that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from installed import EVERY, Installed
+from numpy.typing import NDArray
+from tiny_whisper import (
+    ANY_TEXT,
+    ANYTHING,
+    BEGIN,
+    IDS,
+    N_AUDIO_CTX,
+    N_MELS,
+    N_TEXT_CTX,
+    Heard,
+    check,
+    random_text,
+    reference_logits,
+)
+
+from batched_whisper.decoding.rules import EVERYTHING, Allowed, MaskMode, Rules, TokenMask
+from batched_whisper.decoding.sampling import Sampling
+from batched_whisper.engines.interface import EncodeRow, Engine, StepResult, StepRow
+from batched_whisper.errors import EngineError
+
+N_SLOTS = 6
+
+
+class Bench:
+    """An engine under test, and how near to the reference it has to be."""
+
+    def __init__(self, engine: Engine, installed: Installed) -> None:
+        self.engine = engine
+        self.tolerance = installed.tolerance
+
+    def hears(self, slot: int, heard: Heard) -> None:
+        self.engine.encode([heard.row(slot)])
+
+    def step(self, *rows: StepRow) -> list[StepResult | None]:
+        return self.engine.step(rows)
+
+    def reads(
+        self, slot: int, text: tuple[int, ...], allowed: Allowed = ANYTHING, position: int = 0
+    ) -> list[StepResult]:
+        """Feed a text one by one."""
+        found = []
+        for i, token in enumerate(text, position):
+            [result] = self.step(StepRow(slot, (token,), i, allowed))
+            assert result is not None
+            found.append(result)
+        return found
+
+    def agree(
+        self, found: list[StepResult], heard: Heard, text: tuple[int, ...], allowed: Allowed
+    ) -> None:
+        """What was said after each of the last tokens of a text is what NumPy says."""
+        logits = reference_logits(heard, text)[-len(found) :]
+        for result, after in zip(found, logits, strict=True):
+            check(result, StepRow(0, (0,), 0, allowed), after, self.tolerance)
+
+
+@pytest.fixture(scope="module", params=EVERY, ids=lambda installed: installed.name)
+def started(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    installed: Installed = request.param
+    engine = installed.make(N_SLOTS, None)
+    yield Bench(engine, installed)
+    engine.close()
+
+
+@pytest.fixture
+def bench(started: Bench) -> Bench:
+    started.engine.release(range(N_SLOTS))
+    return started
+
+
+A, B, SHORT = Heard(0, 60), Heard(1, 60), Heard(2, 8)
+TEXT, OTHER = random_text(0, 12), random_text(1, 12)
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("audio_context", [1, 29, 30, 31, 84, 119, N_AUDIO_CTX])
+def test_it_says_what_numpy_says(bench: Bench, audio_context: int) -> None:
+    heard = Heard(3, audio_context)
+    bench.hears(0, heard)
+    bench.agree(bench.reads(0, TEXT), heard, TEXT, ANYTHING)
+
+
+@pytest.mark.parametrize("installed", EVERY, ids=lambda installed: installed.name)
+def test_the_first_window_ever_may_be_the_shortest(installed: Installed) -> None:
+    """It once spoiled OpenVINO's encoder for all later ones."""
+    bench = Bench(installed.make(1, None), installed)
+    for audio_context in (1, 29, N_AUDIO_CTX):
+        heard = Heard(3, audio_context)
+        bench.hears(0, heard)
+        bench.agree(bench.reads(0, TEXT[:4]), heard, TEXT[:4], ANYTHING)
+    bench.engine.close()
+
+
+def test_the_reference_depends_on_the_audio_its_length_and_every_token() -> None:
+    """Otherwise these tests would show nothing."""
+    last = reference_logits(A, TEXT)[-1]
+    for other in (
+        reference_logits(B, TEXT)[-1],
+        reference_logits(Heard(0, 59), TEXT)[-1],
+        reference_logits(A, (7, *TEXT[1:]))[-1],
+        reference_logits(A, TEXT[1:])[-1],
+    ):
+        assert np.abs(last - other).max() > 0.1
+
+
+def test_position_0_starts_the_text_anew_on_the_same_audio(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.reads(0, TEXT)
+    bench.agree(bench.reads(0, OTHER), A, OTHER, ANYTHING)
+
+
+def test_going_back_forgets_what_came_after(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.reads(0, TEXT)
+    found = bench.reads(0, OTHER[:3], position=5)
+    bench.agree(found, A, TEXT[:5] + OTHER[:3], ANYTHING)
+
+
+@pytest.mark.parametrize("audio_context", [8, 60, 61, 120])
+def test_encoding_again_replaces_the_audio(bench: Bench, audio_context: int) -> None:
+    again = Heard(1, audio_context)
+    bench.hears(0, A)
+    bench.reads(0, TEXT)
+    bench.hears(0, again)
+    bench.agree(bench.reads(0, TEXT), again, TEXT, ANYTHING)
+
+
+@pytest.mark.parametrize("n_tokens", [2, 3, 12])
+def test_many_tokens_at_once_are_the_same_as_one_by_one(bench: Bench, n_tokens: int) -> None:
+    bench.hears(0, A)
+    whole, rest = TEXT[:n_tokens], TEXT[n_tokens:]
+    [result] = bench.step(StepRow(0, whole, 0, ANYTHING))
+    assert result is not None
+    bench.agree([result, *bench.reads(0, rest, position=n_tokens)], A, TEXT, ANYTHING)
+
+
+def test_rows_may_be_fed_different_numbers_of_tokens(bench: Bench) -> None:
+    heard = [A, B, SHORT, Heard(4, 120)]
+    for slot, each in enumerate(heard):
+        bench.hears(slot, each)
+    bench.reads(2, TEXT[:1])
+    rows = [
+        StepRow(3, TEXT[:3], 0, ANYTHING),
+        StepRow(0, TEXT[:1], 0, ANYTHING),
+        StepRow(2, TEXT[1:3], 1, ANYTHING),
+        StepRow(1, TEXT[:3], 0, ANYTHING),
+    ]
+    for row, result in zip(rows, bench.step(*rows), strict=True):
+        said = TEXT[: row.position + len(row.tokens)]
+        check(result, row, reference_logits(heard[row.slot], said)[-1], bench.tolerance)
+
+
+def test_a_text_may_fill_the_whole_text_context(bench: Bench) -> None:
+    """Its caches grow on the way, and it does not disturb those that stand still beside it."""
+    text = random_text(5, N_TEXT_CTX)
+    bench.hears(0, A)
+    bench.hears(1, B)
+    bench.reads(1, TEXT[:4])
+    bench.agree(bench.reads(0, text), A, text, ANYTHING)
+    bench.agree(bench.reads(1, TEXT[4:], position=4), B, TEXT, ANYTHING)  # beside a full one
+    bench.engine.release([0])
+    bench.agree(bench.reads(1, OTHER, position=12), B, TEXT + OTHER, ANYTHING)
+
+
+def test_a_text_may_fill_the_whole_text_context_at_once(bench: Bench) -> None:
+    text = random_text(6, N_TEXT_CTX)
+    bench.hears(0, A)
+    [result] = bench.step(StepRow(0, text, 0, ANYTHING))
+    assert result is not None
+    bench.agree([result], A, text, ANYTHING)
+
+
+# --- what may be said -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_whole_texts_by_the_rules_are_those_of_the_reference(
+    bench: Bench, timestamps: bool
+) -> None:
+    rules = Rules(
+        IDS,
+        suppress=frozenset(range(IDS.eot + 1, BEGIN)) | {3, 25},
+        suppress_begin=frozenset([13, IDS.eot]),
+        timestamps=timestamps,
+    )
+    bench.hears(0, A)
+    text: tuple[int, ...] = (151, 152)
+    sampled = list[int]()
+    [result] = bench.step(StepRow(0, text, 0, rules.next([])))
+    while len(sampled) < 30:
+        assert result is not None
+        row = StepRow(0, text[-1:], len(text) - 1, rules.next(sampled))
+        check(result, row, reference_logits(A, text)[-1], bench.tolerance)
+        # Now and then something else is said than was chosen, to get out of its loops.
+        surprise = 10 if not timestamps or sampled[-1:] != [BEGIN + 5] else BEGIN + 5
+        sampled.append(result.token if len(sampled) % 3 else surprise)
+        text = (*text, sampled[-1])
+        [result] = bench.step(StepRow(0, text[-1:], len(text) - 1, rules.next(sampled)))
+
+
+def test_every_mask_holds_for_its_own_row(bench: Bench) -> None:
+    """Many more masks than a model uses, several in one step."""
+    random = np.random.default_rng(0)
+    for slot in range(N_SLOTS):
+        bench.hears(slot, Heard(slot, 20 * slot + 10))
+    for position in range(12):
+        rows = []
+        for slot in range(N_SLOTS):
+            listed = frozenset(int(t) for t in random.integers(0, BEGIN, random.integers(1, 99)))
+            mode = MaskMode.ONLY if random.integers(2) else MaskMode.ALL_BUT
+            first = int(random.integers(BEGIN, IDS.n_vocab))
+            span = range(first, int(random.integers(first, IDS.n_vocab)) + 1)
+            timed = span if random.integers(2) else range(0)
+            allowed = Allowed(TokenMask(mode, listed), timed)
+            rows.append(StepRow(slot, (TEXT[position],), position, allowed))
+        for row, result in zip(rows, bench.step(*rows), strict=True):
+            heard = Heard(row.slot, 20 * row.slot + 10)
+            logits = reference_logits(heard, TEXT[: position + 1])[-1]
+            check(result, row, logits, bench.tolerance)
+
+
+@pytest.mark.parametrize("token", [0, IDS.eot, BEGIN - 1])
+def test_one_token_allowed_is_said_for_certain(bench: Bench, token: int) -> None:
+    bench.hears(0, A)
+    only = Allowed(TokenMask(MaskMode.ONLY, frozenset([token])))
+    [result] = bench.step(StepRow(0, (1,), 0, only))
+    assert result is not None
+    assert result.token == token
+    assert result.logprob == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("token", [BEGIN, IDS.n_vocab - 1])
+def test_one_timestamp_allowed_is_said_for_certain(bench: Bench, token: int) -> None:
+    bench.hears(0, A)
+    only = Allowed(TokenMask(MaskMode.ONLY, frozenset()), range(token, token + 1))
+    [result] = bench.step(StepRow(0, (1,), 0, only))
+    assert result is not None
+    assert result.token == token
+    assert result.logprob == pytest.approx(0, abs=1e-5)
+
+
+def test_a_row_that_asks_for_nothing_gets_nothing(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.hears(1, B)
+    silent, asked = bench.step(StepRow(0, TEXT[:1], 0, None), StepRow(1, TEXT[:1], 0, ANYTHING))
+    assert silent is None
+    assert asked is not None
+    bench.agree(bench.reads(0, TEXT[1:], position=1), A, TEXT, ANYTHING)
+
+
+@pytest.mark.parametrize("allowed", [None, ANY_TEXT])
+@pytest.mark.parametrize("n_tokens", [1, 4])
+def test_a_probe_gives_a_probability_among_all_tokens(
+    bench: Bench, allowed: Allowed | None, n_tokens: int
+) -> None:
+    bench.hears(0, A)
+    for probe in (IDS.no_speech, BEGIN + 3, 0):
+        row = StepRow(0, TEXT[:n_tokens], 0, allowed, probe=probe)
+        [result] = bench.step(row)
+        check(result, row, reference_logits(A, TEXT[:n_tokens])[-1], bench.tolerance)
+
+
+# --- chance ---------------------------------------------------------------------------------------
+
+
+def test_greedy_and_sampling_rows_do_not_disturb_each_other(bench: Bench) -> None:
+    for slot in range(N_SLOTS):
+        bench.hears(slot, A)
+    for position, token in enumerate(TEXT):
+        rows = [
+            StepRow(slot, (token,), position, ANYTHING, Sampling(slot * 0.4, seed=slot))
+            for slot in range(N_SLOTS)
+        ]
+        logits = reference_logits(A, TEXT[: position + 1])[-1]
+        for row, result in zip(rows, bench.step(*rows), strict=True):
+            check(result, row, logits, bench.tolerance)
+
+
+def test_the_same_seed_samples_the_same_in_any_company(bench: Bench) -> None:
+    def sampled() -> list[StepResult | None]:
+        return [
+            bench.step(StepRow(0, (token,), i, ANY_TEXT, Sampling(1.0, seed=5)))[0]
+            for i, token in enumerate(TEXT)
+        ]
+
+    bench.hears(0, A)
+    alone = sampled()
+    for slot in range(1, N_SLOTS):
+        bench.hears(slot, B)
+        bench.reads(slot, TEXT[:slot])
+    assert [each and each.token for each in sampled()] == [each and each.token for each in alone]
+
+
+# --- slots ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("released", [[0], [2], [1, 3], [3, 1], [0, 1, 2]])
+def test_releasing_some_slots_changes_nothing_for_the_others(
+    bench: Bench, released: list[int]
+) -> None:
+    heard = [Heard(slot, 58 + slot) for slot in range(5)]  # of one pool, where engines have them
+    for slot, each in enumerate(heard):
+        bench.hears(slot, each)
+        bench.reads(slot, TEXT[: 3 + slot])
+    bench.engine.release(released)
+    for slot in set(range(5)) - set(released):
+        found = bench.reads(slot, TEXT[3 + slot :], position=3 + slot)
+        bench.agree(found, heard[slot], TEXT, ANYTHING)
+
+
+def test_releasing_an_empty_slot_does_nothing(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.engine.release([3, 3])
+    bench.agree(bench.reads(0, TEXT), A, TEXT, ANYTHING)
+
+
+def test_a_slot_does_not_remember_who_had_it_before(bench: Bench) -> None:
+    for heard in (Heard(7, 120), SHORT, A, Heard(8, 1)):
+        bench.hears(0, heard)
+        bench.agree(bench.reads(0, TEXT), heard, TEXT, ANYTHING)
+        bench.engine.release([0])
+
+
+def test_all_slots_can_be_used(bench: Bench) -> None:
+    for slot in range(bench.engine.info.max_slots):
+        bench.hears(slot, Heard(slot, 60))
+    rows = [StepRow(slot, TEXT[:1], 0, ANYTHING) for slot in range(bench.engine.info.max_slots)]
+    for row, result in zip(rows, bench.step(*rows), strict=True):
+        check(result, row, reference_logits(Heard(row.slot, 60), TEXT[:1])[-1], bench.tolerance)
+
+
+def test_features_are_read_before_encode_returns(bench: Bench) -> None:
+    features = A.features
+    bench.engine.encode([EncodeRow(0, features, A.audio_context)])
+    features[:] = 0
+    bench.agree(bench.reads(0, TEXT), A, TEXT, ANYTHING)
+
+
+def test_features_may_be_a_view(bench: Bench) -> None:
+    wide = np.zeros((N_MELS, 4 * A.audio_context), np.float32)
+    wide[:, ::2] = A.features
+    bench.engine.encode([EncodeRow(0, wide[:, ::2], A.audio_context)])
+    bench.agree(bench.reads(0, TEXT), A, TEXT, ANYTHING)
+
+
+# --- being called wrongly -------------------------------------------------------------------------
+
+
+def features(n_mels: int, n_frames: int, value: float = 0.0) -> NDArray[np.float32]:
+    return np.full((n_mels, n_frames), value, np.float32)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        EncodeRow(N_SLOTS, features(N_MELS, 20), 10),
+        EncodeRow(-1, features(N_MELS, 20), 10),
+        EncodeRow(0, features(N_MELS, 20), 11),
+        EncodeRow(0, features(N_MELS + 1, 20), 10),
+        EncodeRow(0, features(N_MELS, 2 * N_AUDIO_CTX + 2), N_AUDIO_CTX + 1),
+        EncodeRow(0, features(N_MELS, 0), 0),
+        EncodeRow(0, features(N_MELS, 20, np.nan), 10),
+        EncodeRow(0, features(N_MELS, 20, np.inf), 10),
+    ],
+    ids=["slot 6 of 6", "slot -1", "context", "mels", "too long", "empty", "NaN", "infinite"],
+)
+def test_what_cannot_be_encoded_is_refused_and_disturbs_nobody(
+    bench: Bench, row: EncodeRow
+) -> None:
+    bench.hears(1, SHORT)
+    bench.reads(1, TEXT[:5])
+    with pytest.raises(EngineError):
+        bench.engine.encode([row])
+    bench.agree(bench.reads(1, TEXT[5:], position=5), SHORT, TEXT, ANYTHING)
+    bench.hears(0, Heard(5, 9))
+    bench.agree(bench.reads(0, TEXT), Heard(5, 9), TEXT, ANYTHING)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        StepRow(0, (1,), 4, ANY_TEXT),
+        StepRow(2, (1,), 0, ANY_TEXT),
+        StepRow(N_SLOTS, (1,), 0, ANY_TEXT),
+        StepRow(0, (), 3, ANY_TEXT),
+        StepRow(0, (1,) * (N_TEXT_CTX + 1), 0, ANY_TEXT),
+        StepRow(0, (IDS.n_vocab,), 3, ANY_TEXT),
+        StepRow(0, (-1,), 3, ANY_TEXT),
+    ],
+    ids=["a gap", "not encoded", "no slot", "no token", "too long", "no such token", "negative"],
+)
+def test_a_wrong_step_is_refused_and_disturbs_nobody(bench: Bench, row: StepRow) -> None:
+    bench.hears(0, A)
+    bench.hears(1, B)
+    bench.reads(0, TEXT[:3])
+    bench.reads(1, TEXT[:3])
+    with pytest.raises(EngineError):
+        bench.step(StepRow(1, TEXT[3:4], 3, ANYTHING), row)
+    for slot, heard in ((0, A), (1, B)):
+        found = bench.reads(slot, TEXT[3:], position=3)
+        bench.agree(found, heard, TEXT, ANYTHING)
+
+
+def test_a_slot_in_two_rows_is_refused(bench: Bench) -> None:
+    bench.hears(0, A)
+    with pytest.raises(EngineError):
+        bench.step(StepRow(0, (1,), 0, ANY_TEXT), StepRow(0, (1,), 0, ANY_TEXT))
+
+
+def test_no_text_goes_beyond_the_text_context(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.step(StepRow(0, random_text(6, N_TEXT_CTX), 0, None))
+    with pytest.raises(EngineError):
+        bench.step(StepRow(0, (1,), N_TEXT_CTX, ANY_TEXT))
+
+
+def test_a_step_of_nobody_says_nothing(bench: Bench) -> None:
+    assert bench.step() == []
+    bench.engine.encode([])
+
+
+def test_it_says_what_it_is(bench: Bench) -> None:
+    info = bench.engine.info
+    assert info.max_slots == N_SLOTS
+    assert info.engine
+    assert info.precision in ("float32", "bfloat16", "float16", "int8")
+    assert EVERYTHING.mode is MaskMode.ALL_BUT

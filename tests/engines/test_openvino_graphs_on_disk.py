@@ -1,0 +1,83 @@
+"""Compiled graphs kept on disk: a second start says the same, and a damaged file is built anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from installed import EXACT
+from tiny_whisper import ANYTHING, Heard, check, random_text, reference_logits
+
+from batched_whisper.engines.interface import Engine, StepResult, StepRow
+
+[FLOAT32] = EXACT
+HEARD, TEXT = Heard(0, 40), random_text(0, 6)
+
+
+def said(cache_dir: Path) -> list[StepResult | None]:
+    """What an engine says that is started with this folder, checked against NumPy."""
+    engine: Engine = FLOAT32.make(2, cache_dir)
+    engine.encode([HEARD.row(1)])
+    found = []
+    for i, token in enumerate(TEXT):
+        row = StepRow(1, (token,), i, ANYTHING)
+        [result] = engine.step([row])
+        check(result, row, reference_logits(HEARD, TEXT)[i], FLOAT32.tolerance)
+        found.append(result)
+    engine.close()
+    return found
+
+
+def graphs(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
+def test_a_second_start_says_the_same_and_writes_nothing(tmp_path: Path) -> None:
+    first = said(tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert kept
+    assert said(tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def without_its_end(content: bytes) -> bytes:
+    return content[:-100]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"not a graph",
+        lambda content: b"\0" * len(content),
+        half,
+        without_its_end,
+    ],
+    ids=["empty", "text", "zeros", "half", "without its end"],
+)
+def test_a_damaged_graph_is_built_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    first = said(tmp_path)
+    before = graphs(tmp_path)
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(damage(content))
+    assert said(tmp_path) == first
+    assert graphs(tmp_path).keys() == before.keys()
+    assert said(tmp_path) == first
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder can be made here")
+    assert said(blocked / "graphs")
+
+
+def test_no_half_written_file_is_left(tmp_path: Path) -> None:
+    said(tmp_path / "new" / "graphs")
+    assert {path.suffix for path in (tmp_path / "new" / "graphs").iterdir()} == {".graph"}
