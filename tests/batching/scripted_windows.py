@@ -121,7 +121,7 @@ class Stage:
     def release(self, slots: Sequence[int]) -> None:
         self.before_release()
         for slot in slots:
-            del self.held[slot]
+            self.held.pop(slot, None)  # its encoding may have failed
         self.engine.release(slots)
 
     def close(self) -> None:

@@ -311,9 +311,12 @@ def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
     doubts = [Doubts(tried) for _, tried in windows]
     stage = staged(*(text for text, _ in windows))
     slots: dict[int, set[int]] = {}
-    stage.before_step = lambda _: [
-        slots.setdefault(number, set()).add(slot) for slot, number in stage.held.items()
-    ]
+
+    def before_step(_: tuple[int, ...]) -> None:
+        for slot, number in stage.held.items():
+            slots.setdefault(number, set()).add(slot)
+
+    stage.before_step = before_step
     tasks = [
         window(number, first=tried[0], judge=doubts[number].judge)
         for number, (_, tried) in enumerate(windows)
