@@ -224,6 +224,9 @@ class DecodingOptions(_Checked):
     timestamps: bool = option(
         False, "Let the model time its segments; without, each window is one segment."
     )
+    word_timestamps: bool = option(
+        False, "Time every word; takes one more pass of the model over each window's text."
+    )
     prompt: str | None = option(
         None, "Text that the model takes as having come before: names, spelling, style."
     )

@@ -20,7 +20,7 @@ from batched_whisper.audio.packing import PackingOptions, windows_by_speech
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.audio.windows import cut
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import AlignedText, DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.config import LANGUAGE_PER_WINDOW, DecodingOptions
 from batched_whisper.decoding.audio_context import context_policy, token_limit
 from batched_whisper.decoding.quality import (
@@ -38,8 +38,10 @@ from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.tokens.languages import language_code
 from batched_whisper.tokens.prompt import prompt_tokens, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
+from batched_whisper.transcript.pauses import Pause, find_pauses
 from batched_whisper.transcript.segments import TimestampTokens, build_segments
-from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Samples, Transcript, Window
+from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Samples, Transcript, Window, Word
+from batched_whisper.window_words import WindowWords
 
 SOT_SEQUENCE_LENGTH = 4
 """At most: the start, the language, the task, and no timestamps."""
@@ -118,6 +120,10 @@ class RecordingJob:
             options.no_speech_threshold,
         )
         self._ladder = Ladder(model.dimensions.n_audio_ctx, _temperatures(options))
+        self._words: WindowWords | None = None
+        if options.word_timestamps:
+            n_text_ctx = model.dimensions.n_text_ctx
+            self._words = WindowWords(model.tokenizer, model.languages, options.task, n_text_ctx)
         self._lock = threading.Lock()
         self._answers: list[Future[DecodedTokens]] = []
         self._decoded: dict[int, DecodedWindow] = {}
@@ -187,6 +193,7 @@ class RecordingJob:
             language=language_token,
             languages=frozenset(model.languages),
             judge=self._next_attempt,
+            align=self._to_align,
             judge_language=lambda found, on: self._ladder.after_language(on, found.probability),
             is_wanted=lambda: not self.future.done(),
             seed=options.seed,
@@ -222,12 +229,19 @@ class RecordingJob:
         """On the loop's thread."""
         return self._ladder.after(decoded.attempt, self._verdict(decoded))
 
+    def _to_align(self, decoded: DecodedTokens) -> AlignedText | None:
+        """On the loop's thread."""
+        if self._words is None or self._verdict(decoded) is Verdict.SILENCE:
+            return None
+        return self._words.to_align(decoded)
+
     def _bring(self, window: Window, task: WindowTask) -> None:
         with self._lock:
             self._n_due += 1
         answer = self._loop.submit(task, group=self)
         self._answers.append(answer)
-        place = _Place(window.index, window.start_s, window.end_s)
+        pauses = () if self._words is None else find_pauses(window.samples)
+        place = _Place(window.index, window.start_s, window.end_s, pauses)
         answer.add_done_callback(partial(self._when_decoded, place))
 
     def _when_decoded(self, place: _Place, answer: Future[DecodedTokens]) -> None:
@@ -257,7 +271,13 @@ class RecordingJob:
             temperature=decoded.attempt.temperature,
             audio_context=decoded.attempt.audio_context,
             decodes=decoded.decodes,
+            words=self._timed(place, decoded),
         )
+
+    def _timed(self, place: _Place, decoded: DecodedTokens) -> tuple[Word, ...] | None:
+        if self._words is None:
+            return None
+        return self._words.timed(decoded, place.pauses, place.start_s, place.end_s)
 
     def _one_done(self) -> None:
         with self._lock:
@@ -310,6 +330,7 @@ class _Place:
     index: int
     start_s: float
     end_s: float
+    pauses: tuple[Pause, ...] = ()
 
 
 def _after_sot(

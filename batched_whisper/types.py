@@ -95,6 +95,8 @@ class DecodedWindow:
     """Encoder positions it was decoded with, 20 ms each."""
     decodes: int = 1
     """How often it was decoded until it was believed."""
+    words: tuple[Word, ...] | None = None
+    """Its words, where they were asked for; put together they are its text."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The rules for timestamp tokens are openai/whisper's (``transcribe.py``), with one difference: what
 comes after the last closed segment of a window is kept as a segment that ends with the window,
-because no later window says it again.
+because no later window says it again. Where the words have times, a segment lasts from its first
+word to its last one, as in openai/whisper's ``timing.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from batched_whisper.types import DecodedWindow, Segment
+from batched_whisper.types import DecodedWindow, Segment, Word
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -49,24 +50,42 @@ def build_segments(
     """
     segments: list[Segment] = []
     for window in windows:
+        left = iter(window.words or ())
         for piece in _pieces(window, timestamps):
             text = decode([token for token in piece.tokens if token < timestamps.begin])
+            words = None if window.words is None else _spelling(text, left)
             if text.strip():
-                segments.append(_segment(len(segments), window, piece, text))
+                segments.append(_segment(len(segments), window, piece, text, words))
     return tuple(segments)
 
 
-def _segment(number: int, window: DecodedWindow, piece: _Piece, text: str) -> Segment:
+def _spelling(text: str, words: Iterator[Word]) -> tuple[Word, ...]:
+    """The next words, as many as make up the text."""
+    spelled = list[Word]()
+    n_left = len(text)
+    while n_left > 0:
+        word = next(words, None)
+        if word is None:
+            break
+        spelled.append(word)
+        n_left -= len(word.word)
+    return tuple(spelled)
+
+
+def _segment(
+    number: int, window: DecodedWindow, piece: _Piece, text: str, words: tuple[Word, ...] | None
+) -> Segment:
     return Segment(
         id=number,
-        start_s=window.start_s + piece.start_s,
-        end_s=window.start_s + piece.end_s,
+        start_s=words[0].start_s if words else window.start_s + piece.start_s,
+        end_s=words[-1].end_s if words else window.start_s + piece.end_s,
         text=text,
         tokens=piece.tokens,
         temperature=window.temperature,
         avg_logprob=window.avg_logprob,
         compression_ratio=window.compression_ratio,
         no_speech_prob=window.no_speech_prob,
+        words=words,
     )
 
 

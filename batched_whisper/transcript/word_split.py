@@ -1,0 +1,103 @@
+"""From tokens to the words that they spell, by openai/whisper's rules (``tokenizer.py``).
+
+Knows writing, and nothing of time. The words of a text, put together, are the text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import string
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""Languages written without spaces; there a word is as many tokens as make whole characters."""
+
+OPENING = frozenset("\"'“¿([{-")
+"""Punctuation that belongs to the word after it, where a space comes before."""
+CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
+"""Punctuation that belongs to the word before it."""
+
+DecodeBytes = Callable[[Iterable[int]], bytes]
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A word and its tokens, ``first`` to ``last`` (exclusive) of the text's.
+
+    Punctuation that was added to it is in its text, but not among its tokens: it is not said.
+    """
+
+    text: str
+    first: int
+    last: int
+    pausing: bool = False
+    """Whether it begins the text, or punctuation stands before it."""
+
+
+def split_words(
+    tokens: Sequence[int], language: str, decode_bytes: DecodeBytes
+) -> tuple[Spelled, ...]:
+    """The words of a text with their punctuation.
+
+    Args:
+        tokens: of text alone.
+        language: the code of what it is written in.
+        decode_bytes: gives the UTF-8 bytes of tokens.
+    """
+    pieces = _characters(tokens, decode_bytes)
+    if language not in WITHOUT_SPACES:
+        pieces = _spaced(pieces)
+    return tuple(_closed(_opened(pieces)))
+
+
+def _characters(tokens: Sequence[int], decode_bytes: DecodeBytes) -> list[Spelled]:
+    """As few tokens as make whole characters; what never does comes out as U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces, text, first = list[Spelled](), "", 0
+    for last, token in enumerate(tokens, start=1):
+        at_end = last == len(tokens)
+        text += decoder.decode(decode_bytes([token]), at_end)
+        if at_end or not decoder.getstate()[0]:
+            pieces.append(Spelled(text, first, last))
+            text, first = "", last
+    return pieces
+
+
+def _spaced(pieces: list[Spelled]) -> list[Spelled]:
+    """A word goes on until a space, or until punctuation."""
+    words = list[Spelled]()
+    for piece in pieces:
+        begins = piece.text.startswith(" ") or piece.text.strip() in string.punctuation
+        if begins or not words:
+            words.append(piece)
+        else:
+            words[-1] = Spelled(words[-1].text + piece.text, words[-1].first, piece.last)
+    return words
+
+
+def _opened(pieces: list[Spelled]) -> list[Spelled]:
+    """Opening punctuation goes to the word after it."""
+    words, held = list[Spelled](), ""
+    for i, piece in enumerate(pieces):
+        is_last = i == len(pieces) - 1
+        if piece.text.startswith(" ") and piece.text.strip() in OPENING and not is_last:
+            held += piece.text
+        else:
+            words.append(Spelled(held + piece.text, piece.first, piece.last, bool(held)))
+            held = ""
+    return words
+
+
+def _closed(pieces: list[Spelled]) -> list[Spelled]:
+    """Closing punctuation goes to the word before it."""
+    words, pausing = list[Spelled](), True
+    for piece in pieces:
+        if words and piece.text in CLOSING and not words[-1].text.endswith(" "):
+            before = words[-1]
+            words[-1] = Spelled(before.text + piece.text, before.first, before.last, before.pausing)
+            pausing = True
+        else:
+            words.append(Spelled(piece.text, piece.first, piece.last, pausing or piece.pausing))
+            pausing = False
+    return words
