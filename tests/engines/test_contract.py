@@ -136,6 +136,14 @@ def test_encoding_again_replaces_the_audio(bench: Bench, audio_context: int) -> 
     bench.agree(bench.reads(0, TEXT), again, TEXT, ANYTHING)
 
 
+def test_encoding_again_forgets_the_text(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.reads(0, TEXT)
+    bench.hears(0, B)
+    with pytest.raises(EngineError):
+        bench.step(StepRow(0, (1,), len(TEXT), ANYTHING))
+
+
 @pytest.mark.parametrize("n_tokens", [2, 3, 12])
 def test_many_tokens_at_once_are_the_same_as_one_by_one(bench: Bench, n_tokens: int) -> None:
     bench.hears(0, A)
