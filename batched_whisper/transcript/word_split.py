@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -68,7 +68,7 @@ def _spaced(pieces: list[Spelled]) -> list[Spelled]:
     """A word goes on until a space, or until punctuation."""
     words = list[Spelled]()
     for piece in pieces:
-        begins = piece.text.startswith(" ") or piece.text.strip() in string.punctuation
+        begins = piece.text.startswith(" ") or _all_among(string.punctuation, piece.text)
         if begins or not words:
             words.append(piece)
         else:
@@ -81,7 +81,7 @@ def _opened(pieces: list[Spelled]) -> list[Spelled]:
     words, held = list[Spelled](), ""
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
-        if piece.text.startswith(" ") and piece.text.strip() in OPENING and not is_last:
+        if piece.text.startswith(" ") and _all_among(OPENING, piece.text.strip()) and not is_last:
             held += piece.text
         else:
             words.append(Spelled(held + piece.text, piece.first, piece.last, bool(held)))
@@ -93,7 +93,7 @@ def _closed(pieces: list[Spelled]) -> list[Spelled]:
     """Closing punctuation goes to the word before it."""
     words, pausing = list[Spelled](), True
     for piece in pieces:
-        if words and piece.text in CLOSING and not words[-1].text.endswith(" "):
+        if words and _all_among(CLOSING, piece.text) and not words[-1].text.endswith(" "):
             before = words[-1]
             words[-1] = Spelled(before.text + piece.text, before.first, before.last, before.pausing)
             pausing = True
@@ -101,3 +101,7 @@ def _closed(pieces: list[Spelled]) -> list[Spelled]:
             words.append(Spelled(piece.text, piece.first, piece.last, pausing or piece.pausing))
             pausing = False
     return words
+
+
+def _all_among(marks: Container[str], text: str) -> bool:
+    return bool(text) and all(letter in marks for letter in text)
