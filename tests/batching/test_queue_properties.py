@@ -45,11 +45,14 @@ class Model:
         self.settle()
 
     def settle(self) -> None:
+        """A group that left loses its turn, even to one of its own that is then let in."""
+        self.turns = [turn for turn in self.turns if turn in self.present()]
         while self.outside and len(self.inside) < MAX_SIZE:
             self.inside.append(self.outside.pop(0))
-        present = [(k.priority, k.group) for k in self.inside]
-        self.turns = [turn for turn in self.turns if turn in present]
-        self.turns += [t for t in dict.fromkeys(present) if t not in self.turns]
+        self.turns += [t for t in dict.fromkeys(self.present()) if t not in self.turns]
+
+    def present(self) -> list[tuple[int, object]]:
+        return [(k.priority, k.group) for k in self.inside]
 
     def leave(self, known: Known) -> None:
         (self.inside if known in self.inside else self.outside).remove(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from batched_whisper.engines.openvino.blocks import UNASKED, Block, no_rows, one
 from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
 from batched_whisper.engines.openvino.encoder import build_encoder
 from batched_whisper.engines.openvino.pools import CacheShape, Pool
-from batched_whisper.engines.openvino.runtime import Runtime, choose_arithmetic
+from batched_whisper.engines.openvino.runtime import Runtime, choose_arithmetic, shared_core
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
@@ -74,7 +75,7 @@ class OpenVinoEngine:
         cache_dir: Path | None = None,
     ) -> None:
         sizes = checkpoint.dimensions
-        arithmetic = choose_arithmetic(precision, ov.Core())
+        arithmetic = choose_arithmetic(precision, shared_core())
         runtime = Runtime(arithmetic, threads, cache_dir, width=sizes.n_text_state)
         kind = arithmetic.cache_type
         self._ids = ids
@@ -209,14 +210,15 @@ class OpenVinoEngine:
         self._set_inputs(blocks)
         with _failures("decoding"):
             self._decoder.infer()
-        found = {name: self._decoder.get_tensor(name).data for name in OUTPUTS}
+        columns = [self._decoder.get_tensor(name).data[:, 0].tolist() for name in OUTPUTS]
+        found = list(zip(*columns, strict=True))  # a row's six numbers
         new = self._numbers(self._decoder.get_tensor("new_cache"))
         results: dict[int, StepResult | None] = {}
         start = 0
         for block in blocks:
             for i, (row, asked) in enumerate(zip(block.rows, block.asked, strict=True)):
                 if asked:
-                    results[row.slot] = self._result(row, start + i, found)
+                    results[row.slot] = self._result(row, start + i, found[start + i])
             block.keep(new[:, start : start + len(block)])
             start += len(block)
         return results
@@ -275,9 +277,7 @@ class OpenVinoEngine:
         self._bound[name] = block.binding
         self._memory[name] = (block.own, block.cross)  # the graph's tensors do not keep it alive
 
-    def _result(
-        self, row: StepRow, index: int, found: dict[str, NDArray[Any]]
-    ) -> StepResult | None:
+    def _result(self, row: StepRow, index: int, found: tuple[Any, ...]) -> StepResult | None:
         if row.allowed is None and row.probe is None:
             return None
         choice, probed = None, None
@@ -289,7 +289,7 @@ class OpenVinoEngine:
                 begin, at = self._ids.timestamp_begin, row.position + len(row.tokens)
                 choice = choose(logits, row.allowed, begin, row.sampling, at)
         if choice is None:
-            choice = _greedy(*(found[name][index, 0].item() for name in OUTPUTS))
+            choice = _greedy(*found)
         return StepResult(choice.token, choice.logprob, probed)
 
     def _numbers(self, tensor: Any) -> NDArray[Any]:
@@ -321,6 +321,8 @@ def _greedy(
     text: int, text_score: float, text_total: float, time: int, time_score: float, time_total: float
 ) -> Choice:
     """The most probable token; a timestamp, where all of them together beat the best text."""
+    if time_total == -math.inf:
+        return Choice(text, text_score - text_total)
     if time_total > text_score:
         return Choice(time, time_score - time_total)
     if time_score > text_score:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ GRAPHS_VERSION = "1"
 """Part of the key of kept graphs: raise it when a graph changes."""
 
 _TYPES = {"float32": ov.Type.f32, "bfloat16": ov.Type.bf16}
+
+
+@cache
+def shared_core() -> ov.Core:
+    """The process's one core, which is never given back.
+
+    With the last core OpenVINO unloads its CPU plugin, but leaves a signal handler of the plugin
+    behind, and the next Ctrl-C crashes the process (seen with 2026.4.1).
+    """
+    return ov.Core()
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class Runtime:
     def __init__(
         self, arithmetic: Arithmetic, threads: int | None, cache_dir: Path | None, *, width: int
     ) -> None:
-        self.core = ov.Core()
+        self.core = shared_core()
         self.arithmetic = arithmetic
         self._cache_dir = cache_dir
         self._options = {
