@@ -189,6 +189,17 @@ def test_a_text_may_fill_the_whole_text_context_at_once(bench: Bench) -> None:
     bench.agree([result], A, text, ANYTHING)
 
 
+def test_a_short_text_beside_a_long_one_leaves_it_whole(bench: Bench) -> None:
+    long = random_text(7, 300)
+    bench.hears(0, A)
+    bench.hears(1, B)
+    bench.step(StepRow(0, long, 0, None))
+    [result] = bench.step(StepRow(1, TEXT, 0, ANYTHING))
+    assert result is not None
+    bench.agree([result], B, TEXT, ANYTHING)
+    bench.agree(bench.reads(0, OTHER, position=300), A, long + OTHER, ANYTHING)
+
+
 # --- what may be said -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,246 @@
+"""The laws of one recording's way: windows out, tokens back, a transcript; on a pretend engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import LoadedModel
+from scripted_speech import RATE, Listener, sentence, tone
+
+from batched_whisper import transcriber
+from batched_whisper.engines.scripted import Script
+from batched_whisper.errors import EmptyAudio, OptionError
+from batched_whisper.transcriber import Whisper
+from batched_whisper.types import Transcript
+
+Make = Callable[[LoadedModel], Whisper]
+
+
+class Room:
+    """A `Whisper`, and the listener in place of its engine."""
+
+    def __init__(self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.whisper = Whisper(model.files.folder, wait_ms=0)
+        self.tokenizer = model.tokenizer
+        self.listener = Listener(model.tokenizer, self.whisper.settings.max_batch_size)
+        monkeypatch.setattr(transcriber, "make_engine", lambda *_: self.listener)
+
+    def hear(self, audio: Any, **options: Any) -> Transcript:
+        return self.whisper.transcribe(audio, **options)
+
+    def close(self) -> None:
+        self.whisper.close()
+
+
+@pytest.fixture
+def room(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    room = Room(base_model, monkeypatch)
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def english_room(tiny_en_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    room = Room(tiny_en_model, monkeypatch)
+    yield room
+    room.close()
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 29.9, 30.0, 30.1, 75.3])
+def test_the_windows_end_to_end_are_the_recording(room: Room, seconds: float) -> None:
+    found = room.hear(tone(2, seconds))
+    n_samples = int(seconds * RATE)
+    assert found.duration_s == pytest.approx(n_samples / RATE)
+    edges = [0.0, *(window.end_s for window in found.windows)]
+    assert [window.start_s for window in found.windows] == edges[:-1]
+    assert edges[-1] == pytest.approx(found.duration_s)
+    assert all(0 < window.end_s - window.start_s <= 30 for window in found.windows)
+    assert len(found.windows) == max(1, -(-n_samples // (30 * RATE)))
+
+
+def test_a_long_recordings_text_is_that_of_its_windows_in_turn(room: Room) -> None:
+    """Even where a later window is done first."""
+    room.listener.scripts[3] = room.listener.script(" a long first part" * 4)
+    sound = np.concatenate([tone(3, 29), np.zeros(RATE, np.float32), tone(1, 20)])
+    found = room.hear(sound, temperature_increment=0.0)
+    assert found.text == "a long first part" + " a long first part" * 3 + " " + sentence(1)
+    assert [window.text for window in found.windows] == [
+        " a long first part" * 4,
+        " " + sentence(1),
+    ]
+    assert [segment.text.strip() for segment in found.segments][-1] == sentence(1)
+    assert found.segments[-1].start_s == found.windows[1].start_s
+
+
+def test_a_recording_without_samples_is_an_error_that_names_it(room: Room) -> None:
+    with pytest.raises(EmptyAudio):
+        room.hear(np.zeros(0, np.float32))
+
+
+def test_a_transcript_says_what_it_is_of(room: Room, tmp_path: Any) -> None:
+    assert room.hear(tone(0)).name
+    missing = tmp_path / "missing.wav"
+    with pytest.raises(Exception, match=r"missing\.wav"):
+        room.hear(missing)
+
+
+# --- what the model is told -----------------------------------------------------------------------
+
+
+def test_a_prompt_comes_before_the_start_of_every_window(room: Room) -> None:
+    tokenizer = room.tokenizer
+    found = room.hear(tone(0, 40), prompt="Mr. Quilter, Zanzibar", language="en")
+    assert found.text == f"{sentence(0)} {sentence(0)}"
+    prompt = (
+        tokenizer.sot_prev,
+        *tokenizer.encode(" Mr. Quilter, Zanzibar"),
+        tokenizer.sot,
+    )
+    assert room.listener.starts == [prompt] * 2
+
+
+def test_no_prompt_is_a_start_alone(room: Room) -> None:
+    room.hear(tone(0), prompt="  ")
+    assert room.listener.starts == [(room.tokenizer.sot,)]
+
+
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_language_task_and_timestamps_follow_the_start(
+    room: Room, task: str, timestamps: bool
+) -> None:
+    tokenizer = room.tokenizer
+    room.hear(tone(0), language="de", task=task, timestamps=timestamps)
+    expected = [
+        tokenizer.language_tokens["de"],
+        tokenizer.transcribe if task == "transcribe" else tokenizer.translate,
+    ]
+    if not timestamps:
+        expected.append(tokenizer.no_timestamps)
+    assert room.listener.said[: len(expected)] == expected
+
+
+def test_a_long_prompt_still_leaves_room_for_the_text(room: Room) -> None:
+    room.listener.scripts[0] = room.listener.script(" word" * 400)
+    found = room.hear(tone(0), prompt="name " * 400, temperature_increment=0.0, language="en")
+    [window] = found.windows
+    n_start, n_text_ctx = len(room.listener.starts[0]), 448
+    assert n_start + len(window.tokens) <= n_text_ctx
+    assert len(window.tokens) > 200
+
+
+def test_an_english_model_takes_no_language_but_english(english_room: Room) -> None:
+    assert english_room.hear(tone(1)).language == "en"
+    assert english_room.hear(tone(1), language="English").text == sentence(1)
+    for options in ({"language": "de"}, {"task": "translate"}):
+        with pytest.raises(OptionError):
+            english_room.hear(tone(1), **options)
+    tokenizer = english_room.tokenizer
+    assert set(english_room.listener.starts) == {(tokenizer.sot,)}
+
+
+# --- languages ------------------------------------------------------------------------------------
+
+
+def test_a_language_given_by_name_or_code_is_the_same(room: Room) -> None:
+    by_code, by_name = (room.hear(tone(0), language=name) for name in ("de", "German"))
+    assert by_code == by_name
+    assert (by_code.language, by_code.language_probability) == ("de", 1.0)
+
+
+def test_a_detected_language_holds_for_the_whole_recording(room: Room) -> None:
+    sound = np.concatenate([tone(1, 29), np.zeros(RATE, np.float32), tone(3, 25)])
+    found = room.hear(sound)
+    assert [window.language for window in found.windows] == ["de", "de"]
+    assert found.language == "de"
+    assert found.language_probability == found.windows[0].language_probability
+
+
+def test_languages_may_be_detected_window_by_window(room: Room) -> None:
+    sound = np.concatenate([tone(1, 29), np.zeros(RATE, np.float32), tone(3, 25)])
+    found = room.hear(sound, language="per_window")
+    assert [window.language for window in found.windows] == ["de", "fr"]
+
+
+# --- what is believed -----------------------------------------------------------------------------
+
+
+def says(room: Room, text: str, **figures: float) -> None:
+    room.listener.scripts[0] = room.listener.script(text, "en", **figures)
+
+
+def test_an_unlikely_text_is_tried_hotter_until_there_is_no_hotter(room: Room) -> None:
+    says(room, " perhaps", logprob=-3.0)
+    [window] = room.hear(tone(0), audio_context="full").windows
+    assert (window.decodes, window.temperature) == (6, 1.0)
+    assert window.text == " perhaps"
+    assert window.avg_logprob == pytest.approx(-3.0)
+    assert len(room.listener.encoded) == 1  # on the same audio
+
+
+@pytest.mark.parametrize("options, decodes", [({}, 1), ({"logprob_threshold": -0.05}, 6)])
+def test_thresholds_may_be_chosen_call_by_call(
+    room: Room, options: dict[str, float], decodes: int
+) -> None:
+    [window] = room.hear(tone(0), audio_context="full", **options).windows
+    assert window.decodes == decodes
+
+
+def test_unlikely_words_where_nobody_speaks_are_silence(room: Room) -> None:
+    says(room, " Thank you", logprob=-2.0, no_speech_prob=0.9)
+    found = room.hear(tone(0))
+    assert (found.text, found.segments) == ("", ())
+    [window] = found.windows
+    assert (window.tokens, window.no_speech_prob) == ((), 0.9)
+
+
+def test_likely_words_are_kept_whatever_the_no_speech_probability(room: Room) -> None:
+    says(room, " Thank you", logprob=-0.2, no_speech_prob=0.9)
+    assert room.hear(tone(0)).text == "Thank you"
+
+
+def test_a_text_that_loops_on_a_fitted_context_is_heard_on_the_full_one(room: Room) -> None:
+    contexts = list[int]()
+    script, loop = room.listener.script, room.listener.script(" so so" * 40)
+
+    def hear(features: Any, audio_context: int) -> Script:
+        contexts.append(audio_context)
+        return loop if audio_context < 1500 else script(" so it is")
+
+    room.listener.engine._read = hear
+    [window] = room.hear(tone(0), audio_context=200, language="en").windows
+    assert contexts == [200, 1500]
+    assert (window.text, window.audio_context, window.decodes) == (" so it is", 1500, 2)
+
+
+# --- timestamps -----------------------------------------------------------------------------------
+
+
+def test_segments_have_the_times_that_the_model_said(room: Room) -> None:
+    tokenizer = room.tokenizer
+    begin = tokenizer.timestamp_begin
+
+    def said(text: str, start: int, end: int) -> tuple[int, ...]:
+        return (begin + start, *tokenizer.encode(text), begin + end)
+
+    tokens = said(" one", 0, 50) + said(" two", 75, 200)
+    room.listener.scripts[0] = Script(tokens, tokenizer.language_tokens["en"])
+    found = room.hear(tone(0, 50), timestamps=True)
+    second = found.windows[1].start_s
+    assert [segment.text for segment in found.segments] == [" one", " two"] * 2
+    times = [at for segment in found.segments for at in (segment.start_s, segment.end_s)]
+    in_window = [0.0, 1.0, 1.5, 4.0]
+    assert times == pytest.approx([*in_window, *(second + at for at in in_window)])
+    assert found.text == "one two one two"
+
+
+def test_max_tokens_bounds_every_window(room: Room) -> None:
+    says(room, " word" * 30)
+    found = room.hear(tone(0, 40), max_tokens=7, temperature_increment=0.0)
+    assert [len(window.tokens) for window in found.windows] == [7, 7]
