@@ -127,6 +127,7 @@ class RecordingJob:
         self._lock = threading.Lock()
         self._answers: list[Future[DecodedTokens]] = []
         self._decoded: dict[int, DecodedWindow] = {}
+        self._failed = False
         self._n_due = 1  # windows not answered, and one for the end of the recording
         self._name = "audio"
         self._duration_s = 0.0
@@ -305,9 +306,11 @@ class RecordingJob:
     def _fail(self, error: BaseException) -> None:
         """The first error is the recording's; its other windows are dropped."""
         with self._lock:
-            if self.future.done() or not self.future.set_running_or_notify_cancel():
+            if self._failed or self.future.done():
                 return
-        self.future.set_exception(error)
+            self._failed = True  # the future tells so only a moment later
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
 
     def _let_go(self, _: Future[Transcript]) -> None:
         for answer in self._answers:
