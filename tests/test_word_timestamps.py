@@ -71,6 +71,25 @@ def test_words_begin_when_they_are_said(
     assert median(map(abs, errors)) <= TOLERANCE_S
 
 
+def test_words_have_the_same_times_whether_or_not_the_model_times_its_segments(
+    whisper: Whisper, clips: dict[str, dict[str, Any]], speech: Path
+) -> None:
+    plain, timed = (
+        words_of(
+            whisper.transcribe(
+                speech / clips["en"]["audio"],
+                language="en",
+                timestamps=timestamps,
+                word_timestamps=True,
+            )
+        )
+        for timestamps in (False, True)
+    )
+    assert [word.word for word in plain] == [word.word for word in timed]
+    for one, other in zip(plain, timed, strict=True):
+        assert one.start_s == pytest.approx(other.start_s, abs=0.03)
+
+
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_the_text_is_the_same_with_and_without_times_of_words(
     whisper: Whisper, clips: dict[str, dict[str, Any]], speech: Path, timestamps: bool

@@ -103,7 +103,7 @@ def time_words(
     )
     _shorten(times, np.array([word.pausing for word in words]))
     _meet_pauses(times, pauses, duration_s)
-    first_s, last_s = _in_order(times, duration_s)
+    first_s, last_s = (np.clip(each, 0, duration_s) for each in (times.starts, times.ends))
     probabilities = np.exp(text.logprobs[text.n_prompt :])
     return tuple(
         Word(
@@ -187,10 +187,3 @@ def _distances(times: _Times, pause: Pause, duration_s: float) -> NDArray[np.flo
     distance[1:][pause.start_s < starts + SHORTEST_WORD_S] = np.inf
     distance[:-1][pause.end_s > ends - SHORTEST_WORD_S] = np.inf
     return distance
-
-
-def _in_order(times: _Times, duration_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Starts and ends within the window, none before what comes before it."""
-    both = np.column_stack([times.starts, times.ends]).ravel()
-    ordered = np.maximum.accumulate(np.clip(both, 0, duration_s)).reshape(-1, 2)
-    return ordered[:, 0], ordered[:, 1]

@@ -28,7 +28,9 @@ class Vocabulary:
         return [word.text for word in split_words(self.tokens, language, self.decode)]
 
 
-anything = st.lists(st.binary(max_size=4) | st.text(" .,\"'(ab。的é", max_size=3), max_size=12)
+anything: st.SearchStrategy[list[str | bytes]] = st.lists(
+    st.one_of(st.binary(max_size=4), st.text(" .,\"'(ab。的é", max_size=3)), max_size=12
+)
 
 
 @given(anything, st.sampled_from(["en", "ja"]))
@@ -66,7 +68,7 @@ def test_a_word_has_its_punctuation(tokens: list[str], words: list[str]) -> None
 
 def test_where_no_spaces_are_written_a_word_is_whole_characters() -> None:
     kan = "観".encode()
-    tokens = ["客", kan[:1], kan[1:], "的", "。", "の"]
+    tokens: list[str | bytes] = ["客", kan[:1], kan[1:], "的", "。", "の"]
     assert Vocabulary(*tokens).words("ja") == ["客", "観", "的。", "の"]
     assert Vocabulary(*tokens).words("en") == ["客観的。の"]
 

@@ -93,6 +93,11 @@ def test_words_end_where_a_pause_begins_and_begin_where_it_ends() -> None:
     assert three.end_s == after.start_s
 
 
+def test_of_two_pauses_where_words_meet_they_part_at_the_longer() -> None:
+    one, two, _ = timed(THREE, [Pause(1.3, 1.35), Pause(1.4, 1.6), Pause(1.65, 1.7)])
+    assert (one.end_s, two.start_s) == (1.4, 1.6)
+
+
 def test_sound_cannot_begin_in_the_silence_before_it() -> None:
     assert timed(THREE, [Pause(0.0, 1.2)])[0].start_s == 1.2
 

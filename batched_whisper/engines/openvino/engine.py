@@ -147,7 +147,7 @@ class OpenVinoEngine:
         return [results[row.slot] for row in rows]
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
-        """One text at a time: its many tokens fill the processor as well as many rows do."""
+        """One text at a time: its tokens fill the processor, and company gains a tenth."""
         for row in rows:
             self._checks.align(row, self._places)
         alignments = []
