@@ -34,8 +34,8 @@ class Bar:
     error_rate: float | None
 
 
-def bars(document: Mapping[str, Any], work: Work) -> list[Bar]:
-    """The systems on one workload, slowest first, as they are drawn from below."""
+def bars(document: Mapping[str, Any], work: Work, only: Sequence[str] = ()) -> list[Bar]:
+    """The systems on one workload (or those named), slowest first, as drawn from below."""
     found = [
         Bar(
             name=each["name"],
@@ -44,7 +44,7 @@ def bars(document: Mapping[str, Any], work: Work) -> list[Bar]:
             error_rate=each[work.value]["error_rate"],
         )
         for each in document["systems"]
-        if work.value in each
+        if work.value in each and (not only or each["name"] in only)
     ]
     return sorted(found, key=lambda bar: bar.value)
 
@@ -55,13 +55,15 @@ def label(bar: Bar) -> str:
     return f"{bar.value:.1f}x{errors}"
 
 
-def draw(document: Mapping[str, Any], works: Sequence[Work], path: Path) -> None:
+def draw(
+    document: Mapping[str, Any], works: Sequence[Work], path: Path, only: Sequence[str] = ()
+) -> None:
     """Write the picture."""
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "batched-whisper"  # the same picture, the same file
     pyplot: Any = import_module("matplotlib.pyplot")
-    drawn = {work: bars(document, work) for work in works}
+    drawn = {work: bars(document, work, only) for work in works}
     heights = [max(1, len(each)) for each in drawn.values()]
     figure, axes = pyplot.subplots(
         *(len(works), 1),
@@ -72,7 +74,7 @@ def draw(document: Mapping[str, Any], works: Sequence[Work], path: Path) -> None
     )
     for (work, found), axis in zip(drawn.items(), axes[:, 0], strict=True):
         _draw_one(axis, _TITLES[work], found)
-    axes[-1, 0].set_xlabel(_caption(document), fontsize=8, color=_TEXT, loc="left")
+    figure.supxlabel(_caption(document), x=0.01, ha="left", fontsize=8, color=_TEXT)
     figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
@@ -82,7 +84,8 @@ def _draw_one(axis: Any, title: str, found: Sequence[Bar]) -> None:
     drawn = axis.barh([bar.name for bar in found], [bar.value for bar in found], color=colours)
     axis.bar_label(drawn, [label(bar) for bar in found], padding=4, fontsize=8, color=_TEXT)
     axis.set_title(title, loc="left", fontsize=11, color=_TEXT)
-    axis.set_xlim(0, 1.35 * max((bar.value for bar in found), default=1.0))
+    axis.margins(y=0.01)
+    axis.set_xlim(0, 1.4 * max((bar.value for bar in found), default=1.0))
     axis.tick_params(axis="y", length=0, labelsize=9, colors=_TEXT)
     axis.xaxis.set_visible(True)
     axis.set_xticks([])
@@ -93,7 +96,7 @@ def _draw_one(axis: Any, title: str, found: Sequence[Bar]) -> None:
 def _caption(document: Mapping[str, Any]) -> str:
     return (
         f"whisper-base, greedy, {document['processors']} processors of {document['processor']}, "
-        f"medians of {document['options']['rounds']} alternating rounds in one run, "
+        f"rounds in alternation in one run (median of {document['options']['rounds']}), "
         f"{document['date'][:10]}"
     )
 
@@ -103,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
     parser.add_argument("result", type=Path, help="a JSON file of benchmarks.compare")
     parser.add_argument("--work", choices=[work.value for work in Work], help="this one alone")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="this system; again for more"
+    )
     parser.add_argument("--output", type=Path, help="default: beside the result, as svg")
     given = parser.parse_args(arguments)
     try:
@@ -113,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     works = tuple(Work) if given.work is None else (Work(given.work),)
     path = given.output or given.result.with_suffix(".svg")
     try:
-        draw(document, works, path)
+        draw(document, works, path, given.only)
     except ModuleNotFoundError as error:
         print(f"error: pip install {error.name} to draw", file=sys.stderr)
         return 2

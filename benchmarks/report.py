@@ -53,6 +53,7 @@ def table(comparison: Comparison, work: Work) -> Table:
     for heading in (*_HEADINGS[work], "peak MB"):
         shown.add_column(heading, justify="right", no_wrap=True)
     over = ratios(comparison.results, work)
+    disturbed = any(_is_disturbed(each.figures[work]) for each in able)
     for each in able:
         name, figures = each.configuration.name, each.figures[work]
         rate = figures.per_s if work is Work.SHORT else figures.windows_per_s
@@ -63,8 +64,8 @@ def table(comparison: Comparison, work: Work) -> Table:
             f"{figures.spread:.0%}",
             "-" if figures.error_rate is None else f"{figures.error_rate:.1%}",
             f"{figures.cpu_s / figures.audio_s * 60:.2f}",
-            _ratio(over[name].faster_whisper),
-            _ratio(over[name].best_peer),
+            _ratio(over[name].faster_whisper, disturbed),
+            _ratio(over[name].best_peer, disturbed),
             f"{each.peak_memory_bytes / 1e6:,.0f}",
         )
     return shown
@@ -83,7 +84,7 @@ def notes(comparison: Comparison) -> list[str]:
     if busiest > BUSY:
         lines.append(
             f"! Other programs used up to {busiest:.0%} of the processors during a turn "
-            "(marked !): these figures are not final."
+            "(marked !): these figures and every ratio (marked ?) are not final."
         )
     if any(
         _is_shortened(f, w, comparison.workload)
@@ -95,13 +96,19 @@ def notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _ratio(value: float | None, disturbed: bool) -> str:
+    """Marked where any figure was disturbed: a ratio is only as good as the worse of its two."""
+    return "-" if value is None else f"{value:.2f}" + ("?" if disturbed else "")
+
+
+def _is_disturbed(figures: Figures) -> bool:
+    return (figures.foreign_share or 0) > BUSY
 
 
 def _marks(figures: Figures, work: Work, workload: Workload) -> str:
-    busy = (figures.foreign_share or 0) > BUSY
-    return (" !" if busy else "") + (" *" if _is_shortened(figures, work, workload) else "")
+    return (" !" if _is_disturbed(figures) else "") + (
+        " *" if _is_shortened(figures, work, workload) else ""
+    )
 
 
 def _is_shortened(figures: Figures, work: Work, workload: Workload) -> bool:

@@ -98,6 +98,8 @@ class Worker:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: see benchmarks/requirements.txt"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if isinstance(error, LeftOut) else f"{type(error).__name__}: {lines[0]}"
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from batched_whisper.errors import OptionError
+
 OURS = "ours"
 
 
@@ -181,8 +183,15 @@ def choose(
         all_peers: everything instead of the small comparison.
         only: of everything, those with one of these words in their name or of that system.
         processor_flags: what this processor has.
+
+    Raises:
+        OptionError: a word of ``only`` that means nothing.
     """
     flags = frozenset(processor_flags)
+    for word in only:
+        if not any(_is_meant(each, word) for each in CONFIGURATIONS):
+            names = "; ".join(each.name for each in CONFIGURATIONS)
+            raise OptionError(f"--only {word}: there is no such configuration: {names}")
     if only:
         return [c for c in CONFIGURATIONS if any(_is_meant(c, word) for word in only)]
     if all_peers:

@@ -67,4 +67,5 @@ def test_words_choose_by_name_by_system_and_by_beginning() -> None:
     assert chosen("ours") == names([each for each in CONFIGURATIONS if each.system == OURS])
     assert chosen("whisper.cpp f16") == ["whisper.cpp f16"]
     assert set(chosen("whisper.cpp*")) == set(chosen("whisper_cpp"))
-    assert chosen("nothing of that name") == []
+    with pytest.raises(OptionError, match="nothing of that name"):
+        chosen("ours", "nothing of that name")
