@@ -261,7 +261,8 @@ def table(rounds: Sequence[tuple[Limits, Reached]], precision: str) -> Table:
         shown.add_column(heading, justify="left" if not heading else "right")
     limit = median(limits.flops_per_s(precision) for limits, _ in rounds)
     reached = median(r.encoder_flops_per_s for _, r in rounds)
-    name = f"encoder, {precision}, GFLOP/s"
+    against = " against bfloat16" if precision == "int8" else ""
+    name = f"encoder, {precision}{against}, GFLOP/s"
     shown.add_row(name, f"{limit / 1e9:.0f}", f"{reached / 1e9:.0f}", f"{found.encoder:.0%}")
     limit = median(limits.memory_bytes_per_s for limits, _ in rounds)
     reached = median(r.decoder_bytes_per_s for _, r in rounds)
