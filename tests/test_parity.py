@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import LoadedModel
 from numpy.typing import NDArray
 
 from batched_whisper.audio.decode import open_audio
@@ -23,6 +23,9 @@ from batched_whisper.errors import EngineError
 from batched_whisper.evaluation import Errors, Unit, count_errors, unit_of
 from batched_whisper.tokens.prompt import sot_sequence
 from batched_whisper.transcriber import Whisper
+
+if TYPE_CHECKING:
+    from conftest import LoadedModel
 
 COLLECTIONS = ("ljspeech", "librivox", "librispeech", "languages", "jfk")
 LEAST_EQUAL = 0.98

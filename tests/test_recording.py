@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from conftest import LoadedModel
 from scripted_speech import RATE, Listener, sentence, tone
 
 from batched_whisper import transcriber
@@ -16,7 +15,8 @@ from batched_whisper.errors import EmptyAudio, OptionError
 from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Transcript
 
-Make = Callable[[LoadedModel], Whisper]
+if TYPE_CHECKING:
+    from conftest import LoadedModel
 
 
 class Room:

@@ -9,11 +9,10 @@ import threading
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from conftest import LoadedModel
 from scripted_speech import LANGUAGES, RATE, SOON_S, Listener, sentence, tone
 
 from batched_whisper import transcriber
@@ -28,6 +27,9 @@ from batched_whisper.errors import (
 )
 from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Transcript
+
+if TYPE_CHECKING:
+    from conftest import LoadedModel
 
 BAD = b"this is not a recording"
 Start = Callable[..., tuple[Whisper, Listener]]

@@ -7,15 +7,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import LoadedModel
 
 from batched_whisper.audio.decode import open_audio
 from batched_whisper.evaluation import count_errors, normalise
 from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Samples, Transcript
+
+if TYPE_CHECKING:
+    from conftest import LoadedModel
 
 
 @dataclass(frozen=True)
