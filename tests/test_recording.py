@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from scripted_speech import RATE, Listener, sentence, tone
+from scripted_speech import RATE, SOON_S, Listener, sentence, tone
 
-from batched_whisper import transcriber
+from batched_whisper import recording, transcriber
+from batched_whisper.audio.features import log_mel
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
 from batched_whisper.transcriber import Whisper
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 class Room:
     """A `Whisper`, and the listener in place of its engine."""
 
-    def __init__(self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.whisper = Whisper(model.files.folder, wait_ms=0)
+    def __init__(
+        self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, **settings: Any
+    ) -> None:
+        self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
         self.tokenizer = model.tokenizer
         self.listener = Listener(model.tokenizer, self.whisper.settings.max_batch_size)
         monkeypatch.setattr(transcriber, "make_engine", lambda *_: self.listener)
@@ -64,8 +68,11 @@ def test_the_windows_end_to_end_are_the_recording(room: Room, seconds: float) ->
     assert len(found.windows) == max(1, -(-n_samples // (30 * RATE)))
 
 
-def test_a_long_recordings_text_is_that_of_its_windows_in_turn(room: Room) -> None:
-    """Even where a later window is done first."""
+def test_a_long_recordings_text_is_that_of_its_windows_in_turn(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where a later window is done first, as here, where both start together."""
+    room = Room(base_model, monkeypatch, max_batch_size=2, wait_ms=60_000)
     room.listener.scripts[3] = room.listener.script(" a long first part" * 4)
     sound = np.concatenate([tone(3, 29), np.zeros(RATE, np.float32), tone(1, 20)])
     found = room.hear(sound, temperature_increment=0.0)
@@ -76,6 +83,27 @@ def test_a_long_recordings_text_is_that_of_its_windows_in_turn(room: Room) -> No
     ]
     assert [segment.text.strip() for segment in found.segments][-1] == sentence(1)
     assert found.segments[-1].start_s == found.windows[1].start_s
+    room.close()
+
+
+def test_a_recording_given_up_is_not_read_to_its_end(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(base_model, monkeypatch, max_batch_size=1, max_queue_size=1)
+    room.listener.hold = 5
+    n_made = itertools.count()
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        next(n_made)
+        return log_mel(*arguments, **options)
+
+    monkeypatch.setattr(recording, "log_mel", counted)
+    given_up = room.whisper.submit(tone(5, 300))
+    assert room.listener.held.wait(SOON_S)
+    assert given_up.cancel()
+    room.listener.go.set()
+    room.close()
+    assert next(n_made) <= 3  # of eleven: one in the engine, one in the queue, one outside
 
 
 def test_a_recording_without_samples_is_an_error_that_names_it(room: Room) -> None:

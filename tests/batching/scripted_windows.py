@@ -165,5 +165,5 @@ def run(
 
 def said(future: Future[DecodedTokens]) -> tuple[int, ...] | str:
     """The tokens, or the name of the error."""
-    error = future.exception()
+    error = future.exception(SOON_S)
     return future.result().tokens if error is None else type(error).__name__

@@ -28,7 +28,7 @@ from scripted_windows import (
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.policy import FixedWait
+from batched_whisper.batching.policy import Decision, FixedWait, Start
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.decoding.quality import Attempt
 from batched_whisper.engines.scripted import Script
@@ -526,18 +526,18 @@ def timed_loop(stage: Stage, clock: ManualClock, max_batch_size: int = 6) -> Eng
 
 
 def test_an_idle_engine_waits_for_company_as_long_as_it_may_and_no_longer() -> None:
-    stage, clock = staged(*[(1,)] * 3), ManualClock()
-    loop = timed_loop(stage, clock)
+    clock, started_s = ManualClock(), list[float]()
+    stage = staged(*[(1,)] * 5, before_encode=lambda _: started_s.append(clock.now_s()))
+    loop = timed_loop(stage, clock, max_batch_size=6)
     clock.await_sleeper(None)
-    first = loop.submit(window(0))
+    futures = [loop.submit(window(0))]
     clock.await_sleeper(0.05)
     clock.advance(0.03)
-    second = loop.submit(window(1))
+    futures += [loop.submit(window(number)) for number in range(1, 5)]
     clock.await_sleeper(0.05)
-    assert stage.encoded == []
     clock.advance(0.02)
-    assert said_soon(first) == said_soon(second) == (1,)
-    assert stage.steps[0] == (0, 1)
+    assert {said_soon(future) for future in futures} == {(1,)}
+    assert started_s == [0.05] * 5
     loop.close()
 
 
@@ -548,6 +548,20 @@ def test_a_full_batch_starts_at_once() -> None:
     futures = [loop.submit(window(number)) for number in range(6)]
     assert {said_soon(future) for future in futures} == {(1,)}  # time stood still
     loop.close()
+
+
+def test_a_batch_is_full_at_the_loops_size_though_it_is_encoded_in_parts() -> None:
+    asked = set[int]()
+
+    class Asked:
+        def decide(self, n: int, oldest_s: float, now_s: float, max_batch_size: int) -> Decision:
+            asked.add(max_batch_size)
+            return Start()
+
+    loop = EngineLoop(staged((1,), max_slots=32), max_batch_size=32, policy=Asked())
+    assert said_soon(loop.submit(window(0))) == (1,)
+    loop.close()
+    assert asked == {32}
 
 
 def test_company_is_not_waited_for_while_others_are_decoded() -> None:
