@@ -325,8 +325,6 @@ def _greedy(
         return Choice(text, text_score - text_total)
     if time_total > text_score:
         return Choice(time, time_score - time_total)
-    if time_score > text_score:
-        return Choice(time, time_score - float(np.logaddexp(text_total, time_total)))
     return Choice(text, text_score - float(np.logaddexp(text_total, time_total)))
 
 
