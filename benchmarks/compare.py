@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     certificate = machine.certificate()  # of what is loaded now, not of what is edited meanwhile
     results, left_out = Run(plan, Console(stderr=True)).measure()
     options = {**vars(given), "threads": plan.threads, "limit_s": plan.limit_s}
-    options.update(rounds=plan.n_rounds, output=str(given.output), name=_name(given))
+    options.update(rounds=plan.n_rounds, output=given.output.name, name=_name(given))
     comparison = Comparison(results, left_out, plan.workload, certificate, options)
     _show(comparison, plan.works)
     path = given.output / f"{_name(given)}-{machine.machine_slug()}-{machine.today()}.json"
