@@ -59,7 +59,7 @@ class Listener:
     hold: int | None = None
     held: threading.Event = field(default_factory=threading.Event)
     go: threading.Event = field(default_factory=threading.Event)
-    before_step: Callable[[Sequence[StepRow]], None] = lambda rows: None
+    before_step: Callable[[Sequence[StepRow]], object] = lambda rows: None
     encoded: list[int] = field(default_factory=list)
     contexts: list[int] = field(default_factory=list)
     starts: list[tuple[int, ...]] = field(default_factory=list)  # the tokens at position 0
