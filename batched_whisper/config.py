@@ -22,6 +22,9 @@ ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
 LANGUAGE_PER_WINDOW = "per_window"
 """The language of a recording that switches between several."""
 
+Numbers = tuple[float, ...]
+"""An option that is a list of numbers; as a text they are separated by commas."""
+
 T = TypeVar("T", bound="_Checked")
 
 
@@ -73,7 +76,8 @@ class _Checked:
                 raise OptionError(
                     f"there is no option {name!r}; the options are {', '.join(sorted(known))}"
                 )
-        return cls(**values)
+        listed = {name: _frozen(value) for name, value in values.items()}
+        return cls(**listed)
 
     @classmethod
     def from_environment(cls: type[T], environ: Mapping[str, str] | None = None) -> T:
@@ -96,6 +100,10 @@ def _values(options: _Checked) -> dict[str, Any]:
     return {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def environment_variable(declared: dataclasses.Field[Any]) -> str:
     """The variable that sets this option, such as BATCHED_WHISPER_WAIT_MS."""
     own = declared.metadata["environment"]
@@ -116,10 +124,13 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
             ]
         if kind in ("int", "float"):
             return {"int": int, "float": float}[kind](text)
+        if kind == "Numbers":
+            return tuple(float(part) for part in text.split(","))
     except (KeyError, ValueError):
         if "str" not in str(declared.type):
+            wanted = _IN_WORDS[kind] if kind == "Numbers" else f"a {kind}"
             raise OptionError(
-                f"{environment_variable(declared)}={text!r} is not a {kind}"
+                f"{environment_variable(declared)}={text!r} is not {wanted}"
             ) from None
     return text
 
@@ -135,12 +146,19 @@ def _check(declared: dataclasses.Field[Any], value: Any) -> None:
     choices = declared.metadata["choices"]
     if choices is not None and isinstance(value, str) and value not in choices:
         raise OptionError(f"{name}={value!r}: choose one of {', '.join(choices)}")
-    if isinstance(value, (int, float)):
-        _check_range(name, value, declared.metadata["minimum"], declared.metadata["maximum"])
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)):
+            _check_range(name, number, declared.metadata["minimum"], declared.metadata["maximum"])
 
 
 _CLASSES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-_IN_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+_IN_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "Numbers": "a list of numbers",
+}
 
 
 def _kinds(declared: dataclasses.Field[Any]) -> list[str]:
@@ -151,6 +169,8 @@ def _kinds(declared: dataclasses.Field[Any]) -> list[str]:
 def _is_of_kind(value: Any, kind: str) -> bool:
     if isinstance(value, bool) or kind == "bool":
         return isinstance(value, bool) and kind == "bool"
+    if kind == "Numbers":
+        return isinstance(value, tuple) and all(_is_of_kind(each, "float") for each in value)
     return isinstance(value, _CLASSES[kind])
 
 
