@@ -2,8 +2,9 @@
 
 A declaration carries the default, the help text, the environment variable and the range. From it
 come the keyword argument, the command-line flag, the check and the row in ``docs/settings.md``.
-Two objects travel through the code: `Settings` (fixed for the life of an engine) and
-`DecodingOptions` (may differ from call to call). Nothing here acts on an option.
+Three objects travel through the code: `Settings` (fixed for the life of an engine),
+`DecodingOptions` (may differ from call to call) and `CueLayout` (how subtitles look). Nothing here
+acts on an option.
 """
 
 from __future__ import annotations
@@ -283,4 +284,29 @@ class DecodingOptions(_Checked):
         "The most tokens of text for one window. Not given: half the text context.",
         minimum=1,
         maximum=448,
+    )
+
+
+@dataclass(frozen=True)
+class CueLayout(_Checked):
+    """How much of a transcript subtitles show at once; all but the default need times of words."""
+
+    max_line_width: int | None = option(
+        None,
+        "The most characters in a line of subtitles; a longer word has a line to itself.",
+        minimum=1,
+        maximum=10_000,
+    )
+    max_lines: int | None = option(
+        None,
+        "The most lines shown at once. Not given: all of a segment's, or one where only "
+        "max_words_per_line is given.",
+        minimum=1,
+        maximum=1000,
+    )
+    max_words_per_line: int | None = option(
+        None, "The most words in a line of subtitles.", minimum=1, maximum=1000
+    )
+    highlight_words: bool = option(
+        False, "Underline each word while it is said: subtitles with a cue a word."
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.config import DecodingOptions, Settings, environment_variable
+from batched_whisper.config import CueLayout, DecodingOptions, Settings, environment_variable
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -44,6 +44,15 @@ Arguments of `transcribe` and all its variants, together as `DecodingOptions`.
 
 """
 
+SUBTITLES = """
+## How subtitles look
+
+Flags of `transcribe` with the formats `srt` and `vtt`; in Python together as `CueLayout`, for
+`formats.srt(transcript, layout)`. They need the times of words: the command line turns
+`word_timestamps` on by itself.
+
+"""
+
 OTHER = """
 ## Other variables
 
@@ -64,9 +73,10 @@ VARIABLES = (
 
 def settings_page() -> str:
     """The whole of docs/settings.md."""
-    tables = [_full_table(dataclasses.fields(owner)) for owner in (Settings, DecodingOptions)]
+    sections = ((SETTINGS, Settings), (DECODING, DecodingOptions), (SUBTITLES, CueLayout))
+    tables = (title + _full_table(dataclasses.fields(owner)) for title, owner in sections)
     other = OTHER + _table(("variable", "meaning"), VARIABLES)
-    return INTRODUCTION + SETTINGS + tables[0] + DECODING + tables[1] + other
+    return INTRODUCTION + "".join(tables) + other
 
 
 def readme_with_table(readme: str) -> str:

@@ -11,11 +11,13 @@ import pytest
 from typer.main import get_command
 
 from batched_whisper.cli.app import app
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config import CueLayout, DecodingOptions, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 HOW = "out of date: run make docs"
-OPTIONS = [*dataclasses.fields(Settings), *dataclasses.fields(DecodingOptions)]
+OPTIONS = [
+    field for owner in (Settings, DecodingOptions, CueLayout) for field in dataclasses.fields(owner)
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,17 +19,22 @@ import typer
 
 from batched_whisper.config import (
     ENVIRONMENT_PREFIX,
+    CueLayout,
     DecodingOptions,
     Settings,
     environment_variable,
 )
 from batched_whisper.errors import OptionError
 
-PANELS: dict[type[Any], str] = {Settings: "Model", DecodingOptions: "Decoding"}
+PANELS: dict[type[Any], str] = {
+    Settings: "Model",
+    DecodingOptions: "Decoding",
+    CueLayout: "Subtitles",
+}
 """The objects that are made of flags, and the heading of each in the help."""
 
 ENVIRONMENT_NOTE = (
-    "The options below Model and Decoding can be set by environment variables too: "
+    "The options below Model, Decoding and Subtitles can be set by environment variables too: "
     f"{ENVIRONMENT_PREFIX}WAIT_MS for --wait-ms, and so on. A flag wins over its variable."
 )
 

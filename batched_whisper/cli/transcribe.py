@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from batched_whisper.cli.outputs import (
 )
 from batched_whisper.cli.progress import Display
 from batched_whisper.cli.run import Job, run
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config import CueLayout, DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
 from batched_whisper.formats import FORMATS, Format, format_named
 
@@ -113,12 +114,13 @@ def transcribe(
     ] = False,
     settings: Settings,
     options: DecodingOptions,
+    layout: CueLayout,
 ) -> None:
     """Transcribe recordings.
 
     The text goes to standard output, unless --output or --output-dir says where to keep results.
     """
-    forms = _formats(format or [])
+    forms = _laid_out(_formats(format or []), layout, ctx)
     sources = _sources(
         paths or [], manifest, DatasetName(dataset, config, split, column) if dataset else None
     )
@@ -138,7 +140,7 @@ def transcribe(
             sources=sources,
             outputs=outputs or [_standard_output(forms, sources, display)],
             settings=settings,
-            options=_timed(options, forms, is_chosen=is_said(ctx, DecodingOptions, "timestamps")),
+            options=_timed(options, forms, layout, ctx),
             quiet=quiet,
             resumes=resume,
             kept_in=" and ".join(str(place) for place in (output_dir, output) if place) or None,
@@ -191,10 +193,28 @@ def _standard_output(
     return StandardOutput(form, named=is_several, write=display.print)
 
 
+def _laid_out(forms: Sequence[Format], layout: CueLayout, ctx: typer.Context) -> list[Format]:
+    """The formats, subtitles among them as the user wants them to look."""
+    flags = [field.name for field in dataclasses.fields(CueLayout) if ctx.params.get(field.name)]
+    if flags and not any(form.has_cues for form in forms):
+        subtitles = " or ".join(form.name for form in FORMATS.values() if form.has_cues)
+        raise OptionError(
+            f"--{flags[0].replace('_', '-')} is about subtitles: add --format {subtitles}"
+        )
+    return [form.laid_out(layout) for form in forms]
+
+
 def _timed(
-    options: DecodingOptions, forms: Sequence[Format], *, is_chosen: bool
+    options: DecodingOptions, forms: Sequence[Format], layout: CueLayout, ctx: typer.Context
 ) -> DecodingOptions:
-    """Turn timestamps on for formats that live by them, unless the user said no."""
-    if is_chosen or not any(form.is_timed for form in forms):
+    """Turn on the times that the formats live by, unless the user said no."""
+    if any(form.is_timed for form in forms) and not is_said(ctx, DecodingOptions, "timestamps"):
+        options = options.replace(timestamps=True)
+    if layout == CueLayout() or not any(form.has_cues for form in forms):
         return options
-    return options.replace(timestamps=True)
+    if is_said(ctx, DecodingOptions, "word_timestamps") and not options.word_timestamps:
+        raise OptionError(
+            "subtitles laid out by words need to know when each was said: "
+            "leave out --no-word-timestamps"
+        )
+    return options.replace(word_timestamps=True)

@@ -7,6 +7,7 @@ has characters. Some texts are orders: see `ScriptedWhisper._transcribe`.
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 from batched_whisper.cli.services import Services
 from batched_whisper.config import Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
-from batched_whisper.types import Segment, Transcript
+from batched_whisper.types import Segment, Transcript, Word
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class ScriptedWhisper:
         if said == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
         warnings = ("it is cut off at its end",) if said == "torn" else ()
-        part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0)
+        words = _timed(said) if options.get("word_timestamps") else None
+        part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0, words)
         return Transcript(
             text=f" {said}",
             language=options.get("language") or self.language,
@@ -118,6 +120,14 @@ class ScriptedWhisper:
             name="whatever the transcriber calls it",
             warnings=warnings,
         )
+
+
+def _timed(said: str) -> tuple[Word, ...]:
+    """Its words, each character a second."""
+    return tuple(
+        Word(float(match.start()), float(match.end()), match[0], 1.0)
+        for match in re.finditer(r"\s*\S+", said)
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from subtitle_readers import read_srt, read_vtt
 
 from batched_whisper.cli.messages import about
 from batched_whisper.config import Settings
@@ -38,6 +39,38 @@ def test_the_format_may_be_chosen_for_standard_output(run, recordings):
     assert run("transcribe", "a.wav", "--format", "srt").out.startswith("1\n00:00:00,000 -->")
     lines = run("transcribe", "a.wav", "b.wav", "--format", "jsonl").out.splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["a.wav", "b.wav"]
+
+
+def test_a_layout_of_subtitles_turns_the_times_of_words_on(run, recordings, script):
+    recordings({"a.wav": "one two three"})
+    ended = run("transcribe", "a.wav", "--format", "srt", "--max-words-per-line", "2")
+    assert [text for *_, text in read_srt(ended.out)] == ["one two", "three"]
+    assert script.calls[-1]["word_timestamps"] and script.calls[-1]["timestamps"]
+    run("transcribe", "a.wav", "--format", "srt")
+    assert not script.calls[-1]["word_timestamps"]
+
+
+def test_of_several_formats_those_with_subtitles_are_laid_out(run, recordings, folder):
+    recordings({"a.wav": "one two"})
+    shaped = ("--max-line-width", "3", "--max-lines", "1", "--highlight-words")
+    ended = run("transcribe", "a.wav", "--format", "text,srt,vtt", "--output-dir", "out", *shaped)
+    assert ended.code == 0
+    assert (folder / "out/a.txt").read_text() == "one two\n"
+    assert [text for *_, text in read_srt((folder / "out/a.srt").read_text())] == [
+        *("<u>one</u>", "<u>two</u>"),
+    ]
+    assert "<u>one</u>" in (folder / "out/a.vtt").read_text()
+
+
+def test_a_layout_from_the_environment_is_of_no_account_to_other_formats(
+    run, recordings, script, monkeypatch
+):
+    recordings({"a.wav": "one two"})
+    monkeypatch.setenv("BATCHED_WHISPER_MAX_WORDS_PER_LINE", "1")
+    assert run("transcribe", "a.wav").out == "one two\n"
+    assert not script.calls[-1]["word_timestamps"]
+    subtitles = run("transcribe", "a.wav", "--format", "vtt").out
+    assert [text for *_, text in read_vtt(subtitles)] == ["one", "two"]
 
 
 @pytest.mark.parametrize("forms", [["--format", "srt"], ["--format", "text,json"]])
@@ -172,6 +205,11 @@ def test_two_places_are_each_resumed_where_they_stand(run, recordings, folder):
         (["--format", "docx"], "there is no format 'docx'"),
         (["--max-batch-size", "0"], "--max-batch-size"),
         (["--device", "toaster"], "--device"),
+        (["--max-line-width", "40"], "--max-line-width is about subtitles: add --format srt"),
+        (["--highlight-words", "--format", "text"], "--highlight-words is about subtitles"),
+        (["--max-line-width", "0", "--format", "srt"], "--max-line-width"),
+        (["--max-lines", "2", "--format", "srt"], "max_line_width"),
+        (["--highlight-words", "--no-word-timestamps", "--format", "srt"], "--no-word-timestamps"),
         (["--wait-ms", "soon"], "--wait-ms"),
         (["--no-such-flag"], "--no-such-flag"),
         (["https://example.org/a.wav"], "download it"),

@@ -1,8 +1,7 @@
-"""What is written can be read back, by small readers that share no code with the writers."""
+"""What is written can be read back."""
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import re
@@ -11,10 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from subtitle_readers import read_srt, read_vtt
+from transcripts import segment, transcript
 
 from batched_whisper import formats
 from batched_whisper.errors import OptionError, OutputError
-from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
+from batched_whisper.types import DecodedWindow, Segment, Word
 
 ANYTHING = st.text(
     st.one_of(st.characters(), st.sampled_from("\n\r\t-> <&>\x0b\x85\u2028\x00")), max_size=30
@@ -43,66 +44,9 @@ def segments(draw: st.DrawFn) -> tuple[Segment, ...]:
     )
 
 
-def transcript(*parts: Segment, **fields: object) -> Transcript:
-    whole = {
-        "text": "".join(part.text for part in parts),
-        "language": "en",
-        "language_probability": 0.5,
-        "duration_s": 3.0,
-        "segments": parts,
-        "windows": (),
-        **fields,
-    }
-    return Transcript(**whole)  # type: ignore[arg-type]
-
-
-def segment(text: str, start_s: float = 0.0, end_s: float = 1.0, **fields: object) -> Segment:
-    figures = dict.fromkeys(
-        ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"), 0.0
-    )
-    return Segment(0, start_s, end_s, text, (5,), **{**figures, **fields})  # type: ignore[arg-type]
-
-
 def words_of(text: str) -> list[str]:
     """The text without what the subtitle formats cannot carry: control characters and arrows."""
     return re.sub("-{2,}>", "->", re.sub("[\x00-\x1f\x7f]", " ", text)).split()
-
-
-def milliseconds(clock: str) -> int:
-    hours, minutes, seconds, thousandths = re.fullmatch(
-        r"(?:(\d{2,}):)?([0-5]\d):([0-5]\d)[.,](\d{3})", clock
-    ).groups()  # type: ignore[union-attr]
-    whole = (int(hours or 0) * 60 + int(minutes)) * 60 + int(seconds)
-    return whole * 1000 + int(thousandths)
-
-
-Cue = tuple[int, int, str]
-
-
-def blocks(written: str) -> list[list[str]]:
-    """The lines of each block between blank lines, as a player reads them."""
-    return [block.split("\n") for block in written.removesuffix("\n\n").split("\n\n") if block]
-
-
-def cue(timing: str, lines: list[str]) -> Cue:
-    start, end = timing.split(" --> ")
-    assert lines and all(line.strip() and "-->" not in line for line in lines)
-    return milliseconds(start), milliseconds(end), "\n".join(lines)
-
-
-def read_srt(written: str) -> list[Cue]:
-    found = []
-    for number, (head, timing, *lines) in enumerate(blocks(written), start=1):
-        assert head == str(number)
-        found.append(cue(timing, lines))
-    return found
-
-
-def read_vtt(written: str) -> list[Cue]:
-    assert not re.search("<|&(?!amp;|lt;|gt;)", written)
-    (head,), *rest = blocks(written)
-    assert head == "WEBVTT"
-    return [cue(timing, [html.unescape(line) for line in lines]) for timing, *lines in rest]
 
 
 def expected(parts: tuple[Segment, ...]) -> list[tuple[int, int, list[str]]]:
@@ -251,3 +195,18 @@ def test_a_file_is_written_whole_or_not_at_all(
 def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"):
         formats.write_whole(tmp_path / "none" / "a.txt", "x")
+
+
+def test_who_speaks_is_told_in_each_formats_own_way() -> None:
+    whole = transcript(segment(" Hello.", channel=0), segment(" Yes?", channel=1))
+    assert formats.text(whole) == "[channel 0] Hello.\n[channel 1] Yes?\n"
+    assert [text for *_, text in read_srt(formats.srt(whole))] == [
+        *("[channel 0] Hello.", "[channel 1] Yes?"),
+    ]
+    assert [text for *_, text in read_vtt(formats.vtt(whole))] == [
+        *("<v channel 0>Hello.", "<v channel 1>Yes?"),
+    ]
+    assert formats.tsv(whole) == (
+        "start\tend\ttext\tchannel\n0\t1000\tHello.\t0\n0\t1000\tYes?\t1\n"
+    )
+    assert [part["channel"] for part in formats.as_document(whole)["segments"]] == [0, 1]

@@ -1,0 +1,28 @@
+"""Transcripts as text: plain text, SRT, WebVTT, TSV, JSON and JSON lines.
+
+A pure function a format, and a registry of them. Follows openai/whisper's conventions (its
+program's field names, units and line layout), so that what reads that program's files reads
+these. Knows nothing of how a transcript was made, nor of who asked for it.
+"""
+
+from batched_whisper.config import CueLayout
+from batched_whisper.formats.documents import as_document, json_document, json_line
+from batched_whisper.formats.registry import FORMATS, Format, format_named
+from batched_whisper.formats.subtitles import srt, vtt
+from batched_whisper.formats.tables import text, tsv
+from batched_whisper.formats.whole_file import write_whole
+
+__all__ = [
+    "FORMATS",
+    "CueLayout",
+    "Format",
+    "as_document",
+    "format_named",
+    "json_document",
+    "json_line",
+    "srt",
+    "text",
+    "tsv",
+    "vtt",
+    "write_whole",
+]

@@ -1,0 +1,88 @@
+"""Cues as SubRip (SRT) and WebVTT files. Knows their syntax; what is in a cue is `cues`' to say.
+
+WebVTT is W3C's (https://www.w3.org/TR/webvtt1/); SubRip has no standard, so this keeps to what
+every player reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from batched_whisper.config import CueLayout
+from batched_whisper.formats.cues import Cue, Piece, lay_out
+from batched_whisper.formats.spoken import prefix, voice
+
+if TYPE_CHECKING:  # the command line's help must not wait for numpy
+    from batched_whisper.types import Segment, Transcript
+
+_ARROW = re.compile("-{2,}>")
+"""What SRT and WebVTT read as a time line; any number of dashes, so that none is left over."""
+
+
+def srt(transcript: Transcript, layout: CueLayout | None = None) -> str:
+    """SubRip subtitles, numbered from 1; ``[channel 0]`` before what a channel of several said.
+
+    Raises:
+        OptionError: the layout needs times of words, and the transcript has none.
+    """
+    cues = lay_out(transcript, layout or CueLayout(), prefix)
+    return "".join(
+        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{_body(cue, str)}"
+        for number, cue in enumerate(cues, start=1)
+    )
+
+
+def vtt(transcript: Transcript, layout: CueLayout | None = None) -> str:
+    """WebVTT subtitles; ``&``, ``<`` and ``>`` are escaped, as its grammar demands.
+
+    What a channel of several said is marked as that voice's, ``<v channel 0>``.
+
+    Raises:
+        OptionError: the layout needs times of words, and the transcript has none.
+    """
+    cues = lay_out(transcript, layout or CueLayout(), _no_prefix)
+    return "WEBVTT\n\n" + "".join(
+        f"{_short_clock(cue.start_ms)} --> {_short_clock(cue.end_ms)}\n"
+        f"{_voice_tag(cue.segment)}{_body(cue, _escaped)}"
+        for cue in cues
+    )
+
+
+def _no_prefix(segment: Segment) -> str:
+    return ""  # a player shows the voice as it likes
+
+
+def _voice_tag(segment: Segment) -> str:
+    """Of all that the cue says, so that it needs no end tag."""
+    name = voice(segment)
+    return "" if name is None else f"<v {name}>"
+
+
+def _body(cue: Cue, escape: Callable[[str], str]) -> str:
+    lines = ("".join(_written(piece, escape) for piece in line) for line in cue.lines)
+    return "\n".join(lines) + "\n\n"
+
+
+def _written(piece: Piece, escape: Callable[[str], str]) -> str:
+    """Its text, nowhere like a time line, in tags where it is underlined."""
+    text = escape(_ARROW.sub("->", piece.text))
+    return f"<u>{text}</u>" if piece.is_underlined else text
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _clock(time_ms: int, decimal_mark: str) -> str:
+    """hh:mm:ss,mmm with as many digits of hours as it takes."""
+    seconds, milliseconds = divmod(time_ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{decimal_mark}{milliseconds:03d}"
+
+
+def _short_clock(time_ms: int) -> str:
+    """WebVTT's, without the hours where there are none."""
+    return _clock(time_ms, ".").removeprefix("00:")
