@@ -201,11 +201,20 @@ class Settings(_Checked):
     device: str = option("auto", "Where the model runs.", choices=("auto", "cpu", "cuda"))
     precision: str = option(
         "auto",
-        "Arithmetic of the engine. auto: bfloat16 where the processor has it, else float32.",
-        choices=("auto", "float32", "bfloat16", "int8"),
+        "Arithmetic of the engine. auto: on a GPU float16; on a CPU bfloat16 where the processor "
+        "has it, else float32. int8 is for CPUs, float16 and fp8 for GPUs.",
+        choices=("auto", "float32", "float16", "bfloat16", "int8", "fp8"),
     )
-    max_batch_size: int = option(
-        64, "The most windows that are decoded together.", minimum=1, maximum=1024
+    max_batch_size: int | str = option(
+        "auto",
+        "The most windows that are decoded together. auto: 64 on a CPU, on a GPU what fits into "
+        "its memory, 256 at most.",
+        minimum=1,
+        maximum=1024,
+        choices=("auto",),
+    )
+    gpu_memory_fraction: float = option(
+        0.9, "The share of a GPU's memory that the engine may take.", minimum=0.05, maximum=1
     )
     wait_ms: float = option(
         20.0,

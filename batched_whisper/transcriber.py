@@ -26,7 +26,7 @@ from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.config import DecodingOptions, Settings
-from batched_whisper.engines.factory import choose_device, make_engine
+from batched_whisper.engines.factory import choose_device, make_engine, most_windows
 from batched_whisper.errors import Closed
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.catalog import default_model
@@ -254,7 +254,7 @@ class TranscribeMap:
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
     def _mapper(self, options: dict[str, Any]) -> Mapper[Transcript]:
-        in_flight = 2 * self._whisper.settings.max_batch_size
+        in_flight = 2 * most_windows(self._whisper.settings)
         return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
 
 
@@ -284,7 +284,7 @@ def _start(settings: Settings) -> _Running:
     engine = make_engine(checkpoint, tokens.ids, settings, cache / "graphs")
     loop = EngineLoop(
         engine,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=engine.info.max_slots,
         policy=FixedWait(settings.wait_ms),
         max_queue_size=settings.max_queue_size,
     )
@@ -298,7 +298,7 @@ def _start(settings: Settings) -> _Running:
         device=about.device,
         precision=about.precision,
         threads=about.threads,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=about.max_slots,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
     )
     workers = ThreadPoolExecutor(min(MAX_WORKERS, 2 * (os.cpu_count() or 1)), "whisper-audio")

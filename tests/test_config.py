@@ -73,11 +73,12 @@ def _another_value(field: dataclasses.Field[Any]) -> Any:
     """One that is allowed and is not the default."""
     choices = field.metadata["choices"]
     default: Any = field.default
-    if choices is not None:
-        return next(choice for choice in choices if choice != default)
+    others = [choice for choice in choices or () if choice != default]
+    if others:
+        return others[0]
     if "bool" in str(field.type):
         return not default
-    if "str" in str(field.type):
+    if "str" in str(field.type) and choices is None:
         return "some text"
     if "int" in str(field.type) or "float" in str(field.type):
         low, high = field.metadata["minimum"], field.metadata["maximum"]

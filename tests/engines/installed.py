@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,5 +43,36 @@ def _openvino(precision: str, tolerance: float) -> Installed:
     return Installed(f"openvino-{precision}", make, tolerance)
 
 
-EXACT = [_openvino("float32", 1e-3)]
-EVERY = [*EXACT, _openvino("bfloat16", 0.5), _openvino("int8", 1.5)]
+def _pytorch(precision: str, tolerance: float) -> Installed:
+    """The GPU engine on the processor, where its arithmetic can be tested everywhere."""
+
+    def make(max_slots: int, cache_dir: Path | None) -> Engine:
+        if importlib.util.find_spec("torch") is None:
+            pytest.skip(
+                "PyTorch is not installed, so the GPU engine is not tested: pip install torch"
+            )
+        from batched_whisper.engines.cuda.engine import CudaEngine
+
+        return CudaEngine(
+            tiny_checkpoint(),
+            IDS,
+            max_slots=max_slots,
+            precision=precision,
+            threads=1,
+            cache_dir=cache_dir,
+            device="cpu",
+        )
+
+    return Installed(f"pytorch-{precision}", make, tolerance)
+
+
+KEEPING_GRAPHS = [_openvino("float32", 1e-3)]
+"""Those that keep compiled graphs on disk."""
+
+EXACT = [*KEEPING_GRAPHS, _pytorch("float32", 1e-3)]
+EVERY = [
+    *EXACT,
+    _openvino("bfloat16", 0.5),
+    _openvino("int8", 1.5),
+    _pytorch("bfloat16", 0.5),
+]

@@ -1,0 +1,92 @@
+"""Choosing tokens on the device, for the rules of `decoding.rules`.
+
+The definition is `decoding.sampling.choose`; here it is done for all rows of a pass at once, and
+three numbers a row leave the device instead of a vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+import torch
+
+from batched_whisper.decoding.rules import NOTHING, TokenMask
+from batched_whisper.decoding.sampling import mask_row
+from batched_whisper.engines.cuda.feed import Field
+
+N_ANSWERS = 3
+"""Of each row: token, its log-probability among the allowed, the probe's among all."""
+
+
+class MaskTable:
+    """The token masks in use, as rows of a table on the device.
+
+    A model uses a handful, whose rows stay. Where more are needed than there are rows, those
+    longest unused make room.
+
+    Args:
+        n_rows: how many rows; at least those of one pass.
+        timestamp_begin: the tokens below are masked.
+        device: where the table is.
+    """
+
+    def __init__(self, n_rows: int, timestamp_begin: int, device: torch.device) -> None:
+        self._begin = timestamp_begin
+        self._index: OrderedDict[TokenMask, int] = OrderedDict()
+        self.hidden = torch.ones((n_rows, timestamp_begin), dtype=torch.bool, device=device)
+        """True where a token may not be said, ``[n_rows, timestamp_begin]``."""
+        self._index[NOTHING] = 0
+
+    def indices(self, masks: Collection[TokenMask]) -> list[int]:
+        """Their rows, in order; new ones are written."""
+        found = []
+        for mask in masks:  # all of them first become the last to make room
+            if mask in self._index:
+                self._index.move_to_end(mask)
+        for mask in masks:
+            if mask not in self._index:
+                self._write(mask)
+            found.append(self._index[mask])
+        return found
+
+    def _write(self, mask: TokenMask) -> None:
+        row = len(self._index)
+        if row == len(self.hidden):
+            _, row = self._index.popitem(last=False)
+        hidden = torch.from_numpy(mask_row(mask, self._begin) != 0)
+        self.hidden[row].copy_(hidden)
+        self._index[mask] = row
+
+
+def choose_greedily(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
+    """The most probable allowed token of each row; `N_ANSWERS` numbers, ``[3, n]`` float32.
+
+    A timestamp is chosen if all those allowed together are more probable than the best text token
+    (openai/whisper, ApplyTimestampRules). Tokens are below 2^24, so float32 holds them exactly.
+
+    Args:
+        logits: ``[n, n_vocab]`` float32.
+        hidden: the mask table's.
+        feed: the pass's numbers, ``[fields, n]``.
+    """
+    begin = hidden.shape[1]
+    text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))
+    timed = _timestamps(logits, begin, feed)
+    text_best, text_total = text.max(-1), text.logsumexp(-1)
+    time_best, time_total = timed.max(-1), timed.logsumexp(-1)
+    timing = time_total > text_best.values
+    token = torch.where(timing, begin + time_best.indices, text_best.indices)
+    score = torch.where(timing, time_best.values, text_best.values)
+    total = torch.where(timing, time_total, torch.logaddexp(text_total, time_total))
+    probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
+    probability = (probe - logits.logsumexp(-1)).exp()
+    return torch.stack([token.float(), score - total, probability])
+
+
+def _timestamps(logits: torch.Tensor, begin: int, feed: torch.Tensor) -> torch.Tensor:
+    """Logits of the timestamps, -inf where they are not allowed, ``[n, n_timestamps]``."""
+    tokens = torch.arange(begin, logits.shape[1], device=logits.device)
+    first, stop = feed[Field.TIME_FIRST][:, None], feed[Field.TIME_STOP][:, None]
+    allowed = (tokens >= first) & (tokens < stop)
+    return logits[:, begin:].masked_fill(~allowed, float("-inf"))

@@ -1,0 +1,164 @@
+"""The text decoder: single tokens of any slots in, logits out, keys and values kept in tables.
+
+A pass is a flat list of tokens, each with its slot and its place in the text. Every layer writes
+all new keys and values before it reads any, and a token hears those up to its own place: so a
+text of many tokens is as many entries of the list, and one token of many slots is the same.
+
+Shapes depend on the number of entries alone: a pass can be recorded and played again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from batched_whisper.engines.cuda.attention import Attend
+from batched_whisper.engines.cuda.layers import Layer, LayerNorm, Perceptron, Weights, merge, split
+from batched_whisper.engines.cuda.tables import Tables
+from batched_whisper.models.checkpoint import AlignmentHead
+from batched_whisper.models.dimensions import Dimensions
+
+
+@dataclass(frozen=True)
+class _Block:
+    own_norm: LayerNorm
+    own_heads: Layer  # queries, keys and values side by side
+    own_out: Layer
+    cross_norm: LayerNorm
+    cross_queries: Layer
+    cross_pair: Layer  # the keys and values of encoded audio
+    cross_out: Layer
+    perceptron: Perceptron
+
+
+@dataclass(frozen=True)
+class WholeText:
+    """A text read in one go: ``logits`` ``[n, n_vocab]``, and ``seen`` ``[heads, n, context]``."""
+
+    logits: torch.Tensor
+    seen: torch.Tensor
+
+
+class Decoder:
+    """Runs the decoder over tables.
+
+    Args:
+        weights: the checkpoint's.
+        sizes: of the model.
+        attend: how queries meet the tables.
+    """
+
+    def __init__(self, weights: Weights, sizes: Dimensions, attend: Attend) -> None:
+        self._n_heads = sizes.n_text_head
+        self._attend = attend
+        self._tokens = weights.tensor("decoder.token_embedding.weight")
+        self._positions = weights.tensor("decoder.positional_embedding")
+        self._blocks = [_block(weights, i) for i in range(sizes.n_text_layer)]
+        self._norm = weights.layer_norm("decoder.ln")
+
+    def hear(
+        self, tables: Tables, slots: torch.Tensor, contexts: torch.Tensor, hidden: torch.Tensor
+    ) -> None:
+        """Keep encoded windows of one context.
+
+        Args:
+            tables: where.
+            slots: ``[batch]``.
+            contexts: ``[batch]``, all equal to the second axis of ``hidden``.
+            hidden: ``[batch, context, width]``, the encoder's.
+        """
+        context = hidden.shape[1]
+        for block, table in zip(self._blocks, tables.cross, strict=True):
+            pair = block.cross_pair(hidden).unflatten(-1, (2, self._n_heads, -1))
+            # To [2, batch, heads, context, head_width], the table's order.
+            table[:, slots, :, :context] = pair.permute(2, 0, 3, 1, 4)
+        tables.contexts[slots] = contexts
+
+    def logits(
+        self, tables: Tables, tokens: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits after each token, ``[n, n_vocab]`` float32.
+
+        ``tokens``, ``slots`` and ``positions`` are ``[n]``. Entries of one slot stand at
+        different positions, and what lies before them has been fed, or is fed here too.
+        """
+        x = self._tokens[tokens] + self._positions[positions]
+        lengths, contexts = positions + 1, tables.contexts[slots]
+        for block, own, cross in zip(self._blocks, tables.own, tables.cross, strict=True):
+            heads = block.own_heads(block.own_norm(x)).unflatten(-1, (3, self._n_heads, -1))
+            # Slots and positions are apart, so their common axis comes first: [n, 2, heads, width].
+            own[:, slots, :, positions] = heads[:, 1:]
+            heard = self._attend(heads[:, 0], own, slots, lengths)
+            x = x + block.own_out(heard.flatten(1))
+            queries = block.cross_queries(block.cross_norm(x)).unflatten(-1, (self._n_heads, -1))
+            heard = self._attend(queries, cross, slots, contexts)
+            x = x + block.cross_out(heard.flatten(1))
+            x = x + block.perceptron(x)
+        return self._project(x)
+
+    def whole_text(
+        self,
+        tables: Tables,
+        slot: int,
+        context: int,
+        tokens: torch.Tensor,
+        watched: tuple[AlignmentHead, ...],
+    ) -> WholeText:
+        """Read a text on a slot's audio and look where heads look; the slot's text is untouched.
+
+        Args:
+            tables: which are only read.
+            slot: whose audio.
+            context: how much of it.
+            tokens: ``[n]``.
+            watched: the heads of ``seen``, in this order.
+        """
+        x = (self._tokens[tokens] + self._positions[: len(tokens)])[None]
+        seen: dict[int, torch.Tensor] = {}
+        wanted = {place.layer for place in watched}
+        for i, block in enumerate(self._blocks):
+            parts = block.own_heads(block.own_norm(x)).chunk(3, -1)
+            queries, keys, values = (split(part, self._n_heads) for part in parts)
+            heard = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+            x = x + block.own_out(merge(heard))
+            queries = split(block.cross_queries(block.cross_norm(x)), self._n_heads)
+            keys, values = tables.cross[i, :, slot, None, :, :context]
+            if i in wanted:
+                seen[i] = _weights(queries, keys)[0]
+                heard = seen[i].to(values.dtype) @ values
+            else:
+                heard = F.scaled_dot_product_attention(queries, keys, values)
+            x = x + block.cross_out(merge(heard))
+            x = x + block.perceptron(x)
+        heads = [seen[place.layer][place.head] for place in watched]
+        return WholeText(self._project(x[0]), torch.stack(heads))
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits in float32, also from 16 bits: rounded to those, near tokens would be equal."""
+        normed = self._norm(x)
+        if normed.dtype is not torch.float32 and normed.device.type == "cuda":
+            return torch.mm(normed, self._tokens.T, out_dtype=torch.float32)
+        return F.linear(normed, self._tokens).float()
+
+
+def _weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Attention after the softmax, ``[batch, heads, n, context]`` float32."""
+    scores = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
+    return scores.softmax(-1)
+
+
+def _block(weights: Weights, i: int) -> _Block:
+    name = f"decoder.blocks.{i}"
+    own, cross = f"{name}.attn", f"{name}.cross_attn"
+    return _Block(
+        weights.layer_norm(f"{own}_ln"),
+        weights.linear(f"{own}.query", f"{own}.key", f"{own}.value"),
+        weights.linear(f"{own}.out"),
+        weights.layer_norm(f"{cross}_ln"),
+        weights.linear(f"{cross}.query"),
+        weights.linear(f"{cross}.key", f"{cross}.value"),
+        weights.linear(f"{cross}.out"),
+        weights.perceptron(name),
+    )

@@ -1,0 +1,255 @@
+"""The engine for NVIDIA GPUs, in PyTorch: `interface.Engine` over tables of slots.
+
+It runs on a processor too, slowly and in float32: that is how its correctness is tested where
+there is no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from batched_whisper.decoding.rules import NOTHING, Allowed, TokenIds
+from batched_whisper.decoding.sampling import choose
+from batched_whisper.engines.checks import CallChecks
+from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
+from batched_whisper.engines.cuda.attention import attend
+from batched_whisper.engines.cuda.choosing import MaskTable
+from batched_whisper.engines.cuda.decoder import Decoder
+from batched_whisper.engines.cuda.encoder import Encoder
+from batched_whisper.engines.cuda.feed import Entry
+from batched_whisper.engines.cuda.layers import Weights
+from batched_whisper.engines.cuda.memory import Room, count_slots, take_what_fits
+from batched_whisper.engines.cuda.passes import Answers, Passes
+from batched_whisper.engines.cuda.tables import slot_bytes, take_tables
+from batched_whisper.engines.interface import (
+    Alignment,
+    AlignRow,
+    EncodeRow,
+    EngineInfo,
+    StepResult,
+    StepRow,
+)
+from batched_whisper.errors import EngineError
+from batched_whisper.models.checkpoint import Checkpoint
+
+ENCODE_POSITIONS = 8 * 1500
+"""The most encoder positions of one batch: eight full windows fill any GPU."""
+MOST_TOKENS = 64
+"""A pass holds at least so many tokens, so that a prompt is few passes also with few slots."""
+MASK_ROWS = 64
+"""The least rows of the mask table."""
+
+_UNASKED = Allowed(NOTHING)
+
+
+class CudaEngine:
+    """Runs one checkpoint on a GPU, or for tests on the processor.
+
+    Args:
+        checkpoint: the weights.
+        ids: the special tokens that it needs to know.
+        max_slots: the most windows that may be decoded at once; fewer where memory is short.
+        precision: float32, float16, bfloat16, fp8 (the encoder's linear layers), or auto.
+        threads: of the processor, where that computes; None leaves PyTorch's own number.
+        cache_dir: not used, there is nothing to keep.
+        device: PyTorch's name of the device.
+        memory_fraction: the share of the GPU's memory that may be used.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        ids: TokenIds,
+        *,
+        max_slots: int,
+        precision: str = "auto",
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+        device: str = "cuda",
+        memory_fraction: float = 0.9,
+    ) -> None:
+        self._ids, self._sizes = ids, checkpoint.dimensions
+        self._device = torch.device(device)
+        self._heads = checkpoint.alignment_heads
+        self._arithmetic = choose_arithmetic(precision, self._device)
+        if threads is not None and self._device.type == "cpu":
+            torch.set_num_threads(threads)
+        with self._failures("loading the model"):
+            weights = Weights(checkpoint.weights, self._device, self._arithmetic.dtype)
+            self._encoder = Encoder(weights, self._sizes)
+            self._decoder = Decoder(weights, self._sizes, attend)
+            why = self._take_slots(max_slots, memory_fraction)
+        self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
+        self._contexts: dict[int, int] = {}
+        self._checks = CallChecks(self._tables.nobody, self._sizes)
+        self.info = EngineInfo(
+            engine="cuda",
+            device=self._device_name(),
+            precision=self._arithmetic.precision,
+            threads=torch.get_num_threads(),
+            max_slots=self._tables.nobody,
+            why=(f"PyTorch {torch.__version__} on {self._device.type}", self._arithmetic.why, why),
+        )
+
+    def encode(self, rows: Sequence[EncodeRow]) -> None:
+        """Windows of one context go together, as many as fill the device."""
+        for row in rows:
+            self._checks.encode(row)
+        latest = {row.slot: row for row in rows}  # of two for one slot the later one counts
+        ordered = sorted(latest.values(), key=lambda row: row.audio_context)
+        for context, same in groupby(ordered, key=lambda row: row.audio_context):
+            group, most = list(same), max(1, ENCODE_POSITIONS // context)
+            for i in range(0, len(group), most):
+                self._encode(group[i : i + most], context)
+
+    def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        """All rows' tokens in one pass, or as few as hold them."""
+        self._checks.step(rows, self._texts)
+        results: list[StepResult | None] = []
+        pending: list[Entry] = []
+        ending: dict[int, StepRow] = {}  # place in the pass -> the row that it ends
+        for row, mask in zip(rows, self._mask_indices(rows), strict=True):
+            for entry in _entries(row, mask):
+                pending.append(entry)
+                if entry.position == row.position + len(row.tokens) - 1:
+                    ending[len(pending) - 1] = row
+                if len(pending) == self._passes.most:
+                    results += self._pass(pending, ending)
+                    pending, ending = [], {}
+        if pending:
+            results += self._pass(pending, ending)
+        for row in rows:
+            self._texts[row.slot] = row.position + len(row.tokens)
+        return results
+
+    def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
+        """One text at a time, in one pass each."""
+        for row in rows:
+            self._checks.align(row, self._contexts)
+        with self._failures("aligning words"):
+            return [self._align(row) for row in rows]
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Their memory stays, for the next ones."""
+        for slot in slots:
+            self._texts.pop(slot, None)
+            self._contexts.pop(slot, None)
+
+    def close(self) -> None:
+        """Forget weights and tables, and give their memory back to the device."""
+        del self._encoder, self._decoder, self._passes, self._tables, self._masks
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _take_slots(self, wanted: int, fraction: float) -> str:
+        """Take the tables and record the passes; says how many slots, and why."""
+        dtype = self._arithmetic.dtype
+        self._warm_encoder()
+        count = count_slots(wanted, slot_bytes(self._sizes, dtype), self._room(fraction))
+
+        def take(n_slots: int) -> Passes:
+            tables = take_tables(self._sizes, n_slots, dtype, self._device)
+            most = max(n_slots, MOST_TOKENS)
+            masks = MaskTable(max(most, MASK_ROWS), self._ids.timestamp_begin, self._device)
+            return Passes(
+                self._decoder, tables, masks, most=most, record=self._device.type == "cuda"
+            )
+
+        taken = take_what_fits(take, count)
+        self._passes = taken.thing
+        self._tables, self._masks = taken.thing.tables, taken.thing.masks
+        return taken.count.why
+
+    def _warm_encoder(self) -> None:
+        """Its largest batch once, so that the memory for it is taken before the slots are."""
+        if self._device.type != "cuda":
+            return
+        context = self._sizes.n_audio_ctx
+        shape = (max(1, ENCODE_POSITIONS // context), self._sizes.n_mels, 2 * context)
+        self._encoder(torch.zeros(shape, dtype=self._arithmetic.dtype, device=self._device))
+
+    def _room(self, fraction: float) -> Room | None:
+        if self._device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self._device)
+        return Room(total, free, fraction)
+
+    def _encode(self, rows: Sequence[EncodeRow], context: int) -> None:
+        with self._failures("encoding"):
+            features = torch.from_numpy(np.stack([row.features for row in rows]))
+            hidden = self._encoder(features.to(self._device, self._arithmetic.dtype))
+            slots = torch.tensor([row.slot for row in rows], device=self._device)
+            contexts = torch.full((len(rows),), context, dtype=torch.int32, device=self._device)
+            self._decoder.hear(self._tables, slots, contexts, hidden)
+        for row in rows:
+            self._contexts[row.slot], self._texts[row.slot] = context, 0
+
+    def _mask_indices(self, rows: Sequence[StepRow]) -> list[int]:
+        return self._masks.indices([(row.allowed or _UNASKED).mask for row in rows])
+
+    def _pass(
+        self, entries: Sequence[Entry], ending: dict[int, StepRow]
+    ) -> list[StepResult | None]:
+        with self._failures("decoding"):
+            answers = self._passes.run(entries)
+            return [self._result(row, place, answers) for place, row in ending.items()]
+
+    def _result(self, row: StepRow, place: int, answers: Answers) -> StepResult | None:
+        if row.allowed is None and row.probe is None:
+            return None
+        token, logprob = answers.tokens[place], answers.logprobs[place]
+        if row.allowed is not None and row.sampling.temperature > 0:
+            logits = answers.logits[place].cpu().numpy()
+            at = row.position + len(row.tokens)
+            choice = choose(logits, row.allowed, self._ids.timestamp_begin, row.sampling, at)
+            token, logprob = choice.token, choice.logprob
+        return StepResult(token, logprob, None if row.probe is None else answers.probes[place])
+
+    def _align(self, row: AlignRow) -> Alignment:
+        tokens = torch.tensor(row.tokens, device=self._device)
+        read = self._decoder.whole_text(
+            self._tables, row.slot, self._contexts[row.slot], tokens, self._heads
+        )
+        said = read.logits.log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
+        logprobs = np.zeros(len(row.tokens), np.float32)
+        logprobs[row.n_prompt :] = said[row.n_prompt - 1 :].cpu().numpy()
+        return Alignment(read.seen.cpu().numpy(), logprobs)
+
+    def _device_name(self) -> str:
+        on_gpu = self._device.type == "cuda"
+        return str(torch.cuda.get_device_name(self._device) if on_gpu else self._device)
+
+    @contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        """PyTorch's errors as ours, on this engine's device whatever the thread's own is."""
+        try:
+            if self._device.type == "cuda":
+                with torch.cuda.device(self._device):
+                    yield
+            else:
+                yield
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"the GPU ran out of memory while {doing}: lower max_batch_size or "
+                f"gpu_memory_fraction ({_first_line(error)})"
+            ) from error
+        except RuntimeError as error:
+            raise EngineError(f"PyTorch failed while {doing}: {_first_line(error)}") from error
+
+
+def _entries(row: StepRow, mask: int) -> Iterator[Entry]:
+    """A row's tokens; what is asked is asked of the last one."""
+    allowed = row.allowed or _UNASKED
+    span = allowed.timestamps or range(0)
+    for i, token in enumerate(row.tokens, row.position):
+        yield Entry(token, row.slot, i, mask, span.start, span.stop, row.probe or 0)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

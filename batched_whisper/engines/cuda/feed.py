@@ -1,0 +1,85 @@
+"""What a pass is fed: seven whole numbers for each token, staged on the host, copied at once.
+
+It knows the order of the numbers and where they lie, and nothing of what a decoder does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+
+
+class Field(IntEnum):
+    """The rows of the numbers fed; of a token that chooses nothing the last four do not matter."""
+
+    TOKEN = 0
+    SLOT = 1
+    POSITION = 2
+    MASK = 3  # a row of the mask table
+    TIME_FIRST = 4  # timestamps allowed, from ...
+    TIME_STOP = 5  # ... to before; equal for none
+    PROBE = 6  # the token whose probability is told
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One token of a pass."""
+
+    token: int
+    slot: int
+    position: int
+    mask: int = 0
+    time_first: int = 0
+    time_stop: int = 0
+    probe: int = 0
+
+
+class Feed:
+    """Fixed memory on the host and on the device for passes of up to ``most`` tokens.
+
+    Args:
+        most: the most tokens of a pass.
+        device: where the pass runs.
+        idle: what fills a pass up to a recorded size.
+    """
+
+    def __init__(self, most: int, device: torch.device, idle: Entry) -> None:
+        pinned = device.type == "cuda"
+        self._idle = _numbers(idle)
+        self._host = torch.zeros((len(Field), most), dtype=torch.int64, pin_memory=pinned)
+        self._device = torch.zeros_like(self._host, device=device)
+        self._staged = self._host.numpy()  # the same memory
+        for field, number in zip(Field, self._idle, strict=True):
+            self._staged[field] = number
+        self._device.copy_(self._host)
+
+    def send(self, entries: Sequence[Entry], size: int) -> None:
+        """Copy entries to the device, filled up to ``size``; the host does not wait.
+
+        Nothing may be sent before the pass that was fed last has answered.
+        """
+        for field, numbers in zip(
+            Field, zip(*(_numbers(entry) for entry in entries), strict=True), strict=True
+        ):
+            self._staged[field, : len(entries)] = numbers
+            self._staged[field, len(entries) : size] = self._idle[field]
+        self._device[:, :size].copy_(self._host[:, :size], non_blocking=True)
+
+    def read(self, size: int) -> torch.Tensor:
+        """The device's numbers, ``[fields, size]``, always at the same address."""
+        return self._device[:, :size]
+
+
+def _numbers(entry: Entry) -> tuple[int, ...]:
+    return (
+        entry.token,
+        entry.slot,
+        entry.position,
+        entry.mask,
+        entry.time_first,
+        entry.time_stop,
+        entry.probe,
+    )

@@ -1,0 +1,126 @@
+"""One pass over the decoder: numbers in, a few numbers a row out.
+
+On a GPU the pass is recorded once for each of a few sizes, as a CUDA graph, and played again: a
+thousand small kernels are then one launch. Fewer tokens than a recorded size are filled up with
+tokens that are nobody's. Elsewhere it just runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from batched_whisper.engines.cuda.choosing import N_ANSWERS, MaskTable, choose_greedily
+from batched_whisper.engines.cuda.decoder import Decoder
+from batched_whisper.engines.cuda.feed import Entry, Feed, Field
+from batched_whisper.engines.cuda.tables import Tables
+
+WARM_UPS = 2
+"""Runs before recording: libraries take their workspaces, kernels are compiled."""
+
+
+def recorded_sizes(most: int) -> list[int]:
+    """Powers of two and, from 16 on, what lies halfway between them; up to ``most``."""
+    sizes = [1, 2, 4, 8]
+    while sizes[-1] < most:
+        sizes += [sizes[-1] * 2, sizes[-1] * 3]
+        sizes = sorted(set(sizes))
+    return [size for size in sizes if size < most] + [most]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a pass said: of each entry token, log-probability and the probe's probability."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    probes: list[float]
+    logits: torch.Tensor  # [n, n_vocab] float32 on the device, until the next pass
+
+
+class Passes:
+    """Runs passes of up to ``most`` tokens.
+
+    Args:
+        decoder: runs over the tables.
+        tables: the slots'.
+        masks: the token masks'.
+        most: the most tokens of a pass.
+        record: whether to record CUDA graphs.
+    """
+
+    def __init__(
+        self, decoder: Decoder, tables: Tables, masks: MaskTable, *, most: int, record: bool
+    ) -> None:
+        device = tables.cross.device
+        self.most = most
+        self._decoder, self.tables, self.masks = decoder, tables, masks
+        self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
+        self._answers = torch.zeros((N_ANSWERS, most), device=device)
+        self._told = torch.zeros((N_ANSWERS, most), pin_memory=device.type == "cuda")
+        self._sizes = recorded_sizes(most)
+        self._recorded: dict[int, _Recorded] = {}
+        if record:
+            self._record()
+
+    def run(self, entries: Sequence[Entry]) -> Answers:
+        """One pass, waited for."""
+        n, size = len(entries), self._size(len(entries))
+        self._feed.send(entries, size)
+        recorded = self._recorded.get(size)
+        if recorded is None:
+            logits = self._compute(size)
+        else:
+            recorded.graph.replay()
+            logits = recorded.logits
+        self._told[:, :n].copy_(self._answers[:, :n], non_blocking=True)
+        if self._told.is_pinned():
+            torch.cuda.current_stream().synchronize()
+        tokens, logprobs, probes = self._told[:, :n].tolist()
+        return Answers([int(token) for token in tokens], logprobs, probes, logits)
+
+    def _size(self, n: int) -> int:
+        """The smallest recorded size that holds so many; just so many where none is."""
+        if not self._recorded:
+            return n
+        return next(size for size in self._sizes if size >= n)
+
+    def _compute(self, size: int) -> torch.Tensor:
+        feed = self._feed.read(size)
+        tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
+        logits = self._decoder.logits(self.tables, tokens, slots, positions)
+        self._answers[:, :size].copy_(choose_greedily(logits, self.masks.hidden, feed))
+        return logits
+
+    def _record(self) -> None:
+        """The largest first: the smaller ones then find their memory in its pool."""
+        pool: Any = None
+        for size in reversed(self._sizes):
+            recorded = record(lambda size=size: self._compute(size), pool)  # type: ignore[misc]
+            pool = recorded.graph.pool()
+            self._recorded[size] = recorded
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A graph, and where it leaves its logits: memory that other sizes write over."""
+
+    graph: Any
+    logits: torch.Tensor
+
+
+def record(compute: Callable[[], torch.Tensor], pool: Any) -> _Recorded:
+    """Record what is computed, on memory of a pool that recordings share."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            compute()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        logits = compute()
+    return _Recorded(graph, logits)

@@ -1,0 +1,36 @@
+"""Whether this machine has what the GPU engine needs; PyTorch is imported only if it is there."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from batched_whisper.errors import EngineError, MissingExtra
+
+INSTALL = "pip install 'batched-whisper[cuda]'"
+
+
+def has_pytorch() -> bool:
+    """Whether PyTorch is installed; it is not imported to find out."""
+    return find_spec("torch") is not None
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch is installed and sees a GPU."""
+    if not has_pytorch():
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def demand_gpu() -> None:
+    """Raises MissingExtra without PyTorch, EngineError where it sees no GPU."""
+    if not has_pytorch():
+        raise MissingExtra(
+            f"device=cuda needs PyTorch, which is not installed: {INSTALL}, or use device=cpu"
+        )
+    if not has_gpu():
+        raise EngineError(
+            "device=cuda: PyTorch sees no NVIDIA GPU here. Check that nvidia-smi lists one and "
+            "that PyTorch was installed with CUDA, or use device=cpu"
+        )

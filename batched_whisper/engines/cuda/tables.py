@@ -1,0 +1,57 @@
+"""Where the slots' keys and values lie: tables of fixed shape, taken once and never moved.
+
+A slot's row is as long as the longest window, because a graph of recorded kernels needs fixed
+addresses; of a short window only its own positions are ever read, and reading is what costs time.
+One row more than there are slots belongs to nobody: rows that fill up a step write there.
+
+It knows shapes and bytes, and nothing of what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from batched_whisper.models.dimensions import Dimensions
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Keys and values: axis 0 is layers, axis 1 keys then values, axis 2 slots.
+
+    ``cross`` is ``[layers, 2, slots + 1, heads, n_audio_ctx, head_width]``, ``own`` the same over
+    ``n_text_ctx`` tokens. ``contexts`` ``[slots + 1]`` says how many positions of each row of
+    ``cross`` are real; of ``own`` that follows from where a token stands.
+    """
+
+    cross: torch.Tensor
+    own: torch.Tensor
+    contexts: torch.Tensor
+
+    @property
+    def nobody(self) -> int:
+        """The row that is no slot's."""
+        return len(self.contexts) - 1
+
+
+def slot_bytes(sizes: Dimensions, dtype: torch.dtype) -> int:
+    """What one slot takes of the device's memory."""
+    n_positions = sizes.n_audio_ctx + sizes.n_text_ctx
+    n_bytes: int = dtype.itemsize
+    return sizes.n_text_layer * 2 * n_positions * sizes.n_text_state * n_bytes
+
+
+def take_tables(
+    sizes: Dimensions, n_slots: int, dtype: torch.dtype, device: torch.device
+) -> Tables:
+    """Zeros: what is masked must be a number. Raises torch.OutOfMemoryError."""
+    heads = sizes.n_text_head
+    width = sizes.n_text_state // heads
+
+    def zeros(length: int) -> torch.Tensor:
+        shape = (sizes.n_text_layer, 2, n_slots + 1, heads, length, width)
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    contexts = torch.ones(n_slots + 1, dtype=torch.int32, device=device)
+    return Tables(zeros(sizes.n_audio_ctx), zeros(sizes.n_text_ctx), contexts)
