@@ -68,6 +68,9 @@ class Scored:
     duration_s: float
     language_spoken: str | None = None
     language_detected: str | None = None
+    n_windows: int = 0
+    n_decoded_again: int = 0
+    """Windows that were not believed at first."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Summary:
     duration_s: float
     n_languages_right: int
     n_languages_wrong: int
+    n_windows: int = 0
+    n_decoded_again: int = 0
 
 
 def unit_of(language: str | None) -> Unit:
@@ -150,6 +155,8 @@ def score(
     duration_s: float,
     language_spoken: str | None = None,
     language_detected: str | None = None,
+    n_windows: int = 0,
+    n_decoded_again: int = 0,
 ) -> Scored:
     """Measure one recording. ``language`` is that of both texts, None where nobody knows it."""
     return Scored(
@@ -162,6 +169,8 @@ def score(
         duration_s=duration_s,
         language_spoken=language_spoken,
         language_detected=language_detected,
+        n_windows=n_windows,
+        n_decoded_again=n_decoded_again,
     )
 
 
@@ -192,4 +201,6 @@ def _sum(collection: str, unit: Unit, group: list[Scored]) -> Summary:
         duration_s=sum(each.duration_s for each in group),
         n_languages_right=n_right,
         n_languages_wrong=len(judged) - n_right,
+        n_windows=sum(each.n_windows for each in group),
+        n_decoded_again=sum(each.n_decoded_again for each in group),
     )

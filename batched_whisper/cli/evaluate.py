@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from batched_whisper import evaluation
+from batched_whisper.cli import error_tables
+from batched_whisper.cli.error_tables import Results
 from batched_whisper.cli.inputs import Source, from_manifest
 from batched_whisper.cli.job import Failed, Transcribed, outcomes
 from batched_whisper.cli.manifest import Row
-from batched_whisper.cli.messages import FAILED, Failure, count, explains_errors, report, say
+from batched_whisper.cli.messages import FAILED, count, explains_errors, report, say
 from batched_whisper.cli.options import takes_options
 from batched_whisper.cli.progress import Display
 from batched_whisper.cli.run import given, loaded
-from batched_whisper.cli.services import Info, Services
+from batched_whisper.cli.services import Transcriber
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
-from batched_whisper.evaluation import Scored, Summary, Unit
+from batched_whisper.evaluation import Scored
 from batched_whisper.formats import write_whole
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 NO_COLLECTION = "(none)"
-
-
-@dataclass
-class _Results:
-    """What was measured, and how long each collection took."""
-
-    scored: list[Scored] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    wall_s: dict[str, float] = field(default_factory=dict)
-
-    def speed(self, collection: str | None = None) -> float | None:
-        """Seconds of audio for each second that passed; over all collections if not given."""
-        walls_s = [s for name, s in self.wall_s.items() if collection in (None, name)]
-        durations_s = [s.duration_s for s in self.scored if collection in (None, s.collection)]
-        return sum(durations_s) / sum(walls_s) if sum(walls_s) > 0 else None
 
 
 @explains_errors
@@ -79,16 +60,25 @@ def evaluate(
     Texts are normalised as in the Whisper paper.
     Languages written without spaces are counted in characters.
     Where --language is not given, its detection is judged too.
+    Several audio contexts (--audio-context fit,full) are measured side by side.
     """
     groups = _collections(from_manifest(manifest), collection or [])
     evaluation.require()
-    info, results = _measure(ctx.obj, settings, options, groups, Display(quiet=quiet))
-    _show(results)
+    contexts = _by_context(options)
+    display = Display(quiet=quiet)
+    with loaded(ctx.obj, settings, display) as whisper:
+        results = _measure(whisper, contexts, groups, display)
+        info = whisper.info
+    error_tables.show(results)
     if output is not None:
-        document = _document(info, settings, options, results)
+        document = {
+            **error_tables.origin(info, given(settings), given(options)),
+            **error_tables.figures(results),
+        }
         write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
-    report(results.failures)
-    raise typer.Exit(FAILED if results.failures else 0)
+    failures = list(dict.fromkeys(each for one in results.values() for each in one.failures))
+    report(failures)
+    raise typer.Exit(FAILED if failures else 0)
 
 
 def _collections(sources: Iterable[Source], wanted: Sequence[str]) -> dict[str, list[Source]]:
@@ -116,27 +106,54 @@ def _row(source: Source) -> Row:
     return source.row
 
 
+def _by_context(options: DecodingOptions) -> dict[str, DecodingOptions]:
+    """The options once for each audio context of a list such as ``fit,full``, by its name."""
+    names = [name.strip() for name in str(options.audio_context).split(",")]
+    contexts = {name: options.replace(audio_context=name) for name in names if name}
+    if not contexts:
+        raise OptionError(f"--audio-context {options.audio_context}: name at least one")
+    return contexts
+
+
 def _measure(
-    services: Services,
-    settings: Settings,
-    options: DecodingOptions,
+    whisper: Transcriber,
+    contexts: dict[str, DecodingOptions],
     groups: dict[str, list[Source]],
     display: Display,
-) -> tuple[Info, _Results]:
-    """Transcribe one collection after the other, so that each has a time of its own."""
-    results = _Results()
-    with loaded(services, settings, display) as whisper:
-        with display.running(whisper, sum(map(len, groups.values()))):
-            for name, sources in groups.items():
-                started_s = time.monotonic()
-                with closing(outcomes(whisper, sources, options)) as ended:
-                    done = [_advance(display, each) for each in ended]
-                results.wall_s[name] = time.monotonic() - started_s
-                results.failures += [each.failure for each in done if isinstance(each, Failed)]
-                results.scored += [
-                    _score(each, name, options) for each in done if isinstance(each, Transcribed)
-                ]
-        return whisper.info, results
+) -> dict[str, Results]:
+    """Transcribe one collection after the other, so that each has a time of its own.
+
+    Several contexts take turns at each collection, after a recording that is not counted.
+    """
+    results = {context: Results() for context in contexts}
+    if len(contexts) > 1:
+        first = next(iter(groups.values()))[:1]
+        for options in contexts.values():
+            list(outcomes(whisper, first, options))
+    with display.running(whisper, len(contexts) * sum(map(len, groups.values()))):
+        for name, sources in groups.items():
+            for context, options in contexts.items():
+                _measure_one(whisper, name, sources, options, results[context], display)
+    return results
+
+
+def _measure_one(
+    whisper: Transcriber,
+    collection: str,
+    sources: Sequence[Source],
+    options: DecodingOptions,
+    results: Results,
+    display: Display,
+) -> None:
+    """One collection with one audio context, into the results."""
+    started_s = time.monotonic()
+    with closing(outcomes(whisper, sources, options)) as ended:
+        done = [_advance(display, each) for each in ended]
+    results.wall_s[collection] = time.monotonic() - started_s
+    results.failures += [each.failure for each in done if isinstance(each, Failed)]
+    results.scored += [
+        _score(each, collection, options) for each in done if isinstance(each, Transcribed)
+    ]
 
 
 def _advance(display: Display, result: Transcribed | Failed) -> Transcribed | Failed:
@@ -156,88 +173,6 @@ def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scor
         duration_s=transcript.duration_s,
         language_spoken=row.language,
         language_detected=None if options.language else transcript.language,
+        n_windows=len(transcript.windows),
+        n_decoded_again=sum(window.decodes > 1 for window in transcript.windows),
     )
-
-
-def _show(results: _Results) -> None:
-    """The table, on standard output."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 110
-    Console(width=width, highlight=False).print(_table(results))
-    if any(each.unit is Unit.CHARACTER for each in results.scored):
-        print("Languages written without spaces are counted in characters, not in words.")
-    if any(each.language_detected for each in results.scored):
-        print("language: how many were detected right, of those whose language is known.")
-
-
-def _table(results: _Results) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("collection")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for summary in evaluation.summarise(results.scored):
-        table.add_row(*_cells(summary, results.speed(summary.collection)))
-    if len(results.wall_s) > 1:
-        table.add_section()
-        for summary in evaluation.overall(results.scored):
-            table.add_row(*_cells(summary, results.speed()))
-    return table
-
-
-_HEADINGS = (
-    *("recordings", "reference", "errors", "subst.", "del.", "ins."),
-    *("audio s", "x real time", "language"),
-)
-
-
-def _cells(summary: Summary, speed: float | None) -> list[str]:
-    errors, rate = summary.errors, summary.errors.rate
-    judged = summary.n_languages_right + summary.n_languages_wrong
-    return [
-        summary.collection,
-        f"{summary.n_recordings:,}",
-        count(errors.n_units, "word" if summary.unit is Unit.WORD else "char"),
-        "-" if rate is None else f"{rate:.2%}",
-        f"{errors.n_substitutions:,}",
-        f"{errors.n_deletions:,}",
-        f"{errors.n_insertions:,}",
-        f"{summary.duration_s:,.0f}",
-        "-" if speed is None else f"{speed:,.1f}",
-        f"{summary.n_languages_right} of {judged}" if judged else "",
-    ]
-
-
-def _document(
-    info: Info, settings: Settings, options: DecodingOptions, results: _Results
-) -> dict[str, Any]:
-    """Everything that was measured, as JSON's types."""
-    return {
-        "model": info.model,
-        "revision": info.revision,
-        "engine": info.engine,
-        "precision": info.precision,
-        "threads": info.threads,
-        "settings": given(settings),
-        "options": given(options),
-        "collections": [
-            {**_figures(each), "times_real_time": results.speed(each.collection)}
-            for each in evaluation.summarise(results.scored)
-        ],
-        "all": [
-            {**_figures(each), "times_real_time": results.speed()}
-            for each in evaluation.overall(results.scored)
-        ],
-        "wall_s": results.wall_s,
-        "recordings": [
-            {**dataclasses.asdict(each), "error_rate": each.errors.rate} for each in results.scored
-        ],
-        "failures": [dataclasses.asdict(each) for each in results.failures],
-    }
-
-
-def _figures(summary: Summary) -> dict[str, Any]:
-    return {**dataclasses.asdict(summary), "error_rate": summary.errors.rate}

@@ -17,7 +17,7 @@ from typing import Any
 from batched_whisper.cli.services import Services
 from batched_whisper.config import Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
-from batched_whisper.types import Segment, Transcript, Word
+from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,9 @@ class ScriptedWhisper:
             raise OptionError("language='xx' is not one that Whisper knows")
         if said == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
+        context = options.get("audio_context")
+        if said == "unsure" and context == "full":
+            said = "sure"
         warnings = ("it is cut off at its end",) if said == "torn" else ()
         words = _timed(said) if options.get("word_timestamps") else None
         part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0, words)
@@ -116,10 +119,16 @@ class ScriptedWhisper:
             language_probability=1.0,
             duration_s=float(len(said)),
             segments=(part,),
-            windows=(),
+            windows=(_window(said, decodes=2 if said == "unsure" else 1),),
             name="whatever the transcriber calls it",
             warnings=warnings,
         )
+
+
+def _window(said: str, decodes: int) -> DecodedWindow:
+    return DecodedWindow(
+        0.0, float(len(said)), said, (1,), "en", 1.0, -0.1, 0.0, 1.0, decodes=decodes
+    )
 
 
 def _timed(said: str) -> tuple[Word, ...]:

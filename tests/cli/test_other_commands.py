@@ -148,6 +148,59 @@ def test_a_translation_is_measured_as_english(run, recordings, folder):
     assert rows(ended.out)[0][:4] == ["(none)", "1", "2 words", "0.00%"]
 
 
+@pytest.fixture
+def unsure(recordings, folder):
+    """Four windows; one of them is decoded again on a fitted context, and comes out wrong."""
+    pytest.importorskip("jiwer", reason="the extra eval is not installed")
+    names = recordings({"a.wav": "unsure", "b.wav": "right", "c.wav": "right", "d.wav": "right"})
+    texts = dict.fromkeys(names, "right") | {"a.wav": "sure"}
+    lines = [
+        {"audio": name, "text": text, "collection": "left" if name == "a.wav" else "right"}
+        for name, text in texts.items()
+    ]
+    path = folder / "list.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_several_audio_contexts_stand_side_by_side(run, unsure, folder, script):
+    ended = run("eval", unsure, "--audio-context", "fit, full", "--output", "figures.json")
+    assert ended.code == 0
+    assert [row[:7] for row in rows(ended.out)] == [
+        ["left", "fit", "1", "1 word", "100.00%", "1", "100.0%"],
+        ["left", "full", "1", "1 word", "0.00%", "1", "0.0%"],
+        ["right", "fit", "3", "3 words", "0.00%", "3", "0.0%"],
+        ["right", "full", "3", "3 words", "0.00%", "3", "0.0%"],
+        ["all", "fit", "4", "4 words", "25.00%", "4", "25.0%"],
+        ["all", "full", "4", "4 words", "0.00%", "4", "0.0%"],
+    ]
+    assert len(script.settings) == 1  # one engine for all
+    warm_up, *counted = [call["audio_context"] for call in script.calls[1:]]
+    assert (warm_up, counted) == ("full", ["fit", "full"] * 2)
+
+    contexts = json.loads((folder / "figures.json").read_text())["audio_contexts"]
+    assert list(contexts) == ["fit", "full"]
+    assert contexts["fit"]["all"][0]["error_rate"] == 0.25
+    assert contexts["fit"]["all"][0]["n_decoded_again"] == 1
+    assert [len(each["recordings"]) for each in contexts.values()] == [4, 4]
+
+
+def test_one_audio_context_is_measured_as_ever_and_says_what_was_decoded_again(run, unsure):
+    ended = run("eval", unsure, "--audio-context", "fit")
+    assert rows(ended.out)[-1][:4] == ["all", "4", "4 words", "25.00%"]
+    assert "1 of 4 windows (25.0%) decoded again." in ended.out
+
+
+def test_a_recording_that_fails_on_every_context_is_named_once(run, manifest):
+    ended = run("eval", manifest, "--audio-context", "fit,full")
+    assert ended.code == 1 and ended.err.count("e.wav: no decoder") == 1
+
+
+def test_a_list_of_no_audio_context_is_refused(run, unsure, script):
+    ended = run("eval", unsure, "--audio-context", ",")
+    assert ended.code == 2 and "--audio-context" in ended.err and not script.settings
+
+
 def test_a_manifest_without_texts_cannot_be_evaluated(run, folder):
     (folder / "list.jsonl").write_text('{"audio": "a.wav"}\n')
     ended = run("eval", "list.jsonl")
