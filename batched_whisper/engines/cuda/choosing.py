@@ -7,7 +7,8 @@ three numbers a row leave the device instead of a vocabulary.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import torch
 
@@ -17,6 +18,10 @@ from batched_whisper.engines.cuda.feed import Field
 
 N_ANSWERS = 3
 """Of each row: token, its log-probability among the allowed, the probe's among all."""
+
+
+Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""`choose_greedily`, or a kernel that does the same."""
 
 
 class MaskTable:
@@ -73,15 +78,31 @@ def choose_greedily(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tens
     begin = hidden.shape[1]
     text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))
     timed = _timestamps(logits, begin, feed)
-    text_best, text_total = text.max(-1), text.logsumexp(-1)
-    time_best, time_total = timed.max(-1), timed.logsumexp(-1)
-    timing = time_total > text_best.values
-    token = torch.where(timing, begin + time_best.indices, text_best.indices)
-    score = torch.where(timing, time_best.values, text_best.values)
-    total = torch.where(timing, time_total, torch.logaddexp(text_total, time_total))
     probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
-    probability = (probe - logits.logsumexp(-1)).exp()
-    return torch.stack([token.float(), score - total, probability])
+    return decide(_best(text, 0), _best(timed, begin), (probe - logits.logsumexp(-1)).exp())
+
+
+@dataclass(frozen=True)
+class Best:
+    """Of each row's tokens of one kind: the best, its score, and the log-sum-exp; ``[n]``."""
+
+    token: torch.Tensor
+    score: torch.Tensor
+    total: torch.Tensor
+
+
+def decide(text: Best, timed: Best, probability: torch.Tensor) -> torch.Tensor:
+    """Text or timestamp: the rows' answers, ``[3, n]`` float32."""
+    timing = timed.total > text.score
+    token = torch.where(timing, timed.token.float(), text.token.float())
+    score = torch.where(timing, timed.score, text.score)
+    total = torch.where(timing, timed.total, torch.logaddexp(text.total, timed.total))
+    return torch.stack([token, score - total, probability])
+
+
+def _best(scores: torch.Tensor, first: int) -> Best:
+    best = scores.max(-1)
+    return Best(best.indices + first, best.values, scores.logsumexp(-1))
 
 
 def _timestamps(logits: torch.Tensor, begin: int, feed: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from batched_whisper.decoding.rules import NOTHING, Allowed, TokenIds
 from batched_whisper.decoding.sampling import choose
 from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
-from batched_whisper.engines.cuda.attention import attend
 from batched_whisper.engines.cuda.choosing import MaskTable
 from batched_whisper.engines.cuda.decoder import Decoder
+from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
 from batched_whisper.engines.cuda.encoder import Encoder
 from batched_whisper.engines.cuda.feed import Entry
 from batched_whisper.engines.cuda.layers import Weights
 from batched_whisper.engines.cuda.memory import Room, count_slots, take_what_fits
+from batched_whisper.engines.cuda.operations import best_operations
 from batched_whisper.engines.cuda.passes import Answers, Passes
 from batched_whisper.engines.cuda.tables import slot_bytes, take_tables
 from batched_whisper.engines.interface import (
@@ -82,8 +84,10 @@ class CudaEngine:
             torch.set_num_threads(threads)
         with self._failures("loading the model"):
             weights = Weights(checkpoint.weights, self._device, self._arithmetic.dtype)
-            self._encoder = Encoder(weights, self._sizes)
-            self._decoder = Decoder(weights, self._sizes, attend)
+            head_width = self._sizes.n_text_state // self._sizes.n_text_head
+            self._operations = best_operations(self._device, head_width)
+            self._encoder = Encoder(self._encoder_weights(weights), self._sizes)
+            self._decoder = Decoder(weights, self._sizes, self._operations.attend)
             why = self._take_slots(max_slots, memory_fraction)
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
         self._contexts: dict[int, int] = {}
@@ -94,7 +98,12 @@ class CudaEngine:
             precision=self._arithmetic.precision,
             threads=torch.get_num_threads(),
             max_slots=self._tables.nobody,
-            why=(f"PyTorch {torch.__version__} on {self._device.type}", self._arithmetic.why, why),
+            why=(
+                f"PyTorch {torch.__version__} on {self._device.type}",
+                self._arithmetic.why,
+                self._operations.why,
+                why,
+            ),
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
@@ -157,14 +166,19 @@ class CudaEngine:
             tables = take_tables(self._sizes, n_slots, dtype, self._device)
             most = max(n_slots, MOST_TOKENS)
             masks = MaskTable(max(most, MASK_ROWS), self._ids.timestamp_begin, self._device)
-            return Passes(
-                self._decoder, tables, masks, most=most, record=self._device.type == "cuda"
-            )
+            on_gpu = self._device.type == "cuda"
+            choose = self._operations.choose
+            return Passes(self._decoder, choose, tables, masks, most=most, record=on_gpu)
 
         taken = take_what_fits(take, count)
         self._passes = taken.thing
         self._tables, self._masks = taken.thing.tables, taken.thing.masks
         return taken.count.why
+
+    def _encoder_weights(self, weights: Weights) -> Weights:
+        if not self._arithmetic.eight_bits:
+            return weights
+        return replace(weights, make_linear=make_eight_bit_linear)
 
     def _warm_encoder(self) -> None:
         """Its largest batch once, so that the memory for it is taken before the slots are."""
@@ -183,7 +197,7 @@ class CudaEngine:
     def _encode(self, rows: Sequence[EncodeRow], context: int) -> None:
         with self._failures("encoding"):
             features = torch.from_numpy(np.stack([row.features for row in rows]))
-            hidden = self._encoder(features.to(self._device, self._arithmetic.dtype))
+            hidden = self._encoder(features.to(self._device).to(self._arithmetic.dtype))
             slots = torch.tensor([row.slot for row in rows], device=self._device)
             contexts = torch.full((len(rows),), context, dtype=torch.int32, device=self._device)
             self._decoder.hear(self._tables, slots, contexts, hidden)

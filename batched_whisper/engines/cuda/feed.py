@@ -66,7 +66,8 @@ class Feed:
         ):
             self._staged[field, : len(entries)] = numbers
             self._staged[field, len(entries) : size] = self._idle[field]
-        self._device[:, :size].copy_(self._host[:, :size], non_blocking=True)
+        # All of it: a part of every row would not be one piece, and copied with a detour.
+        self._device.copy_(self._host, non_blocking=True)
 
     def read(self, size: int) -> torch.Tensor:
         """The device's numbers, ``[fields, size]``, always at the same address."""

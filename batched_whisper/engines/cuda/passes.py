@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from batched_whisper.engines.cuda.choosing import N_ANSWERS, MaskTable, choose_greedily
+from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.tables import Tables
@@ -24,10 +24,8 @@ WARM_UPS = 2
 
 def recorded_sizes(most: int) -> list[int]:
     """Powers of two and, from 16 on, what lies halfway between them; up to ``most``."""
-    sizes = [1, 2, 4, 8]
-    while sizes[-1] < most:
-        sizes += [sizes[-1] * 2, sizes[-1] * 3]
-        sizes = sorted(set(sizes))
+    powers = [2**i for i in range(most.bit_length() + 1)]
+    sizes = sorted(powers + [size * 3 // 2 for size in powers if size >= 16])
     return [size for size in sizes if size < most] + [most]
 
 
@@ -46,6 +44,7 @@ class Passes:
 
     Args:
         decoder: runs over the tables.
+        choose: says what is chosen of the logits.
         tables: the slots'.
         masks: the token masks'.
         most: the most tokens of a pass.
@@ -53,11 +52,19 @@ class Passes:
     """
 
     def __init__(
-        self, decoder: Decoder, tables: Tables, masks: MaskTable, *, most: int, record: bool
+        self,
+        decoder: Decoder,
+        choose: Choose,
+        tables: Tables,
+        masks: MaskTable,
+        *,
+        most: int,
+        record: bool,
     ) -> None:
         device = tables.cross.device
         self.most = most
-        self._decoder, self.tables, self.masks = decoder, tables, masks
+        self._decoder, self._choose = decoder, choose
+        self.tables, self.masks = tables, masks
         self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
         self._answers = torch.zeros((N_ANSWERS, most), device=device)
         self._told = torch.zeros((N_ANSWERS, most), pin_memory=device.type == "cuda")
@@ -76,7 +83,7 @@ class Passes:
         else:
             recorded.graph.replay()
             logits = recorded.logits
-        self._told[:, :n].copy_(self._answers[:, :n], non_blocking=True)
+        self._told.copy_(self._answers, non_blocking=True)  # all: a part would be copied twice
         if self._told.is_pinned():
             torch.cuda.current_stream().synchronize()
         tokens, logprobs, probes = self._told[:, :n].tolist()
@@ -92,7 +99,7 @@ class Passes:
         feed = self._feed.read(size)
         tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
         logits = self._decoder.logits(self.tables, tokens, slots, positions)
-        self._answers[:, :size].copy_(choose_greedily(logits, self.masks.hidden, feed))
+        self._answers[:, :size].copy_(self._choose(logits, self.masks.hidden, feed))
         return logits
 
     def _record(self) -> None:
@@ -106,7 +113,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A graph, and where it leaves its logits: memory that other sizes write over."""
+    """A graph, and where it leaves its logits."""
 
     graph: Any
     logits: torch.Tensor

@@ -1,0 +1,68 @@
+"""Linear layers in 8-bit floating point, for the matrix units of GPUs of 2022 and later.
+
+Weights get a scale for each output when they are loaded, activations one for each row while the
+model runs, so nothing has to be calibrated. Products are summed in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from batched_whisper.engines.cuda.layers import Layer
+
+KIND = torch.float8_e4m3fn
+LARGEST = torch.finfo(KIND).max
+LEAST_PEAK = 1e-12
+"""Rows of nothing but zeros have a scale too."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Rows in 8 bits: ``numbers * scales`` is what they were; ``scales`` ``[rows, 1]`` float32."""
+
+    numbers: torch.Tensor
+    scales: torch.Tensor
+
+
+def quantise(rows: torch.Tensor) -> Quantised:
+    """Scale every row so that its largest number is the largest there is."""
+    peaks = rows.abs().amax(-1, keepdim=True).float().clamp(min=LEAST_PEAK)
+    scales = peaks / LARGEST
+    return Quantised((rows.float() / scales).clamp(-LARGEST, LARGEST).to(KIND), scales)
+
+
+@dataclass(frozen=True)
+class EightBitLinear:
+    """`layers.Linear` in 8 bits."""
+
+    weight: Quantised
+    bias: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """``[..., in]`` to ``[..., out]``, both in the model's type."""
+        rows = _quantise(x.flatten(0, -2))
+        y = torch._scaled_mm(
+            rows.numbers,
+            self.weight.numbers.T,
+            scale_a=rows.scales,
+            scale_b=self.weight.scales.T,
+            bias=self.bias,
+            out_dtype=x.dtype,
+        )
+        return y.unflatten(0, x.shape[:-1])
+
+
+def make_eight_bit_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Layer:
+    """The layer of a weight ``[out, in]`` in the model's type."""
+    return EightBitLinear(quantise(weight), bias)
+
+
+def _quantise(rows: torch.Tensor) -> Quantised:
+    """`quantise`, on a GPU in one kernel."""
+    if rows.device.type != "cuda":
+        return quantise(rows)
+    from batched_whisper.engines.cuda import kernels
+
+    return Quantised(*kernels.quantise(rows.contiguous(), KIND, LARGEST, LEAST_PEAK))

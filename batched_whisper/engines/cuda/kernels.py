@@ -1,0 +1,286 @@
+"""Triton kernels: what a step spends its time on, reading each number once.
+
+`attend` is `attention.attend` without copying keys; `choose` is `choosing.choose_greedily` in one
+pass over the logits. Both are tested against those on a processor, by Triton's interpreter.
+
+*Attention.* A program has one head of one query and a part of its positions. Each of its lanes
+keeps a softmax of its own over every ``BLOCK``-th position (Milakov and Gimelshein 2018, online
+softmax), so that nothing is exchanged between threads until the end; then the lanes' results are
+put together, and in a second kernel the parts' (as in Dao et al. 2023, Flash-Decoding). There is
+no product of matrices in it: with one query a key is used once, and reading it takes longer than
+that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from batched_whisper.engines.cuda.choosing import Best, decide
+from batched_whisper.engines.cuda.feed import Field
+
+LEAST = tl.constexpr(-1e30)
+"""Below every score, and a number: the difference of two infinities is none."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the attention is cut up.
+
+    Attributes:
+        block: positions that a program reads at once.
+        n_warps: of 32 threads, for each program.
+        n_stages: reads in flight before their numbers are needed.
+        n_programs: at least so many, if there is anything to cut; several for each multiprocessor.
+    """
+
+    block: int = 64
+    n_warps: int = 4
+    n_stages: int = 2
+    n_programs: int = 4096
+
+    def n_parts(self, n_heads: int, longest: int) -> int:
+        """Into how many parts the positions are cut, given the heads of all queries together."""
+        wanted = -(-self.n_programs // n_heads)
+        most = -(-longest // self.block)
+        return int(triton.next_power_of_2(max(1, min(wanted, most))))
+
+
+@triton.jit
+def _hear(
+    queries,
+    table,
+    rows,
+    lengths,
+    out,
+    highest,
+    totals,
+    query_stride,
+    pair_stride,
+    row_stride,
+    head_stride,
+    scale,
+    part_length,
+    N_HEADS: tl.constexpr,  # noqa: N803
+    N_PARTS: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    N_STAGES: tl.constexpr,  # noqa: N803
+):
+    """One part of one head of one query: its weighted sum of values, its best score, its total."""
+    entry, part = tl.program_id(0), tl.program_id(1)
+    query, head = entry // N_HEADS, entry % N_HEADS
+    width = tl.arange(0, WIDTH)
+    lane = tl.arange(0, BLOCK)
+    asked = tl.load(queries + query * query_stride + head * WIDTH + width).to(tl.float32) * scale
+    keys = table + tl.load(rows + query).to(tl.int64) * row_stride + head * head_stride
+    values = keys + pair_stride
+    first = part * part_length
+    stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
+    best = tl.full([BLOCK], LEAST, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    heard = tl.zeros([BLOCK, WIDTH], tl.float32)
+    for start in tl.range(first, stop, BLOCK, num_stages=N_STAGES):
+        position = start + lane
+        real = position < stop
+        place = position[:, None] * WIDTH + width[None, :]
+        key = tl.load(keys + place, mask=real[:, None], other=0.0).to(tl.float32)
+        value = tl.load(values + place, mask=real[:, None], other=0.0).to(tl.float32)
+        score = tl.where(real, tl.sum(key * asked[None, :], 1), float("-inf"))
+        better = tl.maximum(best, score)
+        weight = tl.exp(score - better)
+        kept = tl.exp(best - better)
+        total = total * kept + weight
+        heard = heard * kept[:, None] + weight[:, None] * value
+        best = better
+    highest_of_all = tl.max(best, 0)
+    share = tl.exp(best - highest_of_all)
+    total_of_all = tl.sum(total * share, 0)
+    heard_of_all = tl.sum(heard * share[:, None], 0)
+    if N_PARTS == 1:
+        tl.store(out + entry * WIDTH + width, heard_of_all / total_of_all)
+    else:
+        at = entry * N_PARTS + part
+        tl.store(out + at * WIDTH + width, heard_of_all)
+        tl.store(highest + at, highest_of_all)
+        tl.store(totals + at, total_of_all)
+
+
+@triton.jit
+def _put_together(
+    parts,
+    highest,
+    totals,
+    out,
+    N_PARTS: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+):
+    """The parts of one head of one query."""
+    entry = tl.program_id(0)
+    part = entry * N_PARTS + tl.arange(0, N_PARTS)
+    width = tl.arange(0, WIDTH)
+    best = tl.load(highest + part)
+    share = tl.exp(best - tl.max(best, 0))
+    total = tl.sum(tl.load(totals + part) * share, 0)
+    heard = tl.load(parts + part[:, None] * WIDTH + width[None, :])
+    tl.store(out + entry * WIDTH + width, tl.sum(heard * share[:, None], 0) / total)
+
+
+def attend(
+    queries: torch.Tensor,
+    table: torch.Tensor,
+    rows: torch.Tensor,
+    lengths: torch.Tensor,
+    launch: Launch = Launch(),
+) -> torch.Tensor:
+    """See `attention.Attend`; the heads' width is a power of two."""
+    n, heads, width = queries.shape
+    longest = table.shape[3]
+    n_parts = launch.n_parts(n * heads, longest)
+    part_length = -(-longest // n_parts)
+    part_length = -(-part_length // launch.block) * launch.block
+    out = torch.empty((n, heads, width), dtype=queries.dtype, device=queries.device)
+    if n_parts == 1:
+        parts, highest, totals = out, out, out
+    else:
+        parts = torch.empty((n, heads, n_parts, width), dtype=torch.float32, device=out.device)
+        highest, totals = torch.empty(
+            (2, n, heads, n_parts), dtype=torch.float32, device=out.device
+        )
+    _hear[(n * heads, n_parts)](
+        queries,
+        table,
+        rows,
+        lengths,
+        parts,
+        highest,
+        totals,
+        queries.stride(0),
+        table.stride(0),
+        table.stride(1),
+        table.stride(2),
+        width**-0.5,
+        part_length,
+        N_HEADS=heads,
+        N_PARTS=n_parts,
+        WIDTH=width,
+        BLOCK=launch.block,
+        N_STAGES=launch.n_stages,
+        num_warps=launch.n_warps,
+    )
+    if n_parts > 1:
+        _put_together[(n * heads,)](
+            parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1
+        )
+    return out
+
+
+VOCABULARY_BLOCK = 4096
+"""Tokens that a program of `choose` looks at."""
+
+
+@triton.jit
+def _look(
+    logits,
+    hidden,
+    masks,
+    firsts,
+    stops,
+    found,
+    n_vocab,
+    begin,
+    found_stride,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """Part of one row's vocabulary: best, its token and the total, of text, timestamps, all."""
+    row, part = tl.program_id(0), tl.program_id(1)
+    token = part * BLOCK + tl.arange(0, BLOCK)
+    exists = token < n_vocab
+    is_text = token < begin
+    logit = tl.load(logits + row.to(tl.int64) * n_vocab + token, mask=exists, other=float("-inf"))
+    mask = hidden + tl.load(masks + row) * begin
+    may_not = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
+    in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
+    at = found + row * tl.num_programs(1) + part
+    for kind in tl.static_range(3):
+        if kind == 0:
+            scores = tl.where(is_text & (may_not == 0), logit, float("-inf"))
+        elif kind == 1:
+            scores = tl.where((is_text == 0) & in_span, logit, float("-inf"))
+        else:
+            scores = logit
+        best = tl.max(scores, 0)
+        floor = tl.maximum(best, LEAST)
+        tl.store(at + (3 * kind) * found_stride, best)
+        tl.store(
+            at + (3 * kind + 1) * found_stride,
+            (tl.argmax(scores, 0) + part * BLOCK).to(tl.float32),
+        )
+        total = tl.sum(tl.exp(scores - floor), 0)
+        tl.store(at + (3 * kind + 2) * found_stride, tl.log(total) + floor)
+
+
+def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
+    """See `choosing.choose_greedily`."""
+    n, n_vocab = logits.shape
+    n_parts = triton.cdiv(n_vocab, VOCABULARY_BLOCK)
+    found = torch.empty((9, n, n_parts), dtype=torch.float32, device=logits.device)
+    _look[(n, n_parts)](
+        logits,
+        hidden.view(torch.uint8),
+        feed[Field.MASK],
+        feed[Field.TIME_FIRST],
+        feed[Field.TIME_STOP],
+        found,
+        n_vocab,
+        hidden.shape[1],
+        found.stride(0),
+        BLOCK=VOCABULARY_BLOCK,
+        num_warps=8,
+    )
+    text, timed, every = (_of_parts(*found[i : i + 3]) for i in (0, 3, 6))
+    probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
+    return decide(text, timed, (probe - every.total).exp())
+
+
+def _of_parts(best: torch.Tensor, token: torch.Tensor, total: torch.Tensor) -> Best:
+    """The best of the parts' best; all ``[n, parts]``."""
+    highest = best.max(-1, keepdim=True)
+    return Best(token.gather(1, highest.indices)[:, 0], highest.values[:, 0], total.logsumexp(-1))
+
+
+@triton.jit
+def _quantise(
+    rows,
+    numbers,
+    scales,
+    n_columns,
+    largest,
+    least_peak,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """One row in 8 bits, and its scale."""
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    exists = column < n_columns
+    given = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(given), 0), least_peak) / largest
+    scaled = tl.minimum(tl.maximum(given / scale, -largest), largest)
+    tl.store(numbers + row * n_columns + column, scaled.to(numbers.dtype.element_ty), mask=exists)
+    tl.store(scales + row, scale)
+
+
+def quantise(
+    rows: torch.Tensor, kind: torch.dtype, largest: float, least_peak: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `eight_bits.quantise`; the numbers and the scales of contiguous rows."""
+    n_rows, n_columns = rows.shape
+    numbers = torch.empty((n_rows, n_columns), dtype=kind, device=rows.device)
+    scales = torch.empty((n_rows, 1), dtype=torch.float32, device=rows.device)
+    block = triton.next_power_of_2(n_columns)
+    _quantise[(n_rows,)](
+        rows, numbers, scales, n_columns, largest, least_peak, BLOCK=block, num_warps=8
+    )
+    return numbers, scales

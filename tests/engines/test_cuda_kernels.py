@@ -1,0 +1,95 @@
+"""Triton's kernels beside their definitions in plain PyTorch, on the processor by its interpreter.
+
+What the interpreter cannot show is whether a GPU's compiler takes them, and how fast they are.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+if not torch.cuda.is_available() and "triton" not in sys.modules:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
+pytest.importorskip("triton", reason="Triton is not installed: pip install --no-deps triton")
+
+from batched_whisper.engines.cuda import attention, choosing, kernels  # noqa: E402
+from batched_whisper.engines.cuda.feed import Field  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+N_ROWS, N_HEADS, WIDTH = 5, 3, 16
+
+
+def attention_case(seed: int, longest: int, dtype: torch.dtype, n: int = 4):  # type: ignore[no-untyped-def]
+    """Queries, a table whose unused positions are poison, rows and lengths."""
+    random = torch.Generator().manual_seed(seed)
+    queries = torch.randn((n, 3, N_HEADS, WIDTH), generator=random)
+    table = torch.randn((2, N_ROWS, N_HEADS, longest, WIDTH), generator=random)
+    rows = torch.randint(0, N_ROWS, (n,), generator=random)
+    lengths = torch.randint(1, longest + 1, (n,), generator=random)
+    lengths[0], lengths[-1] = 1, longest
+    parts = [each.to(DEVICE) for each in (queries.to(dtype), table.to(dtype), rows, lengths)]
+    return parts[0][:, 1], *parts[1:]  # one of three parts: queries with a stride
+
+
+@pytest.mark.parametrize("longest", [1, 16, 17, 100, 129])
+@pytest.mark.parametrize("n_programs", [1, 24, 1000])
+def test_attention_is_that_of_the_definition(longest: int, n_programs: int) -> None:
+    case = attention_case(longest, longest, torch.float32)
+    launch = kernels.Launch(block=16, n_programs=n_programs)
+    found = kernels.attend(*case, launch)
+    torch.testing.assert_close(found, attention.attend(*case), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_attention_in_16_bits_is_as_near_to_exact_as_the_definition(dtype: torch.dtype) -> None:
+    queries, table, rows, lengths = attention_case(3, 70, dtype)
+    exact = attention.attend(queries.double(), table.double(), rows, lengths)
+    found = kernels.attend(queries, table, rows, lengths, kernels.Launch(block=16, n_programs=30))
+    assert found.dtype is dtype
+    error = (found.double() - exact).norm() / exact.norm()
+    assert error < 2 * torch.finfo(dtype).eps
+
+
+def test_what_lies_beyond_a_rows_length_is_never_heard() -> None:
+    queries, table, rows, lengths = attention_case(4, 40, torch.float32, n=N_ROWS)
+    rows = torch.arange(N_ROWS, device=DEVICE)
+    expected = attention.attend(queries, table, rows, lengths)
+    poisoned = table.clone()
+    for row, length in zip(rows.tolist(), lengths.tolist(), strict=True):
+        poisoned[:, row, :, length:] = float("nan")
+    found = kernels.attend(
+        queries, poisoned, rows, lengths, kernels.Launch(block=16, n_programs=60)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_there_are_parts_only_where_programs_are_few() -> None:
+    launch = kernels.Launch(block=64, n_programs=4096)
+    assert launch.n_parts(256 * 20, 1500) == 1
+    assert launch.n_parts(20, 1500) == 32  # of 24 blocks; a power of two
+    assert launch.n_parts(20, 10) == 1
+
+
+def choice_case(n_vocab: int, begin: int, n: int = 6):  # type: ignore[no-untyped-def]
+    random = torch.Generator().manual_seed(n_vocab)
+    logits = 4 * torch.randn((n, n_vocab), generator=random)
+    hidden = torch.rand((4, begin), generator=random) < 0.5
+    hidden[0] = True
+    feed = torch.zeros((len(Field), n), dtype=torch.int64)
+    feed[Field.MASK] = torch.tensor([0, 1, 2, 3, 1, 2])
+    feed[Field.TIME_FIRST] = torch.tensor([begin, begin + 3, 0, begin, 0, n_vocab - 1])
+    feed[Field.TIME_STOP] = torch.tensor([n_vocab, begin + 9, 0, n_vocab, 0, n_vocab])
+    feed[Field.PROBE] = torch.tensor([0, 5, begin, n_vocab - 1, 7, 1])
+    logits[3, : begin // 2] += 20  # text wins here, and timestamps in the first row
+    return logits.to(DEVICE), hidden.to(DEVICE), feed.to(DEVICE)
+
+
+@pytest.mark.parametrize(("n_vocab", "begin"), [(221, 160), (9001, 7800), (8192, 4096)])
+def test_choices_are_those_of_the_definition(n_vocab: int, begin: int) -> None:
+    case = choice_case(n_vocab, begin)
+    found, expected = kernels.choose(*case), choosing.choose_greedily(*case)
+    assert found[0].tolist() == expected[0].tolist()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
