@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import batched_whisper
+from batched_whisper.cli.bench import bench
 from batched_whisper.cli.demo import demo
 from batched_whisper.cli.download import download
 from batched_whisper.cli.evaluate import evaluate
@@ -52,6 +53,7 @@ def program(
 app.command(epilog=ENVIRONMENT_NOTE)(transcribe)
 app.command(epilog=ENVIRONMENT_NOTE)(demo)
 app.command(name="eval", epilog=ENVIRONMENT_NOTE)(evaluate)
+app.command(epilog=ENVIRONMENT_NOTE)(bench)
 app.command(epilog=ENVIRONMENT_NOTE)(info)
 app.command()(download)
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from batched_whisper import evaluation
 from batched_whisper.cli.messages import Failure, count
-from batched_whisper.cli.services import Info
 from batched_whisper.evaluation import Scored, Summary, Unit
 
 if TYPE_CHECKING:
@@ -177,19 +176,6 @@ def _compared(results: Mapping[str, Results]) -> Iterator[list[_Compared]]:
     yield from groups.values()
     if any(len(each.wall_s) > 1 for each in results.values()):
         yield from everything.values()
-
-
-def origin(info: Info, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """What was measured, as JSON's types."""
-    return {
-        "model": info.model,
-        "revision": info.revision,
-        "engine": info.engine,
-        "precision": info.precision,
-        "threads": info.threads,
-        "settings": settings,
-        "options": options,
-    }
 
 
 def figures(results: Mapping[str, Results]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def info(ctx: typer.Context, *, settings: Settings) -> None:
         {
             "batched-whisper": batched_whisper.__version__,
             "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-            **{package: _version(package) for package in PACKAGES},
+            **{package: installed_version(package) for package in PACKAGES},
         }
     )
 
@@ -61,7 +61,8 @@ def _print_rows(rows: dict[str, str]) -> None:
         print(f"{name:<16} {value}")
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """The version of a package, in words where there is none."""
     try:
         return version(package)
     except PackageNotFoundError:

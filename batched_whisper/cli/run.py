@@ -1,6 +1,6 @@
 """Runs a job of recordings from beginning to end: engine, results, bar, figures, exit code.
 
-The part that ``transcribe`` and ``demo`` share. Knows nothing of the command line.
+What the commands that transcribe share. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batched_whisper.cli.job import Failed, Figures, Transcribed, outcomes
 from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, about, count, report, say
 from batched_whisper.cli.outputs import Output
 from batched_whisper.cli.progress import Display
-from batched_whisper.cli.services import Services, Transcriber
+from batched_whisper.cli.services import Info, Services, Transcriber
 from batched_whisper.config import DecodingOptions, Settings
 
 
@@ -53,6 +53,19 @@ def given(options: Settings | DecodingOptions) -> dict[str, Any]:
     """The options as keyword arguments, those left open apart."""
     values = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def origin(info: Info, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What figures are of, as JSON's types."""
+    return {
+        "model": info.model,
+        "revision": info.revision,
+        "engine": info.engine,
+        "precision": info.precision,
+        "threads": info.threads,
+        "settings": settings,
+        "options": options,
+    }
 
 
 @contextmanager

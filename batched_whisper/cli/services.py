@@ -61,6 +61,10 @@ class Stats(Protocol):
         """Decoder steps."""
 
     @property
+    def n_rows(self) -> int:
+        """Windows in all of them."""
+
+    @property
     def mean_batch_size(self) -> float:
         """Windows in one of them."""
 

@@ -35,6 +35,7 @@ class ScriptedInfo:
 @dataclass(frozen=True)
 class ScriptedStats:
     n_batches: int = 7
+    n_rows: int = 24
     mean_batch_size: float = 3.5
     queue_depth: int = 0
     n_windows: int = 0

@@ -15,7 +15,7 @@ from batched_whisper.cli import options as flags
 from batched_whisper.config import DecodingOptions, Settings, _Checked, option
 from batched_whisper.errors import OptionError
 
-COMMANDS = ["transcribe", "demo", "eval", "info", "download"]
+COMMANDS = ["transcribe", "demo", "eval", "bench", "info", "download"]
 HEAVY = ("openvino", "av", "numpy", "huggingface_hub", "datasets", "jiwer", "tokenizers")
 
 

@@ -1,0 +1,179 @@
+"""``batched-whisper bench``: what this machine does, one call at a time and many at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import batched_whisper
+from batched_whisper.cli.demo import demo_sources
+from batched_whisper.cli.info import PACKAGES, installed_version
+from batched_whisper.cli.inputs import Source, find_sources
+from batched_whisper.cli.job import Failed, outcomes
+from batched_whisper.cli.messages import FAILED, Failure, count, explains_errors, report, say
+from batched_whisper.cli.options import takes_options
+from batched_whisper.cli.progress import Display
+from batched_whisper.cli.run import given, loaded, origin
+from batched_whisper.cli.services import Transcriber
+from batched_whisper.cli.ways import Clip, Figures, Pass, measure, n_differing, summarise
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.formats import write_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+N_CALLS = 64
+
+
+@explains_errors
+@takes_options
+def bench(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Your own recordings: files, folders, manifests. Not given: three readings from "
+            "the extra demo.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    calls: Annotated[
+        int, typer.Option(metavar="N", min=1, max=1024, help="Calls that come at once.")
+    ] = N_CALLS,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100, help="How often; figures are medians.")
+    ] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write every figure to this file."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="No word of each pass.")
+    ] = False,
+    settings: Settings,
+    options: DecodingOptions,
+) -> None:
+    """Measure this machine: one call at a time, many at once, and a map over all.
+
+    The recordings are brought over and over until there are enough calls; reading the files is
+    part of the time. One at a time gets a fourth of the calls. To compare, run it again with
+    another --precision, --max-batch-size or --audio-context.
+    """
+    sources = find_sources(paths, lambda: sys.stdin.buffer.read()) if paths else demo_sources()
+    with loaded(ctx.obj, settings, Display(quiet=quiet)) as whisper:
+        clips, failures = _warm_up(whisper, sources, options)
+        passes: list[Pass] = []
+        asked = given(options)
+        for each in measure(whisper, clips, asked, n_calls=calls, n_rounds=rounds) if clips else ():
+            passes.append(each)
+            if not quiet:
+                say(f"{each.way.value}: {count(len(each.texts), 'call')} in {each.wall_s:.1f} s")
+        info = whisper.info
+    if passes:
+        _show(passes, clips)
+        if output is not None:
+            document = {**origin(info, given(settings), asked), **_document(passes, clips)}
+            write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    report(failures)
+    raise typer.Exit(FAILED if failures else 0)
+
+
+def _warm_up(
+    whisper: Transcriber, sources: Sequence[Source], options: DecodingOptions
+) -> tuple[list[Clip], list[Failure]]:
+    """Transcribe every recording once; those that can be, and why the others cannot."""
+    clips, failures = list[Clip](), list[Failure]()
+    with closing(outcomes(whisper, sources, options)) as ended:
+        for each in ended:
+            if isinstance(each, Failed):
+                failures.append(each.failure)
+            else:
+                clips.append(Clip(each.source.open(), each.transcript.duration_s))
+    return clips, failures
+
+
+def _show(passes: Sequence[Pass], clips: Sequence[Clip]) -> None:
+    """The table, on standard output, and what to know about it."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 110
+    Console(width=width, highlight=False).print(_table(summarise(passes)))
+    total_s = sum(clip.duration_s for clip in clips)
+    print(f"{count(len(clips), 'recording')}, {total_s:,.1f} s, brought again and again.")
+    n_different = n_differing(passes, len(clips))
+    print("Every way gave the same texts." if not n_different else _differ(n_different))
+    print(f"Peak memory of the process: {_peak_memory_bytes() / 1e6:,.0f} MB.")
+    if _is_checkout():
+        print("make bench compares with other programs.")
+
+
+def _differ(n_different: int) -> str:
+    return f"{count(n_different, 'recording')} had texts that were not the same in every call."
+
+
+def _table(figures: Sequence[Figures]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("calls come")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in figures:
+        table.add_row(
+            each.way.value,
+            f"{each.n_calls:,}",
+            f"{each.wall_s:,.1f}",
+            f"{each.calls_per_s:,.2f}",
+            f"{each.times_real_time:,.1f}",
+            f"{each.mean_batch_size:,.1f}",
+            f"{each.over_alone:,.2f}",
+        )
+    return table
+
+
+_HEADINGS = ("calls", "seconds", "calls/s", "x real time", "mean batch", "times as fast")
+
+
+def _document(passes: Sequence[Pass], clips: Sequence[Clip]) -> dict[str, Any]:
+    """Everything that was measured, as JSON's types."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {
+            "batched-whisper": batched_whisper.__version__,
+            **{package: installed_version(package) for package in PACKAGES},
+        },
+        "n_recordings": len(clips),
+        "audio_s": sum(clip.duration_s for clip in clips),
+        "peak_memory_bytes": _peak_memory_bytes(),
+        "n_different_texts": n_differing(passes, len(clips)),
+        "ways": [dataclasses.asdict(each) for each in summarise(passes)],
+        "passes": [dataclasses.asdict(each) for each in passes],
+    }
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory that this process ever had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024  # macOS counts bytes
+
+
+def _is_checkout() -> bool:
+    """Whether the benchmarks beside other programs are here too."""
+    return (Path(batched_whisper.__file__).parents[1] / "benchmarks" / "compare.py").is_file()

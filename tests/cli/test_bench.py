@@ -1,0 +1,158 @@
+"""The command ``bench``: what it brings to the engine, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_whisper import ScriptedStats
+
+from batched_whisper.cli.ways import Clip, Pass, Way, measure, n_alone, n_differing, summarise
+from batched_whisper.types import Transcript
+
+WAYS = [way.value for way in Way]
+
+
+def cells(table: str) -> list[list[str]]:
+    lines = [line.split("  ") for line in table.splitlines() if line.startswith("  ")]
+    rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    return [row for row in rows if row][1:]
+
+
+# --- the command
+
+
+def test_each_way_is_a_row_with_its_calls(run, recordings, script, folder):
+    recordings({"a.wav": "hello", "b.wav": "you"})
+    ended = run("bench", "a.wav", "b.wav", "--calls", "8", "--rounds", "2", "--output", "f.json")
+    assert ended.code == 0
+    assert [row[:2] for row in cells(ended.out)] == [
+        [WAYS[0], "2"],
+        [WAYS[1], "8"],
+        [WAYS[2], "8"],
+    ]
+    assert cells(ended.out)[0][-1] == "1.00"
+    assert "Every way gave the same texts." in ended.out
+    assert len(script.heard) == 2 + 2 * (2 + 8 + 8)  # the warm-up, and the rounds
+    assert ended.err.count("callers at once: 8 calls in ") == 2
+
+    document = json.loads((folder / "f.json").read_text())
+    assert document["model"] == "scripted" and document["options"]["task"] == "transcribe"
+    assert [each["way"] for each in document["ways"]] == WAYS
+    assert [each["audio_s"] for each in document["passes"]] == [8.0, 32.0, 32.0] * 2
+    assert document["peak_memory_bytes"] > 1_000_000
+
+
+def test_options_reach_every_call_and_settings_the_engine(run, recordings, script):
+    recordings({"a.wav": "hello"})
+    run("bench", "a.wav", "--calls", "2", "--language", "de", "--precision", "int8", "-q")
+    assert {call["language"] for call in script.calls} == {"de"}
+    assert script.settings[0].precision == "int8" and script.events == ["load", "close"]
+
+
+def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_measured(run, recordings):
+    recordings({"a.wav": "hello", "b.wav": "not sound"})
+    ended = run("bench", "a.wav", "b.wav", "gone.wav", "--calls", "4")
+    assert ended.code == 1 and "2 recordings failed" in ended.err
+    assert "1 recording, 5.0 s" in ended.out and len(cells(ended.out)) == 3
+
+
+def test_where_no_recording_can_be_read_nothing_is_measured(run, recordings, folder):
+    recordings({"b.wav": "not sound"})
+    ended = run("bench", "b.wav", "--output", "f.json")
+    assert (ended.code, ended.out) == (1, "") and not (folder / "f.json").exists()
+    assert "unexpected" not in ended.err and "1 recording failed" in ended.err
+
+
+def test_a_checkout_says_that_others_can_be_compared_with(run, recordings, monkeypatch, tmp_path):
+    recordings({"a.wav": "hello"})
+    assert "make bench" in run("bench", "a.wav", "--calls", "1").out
+    monkeypatch.setattr("batched_whisper.__file__", str(tmp_path / "site" / "b" / "__init__.py"))
+    assert "make bench" not in run("bench", "a.wav", "--calls", "1").out
+
+
+# --- the ways
+
+
+@dataclass
+class Counted:
+    """Counts who calls at the same time; in the way of many callers all must be there at once."""
+
+    meeting: threading.Barrier
+    stats: Any = field(default_factory=ScriptedStats)
+    most_at_once: dict[bool, int] = field(default_factory=dict)
+    n_inside: int = 0
+    n_calls: int = 0
+    lock: Any = field(default_factory=threading.Lock)
+
+    @property
+    def transcribe(self) -> Counted:
+        return self
+
+    def __call__(self, audio: str, **options: Any) -> Transcript:
+        in_thread = threading.current_thread() is not threading.main_thread()
+        with self.lock:
+            self.n_inside += 1
+            self.n_calls += 1
+            self.most_at_once[in_thread] = max(self.most_at_once.get(in_thread, 0), self.n_inside)
+        if in_thread:
+            self.meeting.wait(timeout=20)
+        with self.lock:
+            self.n_inside -= 1
+        return Transcript(f"{audio} {options['language']}", "en", 1.0, 1.0, (), ())
+
+    def map(self, audios: list[str], **options: Any) -> list[Transcript]:
+        return [Transcript(f"{a} {options['language']}", "en", 1.0, 1.0, (), ()) for a in audios]
+
+
+def test_callers_call_all_at_once_and_one_at_a_time_is_one_at_a_time():
+    whisper = Counted(threading.Barrier(6))
+    clips = [Clip("a", 2.0), Clip("b", 4.0)]
+    passes = list(measure(whisper, clips, {"language": "en"}, n_calls=6, n_rounds=1))  # type: ignore[arg-type]
+    assert whisper.most_at_once == {False: 1, True: 6}
+    assert [each.way for each in passes] == list(Way)
+    assert [each.texts for each in passes] == [("a en", "b en"), *[("a en", "b en") * 3] * 2]
+    assert [each.audio_s for each in passes] == [6.0, 18.0, 18.0]
+
+
+@pytest.mark.parametrize(
+    ("n_calls", "n_clips", "expected"),
+    [(64, 3, 18), (64, 16, 16), (64, 17, 17), (64, 100, 64), (1, 1, 1), (2, 5, 2), (64, 1, 16)],
+)
+def test_one_caller_gets_whole_passes_over_the_clips(n_calls, n_clips, expected):
+    assert n_alone(n_calls, n_clips) == expected
+
+
+def a_pass(way: Way, wall_s: float, n_rows: int = 10, n_batches: int = 10, *texts: str) -> Pass:
+    return Pass(way, 12.0, wall_s, n_batches, n_rows, texts or ("a", "b"))
+
+
+def test_figures_are_medians_and_ratios_are_of_speed():
+    passes = [a_pass(Way.ALONE, wall_s) for wall_s in (4.0, 6.0, 100.0)]
+    passes += [a_pass(Way.CALLERS, wall_s, 60) for wall_s in (2.0, 3.0, 0.1)]
+    passes += [a_pass(Way.MAP, 1.0, 80, 0)]
+    alone, callers, mapped = summarise(passes)
+    assert (alone.wall_s, alone.times_real_time, alone.over_alone) == (6.0, 2.0, 1.0)
+    assert (callers.times_real_time, callers.over_alone) == (6.0, 3.0)
+    assert (callers.mean_batch_size, callers.calls_per_s) == (6.0, 1.0)
+    assert mapped.mean_batch_size == 0.0 and mapped.over_alone == 6.0
+
+
+def test_a_text_that_differs_in_any_call_is_counted_once_for_its_recording():
+    same = a_pass(Way.ALONE, 1.0, 1, 1, "a", "b")
+    other = a_pass(Way.MAP, 1.0, 1, 1, "a", "b", "a", "x")
+    assert n_differing([same, other], n_clips=2) == 1
+    assert n_differing([same, same], n_clips=2) == 0
+
+
+def test_without_recordings_those_of_the_demo_are_taken(run, monkeypatch, recordings):
+    from batched_whisper.cli.inputs import Source
+
+    recordings({"demo.wav": "to be"})
+    source = Source("demo.wav", Path("demo.wav"), Path("demo.wav"))
+    monkeypatch.setattr("batched_whisper.cli.bench.demo_sources", lambda: [source])
+    assert "1 recording, 5.0 s" in run("bench", "--calls", "1").out
