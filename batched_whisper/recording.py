@@ -30,6 +30,7 @@ from batched_whisper.decoding.quality import (
     Thresholds,
     Verdict,
     compression_ratio,
+    says_twice,
 )
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.errors import EmptyAudio
@@ -218,11 +219,13 @@ class RecordingJob:
         return make_task
 
     def _verdict(self, decoded: DecodedTokens) -> Verdict:
+        text = self._model.text(decoded.tokens)
         figures = Figures(
-            compression_ratio(self._model.text(decoded.tokens)),
+            compression_ratio(text),
             decoded.avg_logprob,
             decoded.no_speech_prob,
             decoded.ended,
+            says_twice(text),
         )
         return self._thresholds.judge(figures)
 

@@ -30,6 +30,7 @@ from batched_whisper.types import Features
 
 SOON_S = 60.0  # a deadline for what happens at once unless something is broken
 RATE = 16_000
+N_SLOTS = 64  # what "auto" is to the pretend engine
 TONES_HZ = (250, 450, 800, 1300, 2000, 3000, 4300, 6000)
 LANGUAGES = ("en", "de", "en", "fr", "en", "es", "en", "it")
 
@@ -53,7 +54,7 @@ class Listener:
     """
 
     tokenizer: Tokenizer
-    max_slots: int
+    max_batch_size: int | str
     scripts: dict[int, Script] = field(default_factory=dict)
     fails: frozenset[int] = frozenset()
     hold: int | None = None
@@ -66,7 +67,8 @@ class Listener:
     said: list[int] = field(default_factory=list)  # every token that was fed after that
 
     def __post_init__(self) -> None:
-        self.engine = ScriptedEngine(self._script, eot=self.tokenizer.eot, max_slots=self.max_slots)
+        max_slots = N_SLOTS if isinstance(self.max_batch_size, str) else self.max_batch_size
+        self.engine = ScriptedEngine(self._script, eot=self.tokenizer.eot, max_slots=max_slots)
 
     @property
     def info(self) -> EngineInfo:

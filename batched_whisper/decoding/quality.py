@@ -10,6 +10,7 @@ It judges figures; it knows no engine and no queue.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,9 @@ SURE_OF_LANGUAGE = 0.7
 Speech in a known language has above 0.9; a short context misleads the detection now and then.
 """
 
+_SAID_TWICE = re.compile(rb"(.{12,200})\1", re.DOTALL)
+"""A phrase and the same again; in bytes, of which a letter has one to three."""
+
 
 class Verdict(Enum):
     """What a decoded window is."""
@@ -27,6 +31,7 @@ class Verdict(Enum):
     BELIEVED = "believed"
     SILENCE = "nobody speaks in it"
     LOOPS = "it repeats itself"
+    SAYS_TWICE = "it says a phrase twice in a row"
     UNLIKELY = "the model itself thinks it unlikely"
     ENDLESS = "it ran into the token limit"
 
@@ -52,6 +57,7 @@ class Figures:
     avg_logprob: float
     no_speech_prob: float
     ended: bool
+    says_twice: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ class Thresholds:
             return Verdict.LOOPS
         if not figures.ended:
             return Verdict.ENDLESS
-        return Verdict.UNLIKELY if unlikely else Verdict.BELIEVED
+        if unlikely:
+            return Verdict.UNLIKELY
+        return Verdict.SAYS_TWICE if figures.says_twice else Verdict.BELIEVED
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Ladder:
             return None
         if attempt.audio_context < self.full_context:
             return Attempt(self.full_context, attempt.temperature)
+        if verdict is Verdict.SAYS_TWICE:  # also heard on the full context: so it was said
+            return None
         hotter = [each for each in self.temperatures if each > attempt.temperature]
         return Attempt(self.full_context, hotter[0]) if hotter else None
 
@@ -105,6 +115,17 @@ class Ladder:
         if attempt.audio_context < self.full_context and probability < SURE_OF_LANGUAGE:
             return Attempt(self.full_context, attempt.temperature)
         return None
+
+
+def says_twice(text: str) -> bool:
+    """Whether a phrase of some words is said twice in a row.
+
+    That is how a loop begins: on a context that ends too soon, a small model says the end of a
+    sentence again before it stops, which is too little to show in the compression ratio. People
+    do it too, so it is a reason to listen again and none to disbelieve.
+    """
+    letters = "".join(filter(str.isalnum, text.casefold()))
+    return _SAID_TWICE.search(letters.encode("utf-8")) is not None
 
 
 def compression_ratio(text: str) -> float:
