@@ -19,6 +19,7 @@ from batched_whisper.audio.features import log_mel
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
+    CopyRow,
     EncodeRow,
     EngineInfo,
     StepResult,
@@ -94,6 +95,9 @@ class Listener:
             else:
                 self.said.extend(row.tokens)
         return self.engine.step(rows)
+
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        self.engine.copy(rows)
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         return self.engine.align(rows)

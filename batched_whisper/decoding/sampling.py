@@ -1,7 +1,7 @@
 """Choosing a token from logits: the plain NumPy definition that every engine agrees with.
 
 Engines choose the greedy token on their device; this is what they are tested against, and what
-they call for the few rows that sample at a temperature.
+they call for the few rows that sample at a temperature or follow several texts.
 """
 
 from __future__ import annotations
@@ -76,6 +76,34 @@ def choose(
         gumbel = random.gumbel(size=filtered.shape)  # argmax of logits plus Gumbel noise samples
         token = int((filtered / sampling.temperature + gumbel).argmax())
     return Choice(token, float(filtered[token] - log_sum_exp(filtered)))
+
+
+def best(
+    logits: NDArray[np.float32], allowed: Allowed, timestamp_begin: int, n_best: int
+) -> tuple[Choice, ...]:
+    """The most probable tokens, the best one first; fewer than asked for where fewer are allowed.
+
+    The first is the greedy choice, and the others' log-probabilities are counted as its is.
+    """
+    filtered = apply(logits, allowed, timestamp_begin)
+    total = log_sum_exp(filtered)
+    tokens = highest(filtered, n_best)
+    return tuple(Choice(int(token), float(filtered[token] - total)) for token in tokens)
+
+
+def highest(values: NDArray[np.float32], n_highest: int) -> NDArray[np.int64]:
+    """Where the highest values are, the highest first, and of equal ones the first.
+
+    Those of -inf are left out. Looks at everything once: the stretches' maxima tell below what
+    nothing is among the highest, and few values are above that.
+    """
+    tops = np.maximum.reduceat(values, np.arange(0, len(values), _STRETCH))
+    least = np.sort(tops)[-n_highest] if n_highest <= len(tops) else -np.inf
+    high = np.flatnonzero((values >= least) & (values > -np.inf))
+    return high[np.argsort(-values[high], kind="stable")[:n_highest]]
+
+
+_STRETCH = 256
 
 
 def log_sum_exp(logits: NDArray[np.float32]) -> float:

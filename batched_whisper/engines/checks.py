@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batched_whisper.engines.interface import AlignRow, EncodeRow, StepRow
+from batched_whisper.engines.interface import AlignRow, CopyRow, EncodeRow, StepRow
 from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
 
@@ -26,8 +26,7 @@ class CallChecks:
     def encode(self, row: EncodeRow) -> None:
         """Raises EngineError for a row that cannot be encoded."""
         context = row.audio_context
-        if not 0 <= row.slot < self.n_slots:
-            raise EngineError(f"there is no slot {row.slot}: there are {self.n_slots}")
+        self._check_slot(row.slot)
         if not 1 <= context <= self.sizes.n_audio_ctx:
             raise EngineError(
                 f"an audio context of {context} positions: give 1 to {self.sizes.n_audio_ctx}"
@@ -52,6 +51,20 @@ class CallChecks:
             seen.add(row.slot)
             self._check_tokens(row, lengths[row.slot])
 
+    def copy(self, rows: Sequence[CopyRow], encoded: Container[int]) -> None:
+        """Raises EngineError for rows that cannot be copied; ``encoded`` are slots with audio."""
+        sources, targets = {row.source for row in rows}, [row.target for row in rows]
+        for row in rows:
+            if row.source not in encoded:
+                raise _no_audio(row.source)
+            self._check_slot(row.target)
+        if len(set(targets)) < len(targets):
+            raise EngineError(f"a slot is copied to twice in one call: {targets}")
+        if sources & set(targets):
+            raise EngineError(
+                f"slots {sorted(sources & set(targets))} are read and overwritten in one call"
+            )
+
     def align(self, row: AlignRow, encoded: Container[int]) -> None:
         """Raises EngineError for a row that cannot be aligned; ``encoded`` are slots with audio."""
         n_tokens = len(row.tokens)
@@ -63,6 +76,10 @@ class CallChecks:
                 f"both, and at most {self.sizes.n_text_ctx} in all"
             )
         self._check_known(row.tokens)
+
+    def _check_slot(self, slot: int) -> None:
+        if not 0 <= slot < self.n_slots:
+            raise EngineError(f"there is no slot {slot}: there are {self.n_slots}")
 
     def _check_tokens(self, row: StepRow, length: int) -> None:
         if not 0 <= row.position <= length:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import Allowed
-from batched_whisper.decoding.sampling import GREEDY, Sampling
+from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
 from batched_whisper.types import Features
 
 
@@ -63,18 +63,30 @@ class StepRow:
     sampling: Sampling = GREEDY
     probe: int | None = None
     """A token whose softmax probability among all is wanted, before anything is masked."""
+    n_best: int = 0
+    """How many of the most probable tokens are wanted besides the chosen one."""
 
 
 @dataclass(frozen=True)
 class StepResult:
     """The token chosen after a row's last one, and its natural log-probability among the allowed.
 
-    ``probed`` is the probability of the row's ``probe``.
+    ``probed`` is the probability of the row's ``probe``. ``best`` are the ``n_best`` tokens that
+    the row asked for, the most probable first, or all that are allowed if those are fewer.
     """
 
     token: int
     logprob: float
     probed: float | None = None
+    best: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True)
+class CopyRow:
+    """What slot ``source`` knows, audio and text, for slot ``target`` in place of its own."""
+
+    source: int
+    target: int
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,14 @@ class Engine(Protocol):
 
         A row's result does not depend on the other rows. Every slot has been encoded before, and
         stands in one row at most. Raises EngineError.
+        """
+
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        """Let slots go on from where others are: afterwards each pair is alike, and independent.
+
+        A target need not have been encoded; where it holds the same audio already, as the beams
+        of one window do, that need not move. A slot is target of one row at most, and is not read
+        in the call that overwrites it. Raises EngineError.
         """
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:

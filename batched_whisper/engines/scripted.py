@@ -7,14 +7,16 @@ a slot that was never encoded, one that stands in two rows, a gap between positi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from batched_whisper.decoding.rules import Allowed, MaskMode
+from batched_whisper.decoding.sampling import Choice
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
+    CopyRow,
     EncodeRow,
     EngineInfo,
     StepResult,
@@ -26,7 +28,11 @@ from batched_whisper.types import Features
 
 @dataclass(frozen=True)
 class Script:
-    """What is said in one window: its language's token, and the tokens up to the end."""
+    """What is said in one window: its language's token, and the tokens up to the end.
+
+    Whoever asks for the best tokens gets the script's first, then others, each a little less
+    probable than the one before; the script goes on whichever of them is said.
+    """
 
     tokens: tuple[int, ...]
     language: int | None = None
@@ -48,6 +54,7 @@ class Journal:
 
     encodes: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[tuple[int, ...]] = field(default_factory=list)
+    copies: list[tuple[CopyRow, ...]] = field(default_factory=list)
     aligns: list[tuple[int, ...]] = field(default_factory=list)
     releases: list[int] = field(default_factory=list)
 
@@ -89,6 +96,18 @@ class ScriptedEngine:
         self.journal.steps.append(slots)
         return [self._say(row) for row in rows]
 
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        """Let slots be where others are in their scripts."""
+        self._demand(not self.closed, "it is closed")
+        sources, targets = {row.source for row in rows}, {row.target for row in rows}
+        self._demand(len(targets) == len(rows), "a slot is copied to twice")
+        self._demand(not sources & targets, "a slot is read and overwritten in one call")
+        self.journal.copies.append(tuple(rows))
+        for row in rows:
+            self._demand(row.source in self._slots, f"slot {row.source} was not encoded")
+            self._demand(0 <= row.target < self.info.max_slots, f"there is no slot {row.target}")
+            self._slots[row.target] = replace(self._slots[row.source])
+
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """Every text as if its tokens were said one after another, all equally long."""
         self._demand(not self.closed, "it is closed")
@@ -115,7 +134,9 @@ class ScriptedEngine:
         probed = slot.script.no_speech_prob if row.probe is not None else None
         if row.allowed is None:
             return None if probed is None else StepResult(self._eot, 0.0, probed)
-        return StepResult(self._choose(slot, row.allowed), slot.script.logprob, probed)
+        token, logprob = self._choose(slot, row.allowed), slot.script.logprob
+        best = self._best(Choice(token, logprob), row.allowed, row.n_best)
+        return StepResult(token, logprob, probed, best)
 
     def _choose(self, slot: _Slot, allowed: Allowed) -> int:
         language, mask = slot.script.language, allowed.mask
@@ -124,6 +145,15 @@ class ScriptedEngine:
         place, slot.n_said = slot.n_said, slot.n_said + 1
         said = slot.script.tokens[place : place + 1]
         return said[0] if said and _is_allowed(said[0], allowed) else self._eot
+
+    def _best(self, said: Choice, allowed: Allowed, n_best: int) -> tuple[Choice, ...]:
+        found = [said] if n_best else []
+        for token in range(self._eot):
+            if len(found) >= n_best:
+                break
+            if token != said.token and _is_allowed(token, allowed):
+                found.append(Choice(token, said.logprob - len(found)))
+        return tuple(found)
 
     def _lay(self, row: AlignRow) -> Alignment:
         self._demand(row.slot in self._slots, f"slot {row.slot} was not encoded")

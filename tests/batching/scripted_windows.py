@@ -23,6 +23,7 @@ from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
+    CopyRow,
     EncodeRow,
     EngineInfo,
     StepResult,
@@ -83,6 +84,7 @@ class Stage:
     max_slots: int = 8
     before_encode: Callable[[int], None] = lambda number: None
     before_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
+    before_copy: Callable[[tuple[int, ...]], None] = lambda numbers: None
     before_release: Callable[[], None] = lambda: None
     steps: list[tuple[int, ...]] = field(default_factory=list)
     rows: list[StepRow] = field(default_factory=list)
@@ -114,6 +116,12 @@ class Stage:
         self.before_step(numbers)
         self.rows.extend(rows)
         return self.engine.step(rows)
+
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        self.before_copy(tuple(self.held[row.source] for row in rows))
+        for row in rows:
+            self.held[row.target] = self.held[row.source]
+        self.engine.copy(rows)
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         return self.engine.align(rows)

@@ -17,7 +17,9 @@ from batched_whisper.decoding.sampling import (
     GREEDY,
     Sampling,
     apply,
+    best,
     choose,
+    highest,
     log_sum_exp,
     probability,
 )
@@ -127,6 +129,42 @@ def test_timestamps_together_beat_one_better_text_token() -> None:
     assert choose(logits, timed, BEGIN).token == BEGIN
     logits[3] = 3.0
     assert choose(logits, timed, BEGIN).token == 3
+
+
+@given(logits=logits_of_any_kind, allowed=allowed_somehow, n_best=st.integers(1, N_VOCAB + 3))
+def test_the_best_are_the_most_probable_and_the_first_is_the_greedy_choice(
+    logits: Logits, allowed: Allowed, n_best: int
+) -> None:
+    found = best(logits, allowed, BEGIN, n_best)
+    filtered = apply(logits, allowed, BEGIN)
+    possible = [token for token in range(N_VOCAB) if filtered[token] > -np.inf]
+    expected = sorted(possible, key=lambda token: (-filtered[token], token))[:n_best]
+    assert [choice.token for choice in found] == expected
+    assert found[0] == choose(logits, allowed, BEGIN)
+    with np.errstate(divide="ignore"):
+        logprobs = np.log(softmax(filtered))
+    for choice in found:
+        if logprobs[choice.token] > -np.inf:
+            assert choice.logprob == pytest.approx(logprobs[choice.token], abs=1e-4)
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**31),
+    length=st.sampled_from([0, 1, 5, 255, 256, 257, 1024, 3000]),
+    n_highest=st.sampled_from([1, 2, 3, 4, 6, 11, 12, 13]),
+    n_values=st.sampled_from([2, 5, 100, 10**6]),
+    share=st.sampled_from([0.0, 0.002, 0.5, 1.0]),
+)
+def test_the_highest_are_the_first_of_all_in_order(
+    seed: int, length: int, n_highest: int, n_values: int, share: float
+) -> None:
+    """Many equals and many that are forbidden among them, however long it is."""
+    random = np.random.default_rng(seed)
+    values = random.integers(0, n_values, length).astype(np.float32)
+    values[random.random(length) > share] = -np.inf
+    expected = [int(i) for i in np.argsort(-values, kind="stable") if values[i] > -np.inf]
+    assert highest(values, n_highest).tolist() == expected[:n_highest]
 
 
 @given(

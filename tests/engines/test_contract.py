@@ -24,7 +24,7 @@ from tiny_whisper import (
 
 from batched_whisper.decoding.rules import EVERYTHING, Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import Sampling
-from batched_whisper.engines.interface import EncodeRow, Engine, StepResult, StepRow
+from batched_whisper.engines.interface import CopyRow, EncodeRow, Engine, StepResult, StepRow
 from batched_whisper.errors import EngineError
 
 N_SLOTS = 6
@@ -321,6 +321,114 @@ def test_the_same_seed_samples_the_same_in_any_company(bench: Bench) -> None:
     assert [each and each.token for each in sampled()] == [each and each.token for each in alone]
 
 
+# --- several texts of one window ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_best", [1, 2, 6, 11, IDS.n_vocab + 5])
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        ANYTHING,
+        ANY_TEXT,
+        Allowed(TokenMask(MaskMode.ONLY, frozenset([3, 5, 99])), range(BEGIN, BEGIN + 2)),
+        Allowed(TokenMask(MaskMode.ONLY, frozenset()), range(BEGIN + 4, IDS.n_vocab)),
+        Allowed(TokenMask(MaskMode.ONLY, frozenset([7]))),
+    ],
+    ids=["anything", "any text", "five tokens", "timestamps", "one token"],
+)
+def test_the_best_tokens_are_those_of_numpy(bench: Bench, allowed: Allowed, n_best: int) -> None:
+    bench.hears(0, A)
+    for i, token in enumerate(TEXT):
+        row = StepRow(0, (token,), i, allowed, n_best=n_best)
+        [result] = bench.step(row)
+        check(result, row, reference_logits(A, TEXT[: i + 1])[-1], bench.tolerance)
+
+
+def test_whoever_asks_for_the_best_disturbs_no_greedy_or_sampling_neighbour(bench: Bench) -> None:
+    for slot in range(3):
+        bench.hears(slot, A)
+    for i, token in enumerate(TEXT):
+        rows = [
+            StepRow(0, (token,), i, ANYTHING),
+            StepRow(1, (token,), i, ANYTHING, n_best=6, probe=IDS.no_speech),
+            StepRow(2, (token,), i, ANYTHING, Sampling(0.8, 3), n_best=2),
+        ]
+        for row, result in zip(rows, bench.step(*rows), strict=True):
+            check(result, row, reference_logits(A, TEXT[: i + 1])[-1], bench.tolerance)
+
+
+def copied(*pairs: tuple[int, int]) -> list[CopyRow]:
+    return [CopyRow(source, target) for source, target in pairs]
+
+
+@pytest.mark.parametrize("held", [None, A, B, SHORT, Heard(6, 59), Heard(6, 61)])
+def test_a_copy_goes_on_as_its_source_does_whatever_it_held_before(
+    bench: Bench, held: Heard | None
+) -> None:
+    bench.hears(0, A)
+    bench.reads(0, TEXT[:5])
+    if held is not None:
+        bench.hears(1, held)
+        bench.reads(1, OTHER)
+    bench.engine.copy(copied((0, 1)))
+    for slot in (1, 0):
+        bench.agree(bench.reads(slot, TEXT[5:], position=5), A, TEXT, ANYTHING)
+
+
+def test_copies_branch_on_their_own_and_outlive_their_source(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.reads(0, TEXT[:5])
+    bench.engine.copy(copied((0, 3), (0, 1)))
+    for slot, seed in ((0, 11), (1, 12), (3, 13)):
+        tail = random_text(seed, 6)
+        bench.agree(bench.reads(slot, tail, position=5), A, TEXT[:5] + tail, ANYTHING)
+    bench.engine.release([0])
+    bench.hears(0, B)
+    for slot, seed in ((1, 12), (3, 13)):
+        text = TEXT[:5] + random_text(seed, 6) + OTHER
+        bench.agree(bench.reads(slot, OTHER, position=11), A, text, ANYTHING)
+
+
+def test_beams_of_two_windows_branch_again_and_again_beside_a_third(bench: Bench) -> None:
+    """Each time one text of a window is given up for a copy of its neighbour."""
+    heard = {0: A, 1: A, 2: SHORT, 3: SHORT, 4: B}
+    texts: dict[int, tuple[int, ...]] = {}
+    for slot in (0, 2, 4):
+        bench.hears(slot, heard[slot])
+        bench.reads(slot, TEXT[:2])
+        texts[slot] = TEXT[:2]
+    for turn in range(8):
+        source, target = (0, 1) if turn % 3 < 2 else (1, 0)
+        bench.engine.copy(copied((source, target), (source + 2, target + 2)))
+        texts[target], texts[target + 2] = texts[source], texts[source + 2]
+        rows = [
+            StepRow(slot, (17 * turn + 3 * slot,), 2 + turn, ANYTHING, n_best=3) for slot in heard
+        ]
+        for row, result in zip(rows, bench.step(*rows), strict=True):
+            texts[row.slot] += row.tokens
+            logits = reference_logits(heard[row.slot], texts[row.slot])[-1]
+            check(result, row, logits, bench.tolerance)
+
+
+def test_audio_that_is_encoded_anew_is_copied_anew(bench: Bench) -> None:
+    for heard in (A, B, Heard(3, 58), SHORT, A):
+        bench.hears(0, heard)
+        bench.reads(0, TEXT[:3])
+        bench.engine.copy(copied((0, 2), (0, 1)))
+        for slot in (2, 1, 0):
+            bench.agree(bench.reads(slot, TEXT[3:6], position=3), heard, TEXT[:6], ANYTHING)
+
+
+def test_a_copy_of_a_slot_that_said_nothing_yet_starts_at_the_beginning(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.hears(1, B)
+    bench.reads(1, TEXT)
+    bench.engine.copy(copied((0, 1)))
+    with pytest.raises(EngineError):
+        bench.step(StepRow(1, (1,), 1, ANYTHING))
+    bench.agree(bench.reads(1, OTHER), A, OTHER, ANYTHING)
+
+
 # --- slots ----------------------------------------------------------------------------------------
 
 
@@ -437,6 +545,31 @@ def test_a_slot_in_two_rows_is_refused(bench: Bench) -> None:
         bench.step(StepRow(0, (1,), 0, ANY_TEXT), StepRow(0, (1,), 0, ANY_TEXT))
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(2, 1)],
+        [(0, N_SLOTS)],
+        [(0, -1)],
+        [(0, 3), (1, 3)],
+        [(0, 1), (1, 0)],
+        [(0, 0)],
+    ],
+    ids=["no audio", "no slot", "negative", "copied to twice", "exchanged", "itself"],
+)
+def test_a_wrong_copy_is_refused_and_disturbs_nobody(
+    bench: Bench, pairs: list[tuple[int, int]]
+) -> None:
+    bench.hears(0, A)
+    bench.hears(1, B)
+    bench.reads(0, TEXT[:3])
+    bench.reads(1, TEXT[:3])
+    with pytest.raises(EngineError):
+        bench.engine.copy(copied((0, 4), *pairs))
+    for slot, heard in ((0, A), (1, B)):
+        bench.agree(bench.reads(slot, TEXT[3:], position=3), heard, TEXT, ANYTHING)
+
+
 def test_no_text_goes_beyond_the_text_context(bench: Bench) -> None:
     bench.hears(0, A)
     bench.step(StepRow(0, random_text(6, N_TEXT_CTX), 0, None))
@@ -447,6 +580,7 @@ def test_no_text_goes_beyond_the_text_context(bench: Bench) -> None:
 def test_a_step_of_nobody_says_nothing(bench: Bench) -> None:
     assert bench.step() == []
     bench.engine.encode([])
+    bench.engine.copy([])
 
 
 def test_it_says_what_it_is(bench: Bench) -> None:

@@ -1,7 +1,7 @@
 """Random lives of many slots at once, held against a Whisper without slots or caches.
 
-Whatever is encoded, stepped, rewound, restarted, released and encoded again, in whatever company:
-each row gets what plain NumPy says of its own audio and its own text.
+Whatever is encoded, stepped, rewound, restarted, copied, released and encoded again, in whatever
+company: each row gets what plain NumPy says of its own audio and its own text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tiny_whisper import BEGIN, IDS, N_AUDIO_CTX, Heard, check, reference_logits
 
 from batched_whisper.decoding.rules import Allowed, MaskMode, TokenMask
 from batched_whisper.decoding.sampling import GREEDY, Sampling
-from batched_whisper.engines.interface import Engine, StepRow
+from batched_whisper.engines.interface import CopyRow, Engine, StepRow
 
 N_SLOTS = 5
 
@@ -34,6 +34,13 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """From which slot each target is copied; what the protocol forbids is left out."""
+
+    sources: dict[int, int]
+
+
+@dataclass(frozen=True)
 class Feed:
     """One row of a step: where in its text it goes on, as a share, and what it asks."""
 
@@ -42,6 +49,7 @@ class Feed:
     allowed: Allowed | None
     sampling: Sampling
     probe: int | None
+    n_best: int
 
 
 @dataclass(frozen=True)
@@ -68,14 +76,16 @@ feeds = st.builds(
     allowed=st.none() | st.builds(Allowed, masks, spans),
     sampling=st.just(GREEDY) | st.builds(Sampling, st.just(0.7), st.integers(0, 99)),
     probe=st.none() | st.just(IDS.no_speech),
+    n_best=st.sampled_from([0, 0, 1, 4]),
 )
 slots = st.integers(0, N_SLOTS - 1)
 encodes = st.builds(Encode, slots, heard)
 steps = st.builds(Step, st.dictionaries(slots, feeds, min_size=1))
+copies = st.builds(Copy, st.dictionaries(slots, slots, min_size=1, max_size=3))
 releases = st.builds(Release, st.lists(slots, min_size=1, max_size=3).map(tuple))
 schedules = st.tuples(
     st.lists(encodes, min_size=1, max_size=N_SLOTS),
-    st.lists(st.one_of(steps, steps, steps, encodes, releases), min_size=5, max_size=40),
+    st.lists(st.one_of(steps, steps, steps, copies, encodes, releases), min_size=5, max_size=40),
 ).map(lambda parts: [*parts[0], *parts[1]])
 
 
@@ -88,16 +98,29 @@ class Play:
     heard: dict[int, Heard] = field(default_factory=dict)
     texts: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def act(self, action: Encode | Release | Step) -> None:
+    def act(self, action: Encode | Copy | Release | Step) -> None:
         if isinstance(action, Encode):
             self.engine.encode([action.heard.row(action.slot)])
             self.heard[action.slot], self.texts[action.slot] = action.heard, ()
+        elif isinstance(action, Copy):
+            self._copy(action)
         elif isinstance(action, Release):
             self.engine.release(action.slots)
             for slot in action.slots:
                 self.heard.pop(slot, None)
         else:
             self._step(action)
+
+    def _copy(self, copy: Copy) -> None:
+        heard, texts = dict(self.heard), dict(self.texts)
+        rows = [
+            CopyRow(source, target)
+            for target, source in copy.sources.items()
+            if source in heard and source not in copy.sources
+        ]
+        self.engine.copy(rows)
+        for row in rows:
+            self.heard[row.target], self.texts[row.target] = heard[row.source], texts[row.source]
 
     def _step(self, step: Step) -> None:
         rows = [self._row(slot, feed) for slot, feed in step.rows.items() if slot in self.heard]
@@ -111,7 +134,9 @@ class Play:
 
     def _row(self, slot: int, feed: Feed) -> StepRow:
         position = int(len(self.texts[slot]) * feed.back_to)
-        return StepRow(slot, feed.tokens, position, feed.allowed, feed.sampling, feed.probe)
+        return StepRow(
+            slot, feed.tokens, position, feed.allowed, feed.sampling, feed.probe, feed.n_best
+        )
 
 
 @pytest.fixture(scope="module", params=EVERY, ids=lambda installed: installed.name)
@@ -129,7 +154,7 @@ def started(request: pytest.FixtureRequest) -> Iterator[Play]:
 )
 @given(schedule=schedules)
 def test_every_slot_lives_as_if_it_were_alone(
-    started: Play, schedule: list[Encode | Release | Step]
+    started: Play, schedule: list[Encode | Copy | Release | Step]
 ) -> None:
     started.engine.release(range(N_SLOTS))
     play = Play(started.engine, started.tolerance)

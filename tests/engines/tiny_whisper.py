@@ -112,7 +112,7 @@ def check(
         return
     assert result is not None
     assert any(
-        _is_choice(result, row, filtered, tolerance)
+        _is_choice(result, row, filtered, tolerance) and _are_best(result, row, filtered, tolerance)
         for filtered in _filtered(logits, row.allowed, tolerance)
     ), f"{result} is not what {row} gets"
 
@@ -131,6 +131,23 @@ def _filtered(
     if abs(log_sum_exp(timed) - text.max()) > tolerance:
         return [left]
     return [timed, np.maximum(text, timed)]
+
+
+def _are_best(
+    result: StepResult, row: StepRow, filtered: NDArray[np.float32], tolerance: float
+) -> bool:
+    """Place by place as good as what is best; the first is the greedy choice."""
+    found, ranked = result.best, np.sort(filtered)[::-1] - log_sum_exp(filtered)
+    n_expected = min(row.n_best, int((ranked > -np.inf).sum()))
+    if len({choice.token for choice in found}) != n_expected or len(found) != n_expected:
+        return False
+    if found and not row.sampling.temperature and found[0].token != result.token:
+        return False
+    return all(
+        abs(choice.logprob - (filtered[choice.token] - log_sum_exp(filtered))) < tolerance
+        and abs(choice.logprob - expected) < 2 * tolerance
+        for choice, expected in zip(found, ranked[:n_expected].tolist(), strict=True)
+    )
 
 
 def _is_choice(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
+    CopyRow,
     EncodeRow,
     EngineInfo,
     StepResult,
@@ -26,6 +26,7 @@ from batched_whisper.engines.interface import (
 )
 from batched_whisper.engines.openvino.aligner import Aligner
 from batched_whisper.engines.openvino.blocks import UNASKED, Block, no_rows, one_row, whole_pool
+from batched_whisper.engines.openvino.choices import Found
 from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
 from batched_whisper.engines.openvino.encoder import build_encoder
 from batched_whisper.engines.openvino.pools import CacheShape, Pool
@@ -146,6 +147,15 @@ class OpenVinoEngine:
                 results.update(self._pass([row]))
         return [results[row.slot] for row in rows]
 
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        """Within the source's pool; of a window's own beams the text alone moves."""
+        self._checks.copy(rows, self._places)
+        for row in rows:
+            source = self._places[row.source]
+            target = self._place_in(source.pool, row.target)
+            # Taking the target out of another pool moves no row of this one.
+            self._pools[source.pool].copy(source.row, target.row)
+
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """One text at a time: its tokens fill the processor, and company gains a tenth."""
         for row in rows:
@@ -195,6 +205,10 @@ class OpenVinoEngine:
 
     def _make_place(self, slot: int, context: int) -> _Place:
         pool = next(g for g, pool in enumerate(self._pools) if pool.context >= context)
+        return self._place_in(pool, slot)
+
+    def _place_in(self, pool: int, slot: int) -> _Place:
+        """The slot's row in that pool; one that it has in another is given up."""
         place = self._places.get(slot)
         if place is not None and place.pool != pool:
             self._leave(self._places.pop(slot))
@@ -211,7 +225,7 @@ class OpenVinoEngine:
         with _failures("decoding"):
             self._decoder.infer()
         columns = [self._decoder.get_tensor(name).data[:, 0].tolist() for name in OUTPUTS]
-        found = list(zip(*columns, strict=True))  # a row's six numbers
+        found = [Found(*numbers) for numbers in zip(*columns, strict=True)]
         new = self._numbers(self._decoder.get_tensor("new_cache"))
         results: dict[int, StepResult | None] = {}
         start = 0
@@ -277,20 +291,25 @@ class OpenVinoEngine:
         self._bound[name] = block.binding
         self._memory[name] = (block.own, block.cross)  # the graph's tensors do not keep it alive
 
-    def _result(self, row: StepRow, index: int, found: tuple[Any, ...]) -> StepResult | None:
+    def _result(self, row: StepRow, index: int, found: Found) -> StepResult | None:
         if row.allowed is None and row.probe is None:
             return None
-        choice, probed = None, None
-        if row.probe is not None or row.sampling.temperature > 0:
-            logits = self._decoder.get_tensor("logits").data[index]
-            if row.probe is not None:
-                probed = probability(logits, row.probe)
-            if row.allowed is not None and row.sampling.temperature > 0:
+        is_greedy = row.sampling.temperature == 0
+        if is_greedy and row.probe is None and not row.n_best:
+            choice = found.greedy()
+            return StepResult(choice.token, choice.logprob)
+        logits = self._decoder.get_tensor("logits").data[index]
+        probed = None if row.probe is None else probability(logits, row.probe)
+        choice = found.greedy()
+        best: tuple[Choice, ...] = ()
+        if row.allowed is not None:
+            if not is_greedy:
                 begin, at = self._ids.timestamp_begin, row.position + len(row.tokens)
                 choice = choose(logits, row.allowed, begin, row.sampling, at)
-        if choice is None:
-            choice = _greedy(*found)
-        return StepResult(choice.token, choice.logprob, probed)
+            if row.n_best:
+                mask = self._masks.row(row.allowed.mask)
+                best = found.best(logits, mask, row.allowed.timestamps, row.n_best)
+        return StepResult(choice.token, choice.logprob, probed, best)
 
     def _numbers(self, tensor: Any) -> NDArray[Any]:
         """A tensor as the pools keep it: float32, or the bits of bfloat16."""
@@ -309,23 +328,17 @@ class _MaskTable:
     def __len__(self) -> int:
         return len(self.table)
 
+    def row(self, mask: TokenMask) -> NDArray[np.float32]:
+        """What the mask adds, ``[timestamp_begin]``."""
+        row: NDArray[np.float32] = self.table[self.index(mask)]
+        return row
+
     def index(self, mask: TokenMask) -> int:
-        """The mask's row, which is made if it is new."""
+        """The number of the mask's row, which is made if it is new."""
         if mask not in self._index:
             self._index[mask] = len(self.table)
             self.table = np.vstack([self.table, mask_row(mask, self._begin)])
         return self._index[mask]
-
-
-def _greedy(
-    text: int, text_score: float, text_total: float, time: int, time_score: float, time_total: float
-) -> Choice:
-    """The most probable token; a timestamp, where all of them together beat the best text."""
-    if time_total == -math.inf:
-        return Choice(text, text_score - text_total)
-    if time_total > text_score:
-        return Choice(time, time_score - time_total)
-    return Choice(text, text_score - float(np.logaddexp(text_total, time_total)))
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Pool:
 
     ``cross`` is ``[2 * layers, rows, heads, context, head_width]``, keys and values of the layers
     in turn; ``own`` is the same over the tokens so far. ``contexts`` and ``lengths`` say how many
-    positions of each row are real.
+    positions of each row are real. Rows with equal ``audios`` hold the same audio.
     """
 
     def __init__(self, context: int, shape: CacheShape) -> None:
@@ -55,6 +55,8 @@ class Pool:
         self.slots: list[int] = []  # which slot is in which row
         self.contexts = np.zeros(shape.n_slots, np.int64)
         self.lengths = np.zeros(shape.n_slots, np.int64)
+        self.audios = np.zeros(shape.n_slots, np.int64)
+        self._n_audios = 0
         self._shape = shape
         self.cross = self._empty(context)
         self.own = self._empty(TEXT_GRAIN)
@@ -68,7 +70,7 @@ class Pool:
         """Give a slot the next row."""
         row = len(self.slots)
         self.slots.append(slot)
-        self.contexts[row] = self.lengths[row] = 0
+        self.contexts[row] = self.lengths[row] = self.audios[row] = 0
         return row
 
     def remove(self, row: int) -> int | None:
@@ -77,13 +79,20 @@ class Pool:
         moved = self.slots.pop()
         if row == last:
             return None
-        context, length = self.contexts[last], self.lengths[last]
-        self.cross[:, row, :, :context] = self.cross[:, last, :, :context]
-        self.cross[:, row, :, context : self.contexts[row]] = 0
-        self.own[:, row, :, :length] = self.own[:, last, :, :length]
-        self.contexts[row], self.lengths[row] = context, length
+        self.copy(last, row)
         self.slots[row] = moved
         return moved
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a row know what another one does; audio that it has is not moved again."""
+        if self.audios[source] != self.audios[target]:
+            context = self.contexts[source]
+            self.cross[:, target, :, :context] = self.cross[:, source, :, :context]
+            self.cross[:, target, :, context : self.contexts[target]] = 0
+            self.contexts[target], self.audios[target] = context, self.audios[source]
+        length = self.lengths[source]
+        self.own[:, target, :, :length] = self.own[:, source, :, :length]
+        self.lengths[target] = length
 
     def hear(self, row: int, encoded: list[NDArray[Any]]) -> None:
         """Keep a window's encoded audio: 2 * layers of ``[heads, context, head_width]``."""
@@ -91,7 +100,8 @@ class Pool:
         for into, part in zip(self.cross, encoded, strict=True):
             into[row, :, :context] = part
         self.cross[:, row, :, context : self.contexts[row]] = 0  # what is masked must be a number
-        self.contexts[row] = context
+        self._n_audios += 1
+        self.contexts[row], self.audios[row] = context, self._n_audios
         self.lengths[row] = 0
 
     def say(self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]) -> None:

@@ -1,0 +1,90 @@
+"""From the few numbers that leave the decoder's graph to the token that is said.
+
+The graph finds the best text token and the best timestamp; which of both it is, and what else is
+nearly as good where somebody asks, is decided here, as `decoding.sampling` defines it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batched_whisper.decoding.sampling import Choice, highest
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the graph found for one row, in the order of `decoder.OUTPUTS`.
+
+    The best text token, its logit and the log-sum-exp of the text allowed; the same of the
+    timestamps, -inf where none is allowed.
+    """
+
+    text: int
+    text_score: float
+    text_total: float
+    time: int
+    time_score: float
+    time_total: float
+
+    def greedy(self) -> Choice:
+        """The most probable token; a timestamp, where all of them together beat the best text."""
+        if self._is_text_alone:
+            return Choice(self.text, self.text_score - self.text_total)
+        if self._is_time_alone:
+            return Choice(self.time, self.time_score - self.time_total)
+        return Choice(self.text, self.text_score - self._total)
+
+    def best(
+        self,
+        logits: NDArray[np.float32],
+        text_mask: NDArray[np.float32],
+        timestamps: range,
+        n_best: int,
+    ) -> tuple[Choice, ...]:
+        """The most probable tokens, the greedy one first.
+
+        Args:
+            logits: ``[n_vocab]``.
+            text_mask: to add to those below the first timestamp, ``[timestamp_begin]``.
+            timestamps: those allowed.
+            n_best: how many, if so many are allowed.
+        """
+        text = Span(0, logits[: len(text_mask)] + text_mask)
+        time = Span(timestamps.start, logits[timestamps.start : timestamps.stop])
+        if self._is_text_alone:
+            return text.best(n_best, self.text_total)
+        if self._is_time_alone:
+            return time.best(n_best, self.time_total)
+        both = text.best(n_best, self._total) + time.best(n_best, self._total)
+        return tuple(sorted(both, key=lambda choice: -choice.logprob)[:n_best])
+
+    @property
+    def _is_text_alone(self) -> bool:
+        return self.time_total == -math.inf
+
+    @property
+    def _is_time_alone(self) -> bool:
+        return self.time_total > self.text_score
+
+    @property
+    def _total(self) -> float:
+        return float(np.logaddexp(self.text_total, self.time_total))
+
+
+@dataclass(frozen=True)
+class Span:
+    """The logits of neighbouring tokens from ``first`` on."""
+
+    first: int
+    logits: NDArray[np.float32]
+
+    def best(self, n_best: int, total: float) -> tuple[Choice, ...]:
+        """The most probable of them, of a log-sum-exp of ``total``."""
+        return tuple(
+            Choice(self.first + int(i), float(self.logits[i]) - total)
+            for i in highest(self.logits, n_best)
+        )
