@@ -269,6 +269,26 @@ class DecodingOptions(_Checked):
     temperature: float = option(
         0.0, "0 takes the most probable token; higher ones choose at random.", minimum=0, maximum=2
     )
+    beam_size: int = option(
+        1,
+        "How many texts of a window are followed at once at temperature 0; each takes the place "
+        "of a window in the batch.",
+        minimum=1,
+        maximum=10,
+    )
+    patience: float = option(
+        1.0,
+        "Beam search is over when beam_size times so many texts have ended.",
+        minimum=0,
+        maximum=10,
+    )
+    length_penalty: float | None = option(
+        None,
+        "Beam search prefers longer texts the higher this is. Not given: the highest mean "
+        "log-probability wins.",
+        minimum=0,
+        maximum=1,
+    )
     temperature_increment: float = option(
         0.2,
         "How much hotter a window is decoded again, up to 1, until it is believed; 0: never.",

@@ -23,6 +23,7 @@ from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.sequence import AlignedText, DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.config import LANGUAGE_PER_WINDOW, DecodingOptions
 from batched_whisper.decoding.audio_context import context_policy, token_limit
+from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.quality import (
     Attempt,
     Figures,
@@ -199,6 +200,7 @@ class RecordingJob:
             judge_language=lambda found, on: self._ladder.after_language(on, found.probability),
             is_wanted=lambda: not self.future.done(),
             seed=options.seed,
+            beams=Beams(options.beam_size, options.patience, options.length_penalty),
         )
         policy = context_policy(
             options.audio_context, model.repository, model.dimensions.n_audio_ctx

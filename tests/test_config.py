@@ -102,8 +102,8 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
 
 
 def test_an_option_that_does_not_exist_is_refused_and_the_others_are_named() -> None:
-    with pytest.raises(OptionError, match=r"beam_size.*temperature"):
-        DecodingOptions.of(beam_size=5)
+    with pytest.raises(OptionError, match=r"best_of.*temperature"):
+        DecodingOptions.of(best_of=5)
 
 
 def test_replacing_with_none_changes_nothing() -> None:

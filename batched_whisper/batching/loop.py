@@ -1,9 +1,9 @@
 """The one thread that touches the engine: many windows in, full steps all the time.
 
 Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
-steps every slot by one token, and answers whoever ended at once. A failure of the engine, or of
-what a task brought along, is the failure of the windows it happened to; the loop goes on with the
-others.
+steps every slot by one token, and answers whoever ended at once. The beams of one window are
+stepped with everybody else. A failure of the engine, or of what a task brought along, is the
+failure of the windows it happened to; the loop goes on with the others.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from batched_whisper.batching.clock import Clock
 from batched_whisper.batching.meters import LoopStats, Meters
@@ -22,15 +23,17 @@ from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.batching.scheduler import Limits, plan
 from batched_whisper.batching.sequence import (
     DecodedTokens,
+    Feed,
     Sequence,
     SequenceState,
     WindowTask,
 )
 from batched_whisper.batching.slots import SlotTable
-from batched_whisper.engines.interface import AlignRow, EncodeRow, Engine, StepRow
-from batched_whisper.errors import BatchedWhisperError, EngineError
+from batched_whisper.engines.interface import AlignRow, EncodeRow, Engine
+from batched_whisper.errors import BatchedWhisperError, EngineError, OptionError
 
 Work = Item[WindowTask, DecodedTokens]
+Fed = list[tuple[Sequence, Feed]]
 
 
 class EngineLoop:
@@ -38,7 +41,7 @@ class EngineLoop:
 
     Args:
         engine: owned by the loop from here on: only its thread calls it, and closes it.
-        max_batch_size: the most windows decoded together.
+        max_batch_size: the most windows, and beams of windows, decoded together.
         policy: how long an idle engine waits for company.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
@@ -71,8 +74,14 @@ class EngineLoop:
     def submit(
         self, task: WindowTask, *, group: Hashable | None = None, priority: int = 0
     ) -> Future[DecodedTokens]:
-        """Bring a window; blocks while the queue is full. Raises Closed."""
-        return self.queue.put(task, group=group, priority=priority)
+        """Bring a window; blocks while the queue is full. Raises Closed, OptionError."""
+        n_slots, at_most = task.n_slots, self._limits.max_batch_size
+        if n_slots > at_most:
+            raise OptionError(
+                f"beam_size={n_slots} is more than max_batch_size={at_most}, and each beam takes "
+                "the place of a window; give fewer beams, or load the model for larger batches"
+            )
+        return self.queue.put(task, group=group, priority=priority, size=n_slots)
 
     def close(self, *, drain: bool = True) -> None:
         """Let nobody in any more and return when the engine is closed.
@@ -101,11 +110,12 @@ class EngineLoop:
         due = [s for s in self._slots if s.state is SequenceState.RETRY]
         again = [s for s in due if s.retry and s.retry.audio_context != s.attempt.audio_context]
         if len(self._slots):
-            todo = plan(len(self.queue), len(self._slots), len(again), self._limits)
-            items = self.queue.take_now(todo.n_admit) if todo.n_admit else []
+            todo = plan(len(self.queue), self._slots.n_taken, len(again), self._limits)
+            items = self.queue.take_now(todo.n_admit, room=todo.n_free) if todo.n_admit else []
         else:
-            n_first = min(self._limits.max_encodes, self._limits.max_batch_size)
-            items = self.queue.take(n_first, self._policy)
+            room = self._limits.max_batch_size
+            n_first = min(self._limits.max_encodes, room)
+            items = self.queue.take(n_first, self._policy, room=room)
         for sequence in due:
             self._retry(sequence)
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
@@ -130,6 +140,8 @@ class EngineLoop:
         self._meters.n_retries += 1
         sequence.attempt = sequence.retry
         sequence.begin()
+        if len(sequence.slots) > 1:  # a hotter attempt needs one; the engine shall not read more
+            self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:
         """Encode windows one call each, so that a failure is that window's alone."""
@@ -138,7 +150,7 @@ class EngineLoop:
             context = sequence.attempt.audio_context
             try:
                 features = sequence.task.features(context)
-                self._engine.encode([EncodeRow(sequence.slot, features, context)])
+                self._engine.encode([EncodeRow(sequence.slots[0], features, context)])
             except BaseException as error:  # a task's own code may even call sys.exit
                 self._fail(sequence, error)
                 continue
@@ -147,35 +159,55 @@ class EngineLoop:
                 sequence.begin()
 
     def _step(self) -> None:
-        fed: list[tuple[Sequence, StepRow]] = []
-        for sequence in self._slots:
-            try:
-                row = sequence.next_row()
-            except BaseException as error:  # the task's own rules
-                self._fail(sequence, error)
-                continue
-            if row is not None:
-                fed.append((sequence, row))
+        fed = self._copied(self._fed())
         if not fed:
             return
+        rows = [row for _, feed in fed for row in feed.rows]
         began = time.perf_counter()
         try:
-            results = self._engine.step([row for _, row in fed])
+            results = iter(self._engine.step(rows))
         except Exception as error:
             for sequence, _ in fed:
                 self._fail(sequence, error)
             return
-        self._meters.stepped(len(fed), time.perf_counter() - began)
+        self._meters.stepped(len(rows), time.perf_counter() - began)
         done: list[Sequence] = []
-        for (sequence, row), result in zip(fed, results, strict=True):
+        for sequence, feed in fed:
+            own = list(islice(results, len(feed.rows)))
             try:
-                sequence.accept(row, result)
+                sequence.accept(feed, own)
             except BaseException as error:  # the task's own judge
                 self._fail(sequence, error)
                 continue
             if sequence.state is SequenceState.DONE:
                 done.append(sequence)
         self._deliver(done)
+
+    def _fed(self) -> Fed:
+        """What everybody's slots are fed; who waits for a language is left out."""
+        fed: Fed = []
+        for sequence in self._slots:
+            try:
+                feed = sequence.next_feed()
+            except BaseException as error:  # the task's own rules
+                self._fail(sequence, error)
+                continue
+            if feed is not None:
+                fed.append((sequence, feed))
+        return fed
+
+    def _copied(self, fed: Fed) -> Fed:
+        """Let texts that branched go on in slots of their own; returns who can be stepped."""
+        copies = [row for _, feed in fed for row in feed.copies]
+        try:
+            if copies:
+                self._engine.copy(copies)
+            return fed
+        except Exception as error:
+            for sequence, feed in fed:
+                if feed.copies:
+                    self._fail(sequence, error)
+            return [(sequence, feed) for sequence, feed in fed if not feed.copies]
 
     def _deliver(self, done: list[Sequence]) -> None:
         """Answer at once who asks for no alignment; align the texts of the others together."""
@@ -220,9 +252,12 @@ class EngineLoop:
 
     def _leave(self, sequence: Sequence) -> Work:
         self._slots.take_back(sequence)
-        with suppress(Exception):  # the next window is encoded over whatever the slot still holds
-            self._engine.release([sequence.slot])
+        self._release(sequence.slots)
         return self._items.pop(sequence)
+
+    def _release(self, slots: tuple[int, ...]) -> None:
+        with suppress(Exception):  # the next window is encoded over whatever the slots still hold
+            self._engine.release(slots)
 
     def _drop_unwanted(self) -> None:
         for sequence in self._slots:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class LoopStats:
     """A moment's figures of one loop.
 
-    A batch is one step of the decoder; its size is the number of windows in it.
+    A batch is one step of the decoder; its size is the number of windows in it, each of their
+    beams counting as one.
     """
 
     n_windows: int = 0  # answered
@@ -40,7 +41,7 @@ class Meters:
         self.encode_s = self.step_s = 0.0
 
     def stepped(self, n_rows: int, seconds: float) -> None:
-        """A step over so many windows took so long."""
+        """A step over so many windows or beams took so long."""
         self.n_batches += 1
         self.n_rows += n_rows
         self.largest_batch = max(self.largest_batch, n_rows)

@@ -10,6 +10,8 @@ The laws:
   served. An item without a group is a group of its own.
 - A future that is cancelled takes its item out of the queue, and the place goes to whoever waits
   for one. An item that was taken can no longer be cancelled.
+- A batch has room for items of so much size together; nobody overtakes one that has to wait until
+  it fits.
 - An item past its deadline is failed with `DeadlineExceeded` when a batch is formed.
 - A full queue makes callers wait outside, first come, first served, or refuses with `QueueFull`.
 - After `close` nobody comes in, and what was accepted can still be taken.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
@@ -128,6 +131,7 @@ class ItemQueue(Generic[Payload, Result]):
         group: Hashable | None = None,
         priority: int = 0,
         deadline_s: float | None = None,
+        size: int = 1,
         block: bool = True,
     ) -> Future[Result]:
         """Bring an item; blocks while the queue is full.
@@ -137,6 +141,7 @@ class ItemQueue(Generic[Payload, Result]):
             group: whose turn it takes; None is a group of its own.
             priority: lower first.
             deadline_s: when its result is of no use any more, on the queue's clock.
+            size: how much of a batch's room it takes.
             block: whether to wait for a place when the queue is full.
 
         Returns:
@@ -146,7 +151,7 @@ class ItemQueue(Generic[Payload, Result]):
             Closed: the queue was closed, before the call or while it waited for a place.
             QueueFull: no place, and ``block`` is false.
         """
-        item, place = self._enter(payload, group, priority, deadline_s, block)
+        item, place = self._enter(payload, group, priority, deadline_s, size, block)
         try:
             if place is not None:
                 place.result()
@@ -162,10 +167,11 @@ class ItemQueue(Generic[Payload, Result]):
         group: Hashable | None = None,
         priority: int = 0,
         deadline_s: float | None = None,
+        size: int = 1,
         block: bool = True,
     ) -> Future[Result]:
         """Bring an item as `put` does; a full queue suspends the task and holds no thread."""
-        item, place = self._enter(payload, group, priority, deadline_s, block)
+        item, place = self._enter(payload, group, priority, deadline_s, size, block)
         try:
             if place is not None:
                 await asyncio.wrap_future(place)
@@ -176,11 +182,19 @@ class ItemQueue(Generic[Payload, Result]):
 
     # --- the taker -----------------------------------------------------------------------------
 
-    def take(self, max_items: int, policy: Policy) -> list[Item[Payload, Result]]:
+    def take(
+        self, max_items: int, policy: Policy, *, room: int | None = None
+    ) -> list[Item[Payload, Result]]:
         """Block until the policy lets a batch start, and form it.
 
         A closed queue starts at once: no company will come. The items' futures are running: the
         taker must set their result or exception.
+
+        Args:
+            max_items: the most items.
+            policy: when a batch starts.
+            room: the most that their sizes may add up to, at least the largest item's; None takes
+                any.
 
         Returns:
             1 to ``max_items`` items; none if `wake` was called, or if the queue is `drained`.
@@ -197,16 +211,16 @@ class ItemQueue(Generic[Payload, Result]):
                     self._woken = False
                     return []
                 is_over = self._closed and not self._inside
-                batch = self._form(max_items, late)
+                batch = self._form(max_items, room, late)
             self._fail_late(late)
             if batch or is_over:
                 return batch
 
-    def take_now(self, max_items: int) -> list[Item[Payload, Result]]:
+    def take_now(self, max_items: int, *, room: int | None = None) -> list[Item[Payload, Result]]:
         """Form a batch of what waits, perhaps nothing; never blocks."""
         late: list[Item[Payload, Result]] = []
         with self._exclusive():
-            batch = self._form(max_items, late)
+            batch = self._form(max_items, room, late)
         self._fail_late(late)
         return batch
 
@@ -241,6 +255,7 @@ class ItemQueue(Generic[Payload, Result]):
         group: Hashable | None,
         priority: int,
         deadline_s: float | None,
+        size: int,
         block: bool,
     ) -> tuple[Item[Payload, Result], Future[None] | None]:
         """Make an item and let it in, or give the place that it has to wait for."""
@@ -261,6 +276,7 @@ class ItemQueue(Generic[Payload, Result]):
                 arrival_s=self._clock.now_s(),
                 group=_Alone(ticket) if group is None else group,
                 priority=priority,
+                size=size,
                 deadline_s=deadline_s,
             )
             if is_full:
@@ -292,20 +308,25 @@ class ItemQueue(Generic[Payload, Result]):
         return None
 
     def _form(
-        self, max_items: int, late: list[Item[Payload, Result]]
+        self, max_items: int, room: int | None, late: list[Item[Payload, Result]]
     ) -> list[Item[Payload, Result]]:
-        """Take the batch whose turn it is; those past their deadline go to ``late`` instead."""
+        """Take the batch whose turn it is; those past their deadline go to ``late`` instead.
+
+        One that does not fit into the room ends the batch: nobody overtakes it.
+        """
         now_s = self._clock.now_s()
         batch: list[Item[Payload, Result]] = []
         late += self._inside.take_late(now_s)
         self._admit()
-        while self._inside and len(batch) < max_items:
+        left = math.inf if room is None else room
+        while self._inside and len(batch) < max_items and self._inside.next().size <= left:
             item = self._inside.take()
             self._admit()
             if item.is_late(now_s):  # it came in from outside just now
                 late.append(item)
             elif item.future.set_running_or_notify_cancel():
                 batch.append(item)
+                left -= item.size
         return batch
 
     def _admit(self) -> None:

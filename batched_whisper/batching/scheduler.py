@@ -1,7 +1,8 @@
 """What the engine does next, as a pure function: no clock, no thread, no tensor.
 
 The plan is made anew before every step, so that windows come and go at every step: whoever waits
-gets a free slot now, and everybody who has one moves on by one token.
+gets a free slot now, and everybody who has one moves on by one token. A window with beams takes
+several slots, and waits until so many are free; nobody overtakes it meanwhile, so that it comes in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ class Limits:
     """What a plan keeps within.
 
     Attributes:
-        max_batch_size: the most sequences in slots.
+        max_batch_size: the slots: the most windows and beams that are decoded together.
         max_encodes: the most windows encoded between two steps while others are being decoded.
             Encoding holds up their next token, but an empty slot is wasted in every step, so it
             should be more than the windows that end in a step.
@@ -26,22 +27,26 @@ class Limits:
 
 @dataclass(frozen=True)
 class Plan:
-    """Admit so many of those who wait, then step every slot, if any is taken."""
+    """Admit so many of those who wait, then step every slot, if any is taken.
+
+    ``n_admit`` are the most of them, as far as the ``n_free`` slots are enough for them all.
+    """
 
     n_admit: int
+    n_free: int
     step: bool
 
 
-def plan(n_waiting: int, n_active: int, n_encodes_due: int, limits: Limits) -> Plan:
+def plan(n_waiting: int, n_taken: int, n_encodes_due: int, limits: Limits) -> Plan:
     """Plan the next round.
 
     Args:
         n_waiting: windows in the queue.
-        n_active: sequences in slots.
-        n_encodes_due: those of them that must be encoded again first.
+        n_taken: slots that are taken.
+        n_encodes_due: windows in them that must be encoded again first.
         limits: what to keep within.
     """
-    n_free = max(0, limits.max_batch_size - n_active)
+    n_free = max(0, limits.max_batch_size - n_taken)
     room = max(0, limits.max_encodes - n_encodes_due)
     n_admit = min(n_waiting, n_free, room)
-    return Plan(n_admit=n_admit, step=n_active + n_admit > 0)
+    return Plan(n_admit=n_admit, n_free=n_free, step=n_taken + n_admit > 0)

@@ -1,21 +1,25 @@
 """One window's life in the engine, from its audio to its tokens, as a state machine.
 
-A sequence says what its slot is to be fed next and takes what the engine chose. It knows no
-engine, queue or thread, and no text: what its tokens mean, and whether to believe them, is for
-the task's ``judge``.
+A sequence says what its slots are to be fed next and takes what the engine chose. It has one slot,
+or with beam search as many as there are beams: the prompt goes into the first one, and the others
+are copied from it when there is more than one text to follow. It knows no engine, queue or thread,
+and no text: what its tokens mean, and whether to believe them, is for the task's ``judge``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from batched_whisper.batching.beam_slots import BeamSlots
+from batched_whisper.decoding.beam import ONE_TEXT, Beams, BeamSearch, Hypothesis
 from batched_whisper.decoding.quality import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
-from batched_whisper.decoding.sampling import Sampling
-from batched_whisper.engines.interface import Alignment, AlignRow, StepResult, StepRow
+from batched_whisper.decoding.sampling import Choice, Sampling
+from batched_whisper.engines.interface import Alignment, AlignRow, CopyRow, StepResult, StepRow
 from batched_whisper.types import Features
 
 
@@ -108,6 +112,7 @@ class WindowTask:
         align: the text whose place in the audio is wanted with what is believed; None for none.
         is_wanted: whether anybody still waits for it.
         seed: of its random choices.
+        beams: how to search at temperature 0.
     """
 
     features: Callable[[int], Features]
@@ -125,14 +130,28 @@ class WindowTask:
     align: Callable[[DecodedTokens], AlignedText | None] = lambda decoded: None
     is_wanted: Callable[[], bool] = lambda: True
     seed: int = 0
+    beams: Beams = ONE_TEXT
+
+    @property
+    def n_slots(self) -> int:
+        """How many slots it takes: one for each beam. Temperatures only rise."""
+        return self.beams.size if self.first.temperature == 0 else 1
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a window's slots are fed in a step, after the copies were made; one row at least."""
+
+    rows: tuple[StepRow, ...]
+    copies: tuple[CopyRow, ...] = ()
 
 
 class Sequence:
-    """A window in a slot."""
+    """A window in its slots; the first of them holds its audio."""
 
-    def __init__(self, task: WindowTask, slot: int) -> None:
+    def __init__(self, task: WindowTask, slots: tuple[int, ...]) -> None:
         self.task = task
-        self.slot = slot
+        self.slots = slots
         self.attempt = task.first
         self.state = SequenceState.WAITING
         self.result: DecodedTokens | None = None
@@ -140,15 +159,16 @@ class Sequence:
         """The next attempt, in the state RETRY."""
         self._decodes = 0
         self._position = 0
-        self._pending: tuple[int, ...] = ()
-        self._tokens: list[int] = []
-        self._sum_logprob = 0.0
+        self._pending: tuple[int, ...] = ()  # of the prompt
+        self._search = BeamSearch(ONE_TEXT, task.rules.ids.eot)
+        self._places = BeamSlots(slots)
+        self._copies: tuple[CopyRow, ...] = ()
         self._language: DetectedLanguage | None = None
         self._detected_on: int | None = None  # on how much audio context it detected the language
         self._no_speech_prob = 0.0
 
     def begin(self) -> None:
-        """Start the attempt's text anew; the slot holds the encoded audio.
+        """Start the attempt's text anew; the first slot holds the encoded audio.
 
         A language that it detected on less audio context was part of what is not believed.
         """
@@ -158,51 +178,80 @@ class Sequence:
         self._decodes += 1
         self._position = 0
         self._pending = (*self.task.prefix, self.task.sot)
-        self._tokens = []
-        self._sum_logprob = 0.0
+        self._search = BeamSearch(self._beams(), self.task.rules.ids.eot)
+        self._places = BeamSlots(self.slots)
+        self._copies = ()
 
-    def next_row(self) -> StepRow | None:
-        """What to feed its slot next; None while another window detects the language.
+    def next_feed(self) -> Feed | None:
+        """What to feed its slots next; None while another window detects the language.
 
         The prompt and the start go in one piece. The few tokens after it go one by one, in the
         same steps as everybody's: a pass of their own would cost the slots around them more.
         """
         if self._position == 0:
-            return self._start_row()
-        fed, rest = self._pending[:1], self._pending[1:]
-        allowed = None if rest else self.task.rules.next(self._tokens)
-        return StepRow(self.slot, fed, self._position, allowed, self._sampling())
+            start = self._start_row()
+            return None if start is None else Feed((start,))
+        if len(self._pending) > 1:
+            return Feed((StepRow(self.slots[0], self._pending[:1], self._position, None),))
+        rows = map(self._text_row, self._places.taken, self._search.live)
+        return Feed(tuple(rows), self._copies)
 
-    def accept(self, row: StepRow, result: StepResult | None) -> None:
-        """Take what the engine made of the row that was fed."""
-        self._position += len(row.tokens)
-        self._pending = self._pending[len(row.tokens) :]
-        if row.position == 0:
-            self._accept_start(result)
-        elif not self._pending and result is not None:
-            self._accept_token(result)
+    def accept(self, feed: Feed, results: Several[StepResult | None]) -> None:
+        """Take what the engine made of the rows that were fed."""
+        [n_tokens] = {len(row.tokens) for row in feed.rows}
+        self._position += n_tokens
+        self._pending = self._pending[n_tokens:]
+        self._copies = ()
+        if feed.rows[0].position == 0:
+            self._accept_start(results[0])
+            if not self._is_start_all():
+                return
+        if not self._pending:
+            self._accept_tokens([result for result in results if result is not None])
 
     def align_row(self) -> AlignRow | None:
         """What to align once its result is believed, or None."""
         assert self.result is not None
         text = self.task.align(self.result)
-        return None if text is None else AlignRow(self.slot, text.tokens, text.n_prompt)
+        return None if text is None else AlignRow(self.slots[0], text.tokens, text.n_prompt)
 
     def accept_alignment(self, alignment: Alignment) -> None:
         """Add it to the result."""
         assert self.result is not None
         self.result = replace(self.result, alignment=alignment)
 
-    def _sampling(self) -> Sampling:
-        return Sampling(self.attempt.temperature, self.task.seed)
+    def _beams(self) -> Beams:
+        is_searched = self.attempt.temperature == 0 and len(self.slots) > 1
+        return self.task.beams if is_searched else ONE_TEXT
+
+    def _text_row(self, slot: int, text: Hypothesis) -> StepRow:
+        """The last token of a text, or of the prompt."""
+        beams = self._search.beams
+        return StepRow(
+            slot,
+            text.tokens[-1:] or self._pending,
+            self._position,
+            self.task.rules.next(text.tokens),
+            Sampling(self.attempt.temperature, self.task.seed),
+            n_best=beams.n_candidates if beams.size > 1 else 0,
+        )
 
     def _start_row(self) -> StepRow | None:
         task = self.task
+        if self._is_start_all():
+            text = self._text_row(self.slots[0], self._search.live[0])
+            return replace(text, probe=task.rules.ids.no_speech)
         detects = task.language is None and bool(task.languages) and not self._known_language()
         if detects and not task.shared_language.may_detect(self):
             return None
         allowed = Allowed(TokenMask(MaskMode.ONLY, task.languages)) if detects else None
-        return StepRow(self.slot, self._pending, 0, allowed, probe=task.rules.ids.no_speech)
+        return StepRow(self.slots[0], self._pending, 0, allowed, probe=task.rules.ids.no_speech)
+
+    def _is_start_all(self) -> bool:
+        """Whether text follows the start at once: in English-only models with timestamps."""
+        task = self.task
+        detects = task.language is None and bool(task.languages)
+        return not detects and not task.after_sot(task.language)
 
     def _known_language(self) -> bool:
         return self.task.shared_language.detected is not None
@@ -226,27 +275,28 @@ class Sequence:
             self._language = task.shared_language.detected
         self._pending = task.after_sot(self._language.token if self._language else None)
 
-    def _accept_token(self, result: StepResult) -> None:
-        self._sum_logprob += result.logprob
-        ended = result.token == self.task.rules.ids.eot
-        if not ended:
-            self._tokens.append(result.token)
-            self._pending = (result.token,)
+    def _accept_tokens(self, results: list[StepResult]) -> None:
+        """Where nobody asked for the best tokens there is one candidate: the token chosen."""
+        sources = self._search.advance(
+            [result.best or (Choice(result.token, result.logprob),) for result in results]
+        )
         limit = self.task.max_tokens
         if self.attempt.max_tokens is not None:
             limit = min(limit, self.attempt.max_tokens)
-        if ended or len(self._tokens) >= limit:
-            self._finish(ended)
+        if self._search.is_over or self._search.length >= limit:
+            self._finish(self._search.result())
+        else:
+            self._copies = self._places.branch(sources)
 
-    def _finish(self, ended: bool) -> None:
+    def _finish(self, found: Hypothesis) -> None:
         self.result = DecodedTokens(
-            tokens=tuple(self._tokens),
-            sum_logprob=self._sum_logprob,
+            tokens=found.tokens,
+            sum_logprob=found.sum_logprob,
             no_speech_prob=self._no_speech_prob,
             language=self._language,
             attempt=self.attempt,
             decodes=self._decodes,
-            ended=ended,
+            ended=found.ended,
         )
         again = self.task.judge(self.result)
         if again is None:

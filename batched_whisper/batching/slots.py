@@ -1,4 +1,4 @@
-"""Which slots are free, and which sequence has each of the others."""
+"""Which slots are free, and which sequence has which of the others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from batched_whisper.batching.sequence import Sequence, WindowTask
 
 
 class SlotTable:
-    """The engine's slots, handed out lowest first and one sequence at a time."""
+    """The engine's slots, handed out lowest first; each is one sequence's at a time."""
 
     def __init__(self, n_slots: int) -> None:
+        self._n_slots = n_slots
         self._free = list(range(n_slots - 1, -1, -1))
         self._sequences: dict[int, Sequence] = {}
 
@@ -23,16 +24,23 @@ class SlotTable:
 
     @property
     def n_free(self) -> int:
-        """How many more windows there is room for."""
+        """How many slots are left."""
         return len(self._free)
 
+    @property
+    def n_taken(self) -> int:
+        """How many are given out: at least as many as there are sequences."""
+        return self._n_slots - len(self._free)
+
     def give(self, task: WindowTask) -> Sequence:
-        """A slot for a window. Raises IndexError where none is free."""
-        slot = self._free.pop()
-        sequence = self._sequences[slot] = Sequence(task, slot)
+        """As many slots as a window takes. Raises IndexError where too few are free."""
+        if task.n_slots > len(self._free):
+            raise IndexError(f"{task.n_slots} slots are wanted, {len(self._free)} are free")
+        slots = tuple(self._free.pop() for _ in range(task.n_slots))
+        sequence = self._sequences[slots[0]] = Sequence(task, slots)
         return sequence
 
     def take_back(self, sequence: Sequence) -> None:
-        """Free the sequence's slot."""
-        del self._sequences[sequence.slot]
-        self._free.append(sequence.slot)
+        """Free the sequence's slots."""
+        del self._sequences[sequence.slots[0]]
+        self._free.extend(reversed(sequence.slots))

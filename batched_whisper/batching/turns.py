@@ -32,6 +32,8 @@ class Item(Generic[Payload, Result]):
     """Those who share a turn: a recording, a call of ``map``."""
     priority: int = 0
     """Lower first."""
+    size: int = 1
+    """How much of the room in a batch it takes."""
     deadline_s: float | None = None
     """After this time nobody wants the result any more."""
     future: Future[Result] = field(default_factory=Future)
@@ -70,12 +72,16 @@ class Turns(Generic[Payload, Result]):
         """When the one came that has waited longest. There must be one."""
         return next(iter(self._by_ticket.values())).arrival_s
 
+    def next(self) -> Item[Payload, Result]:
+        """The one whose turn it is. There must be one."""
+        ring = self._rings[min(self._rings)]
+        members = next(iter(ring.values()))
+        return next(iter(members.values()))
+
     def take(self) -> Item[Payload, Result]:
         """Remove the one whose turn it is; its group then waits for its next turn."""
-        ring = self._rings[min(self._rings)]
-        group, members = next(iter(ring.items()))
-        item = next(iter(members.values()))
-        ring.move_to_end(group)
+        item = self.next()
+        self._rings[item.priority].move_to_end(item.group)
         self._remove(item)
         return item
 

@@ -115,6 +115,35 @@ def test_items_that_came_while_the_taker_was_busy_do_not_wait_again() -> None:
     assert payloads(queue.take(8, FixedWait(1000))) == ["a", "b"]
 
 
+def sized(*sizes: int) -> ItemQueue[str, str]:
+    queue: ItemQueue[str, str] = ItemQueue(100, ManualClock())
+    for number, size in enumerate(sizes):
+        queue.put(f"{'abcdefgh'[number]}{size}", size=size)
+    return queue
+
+
+def test_a_batch_is_as_large_as_the_room_for_it() -> None:
+    queue = sized(2, 1, 3, 1, 1)
+    assert payloads(queue.take_now(8, room=6)) == ["a2", "b1", "c3"]
+    assert payloads(queue.take(8, FixedWait(0), room=6)) == ["d1", "e1"]
+
+
+def test_nobody_overtakes_an_item_that_does_not_fit_yet() -> None:
+    queue = sized(1, 4, 1)
+    assert payloads(queue.take_now(8, room=3)) == ["a1"]
+    assert payloads(queue.take_now(8, room=3)) == []
+    assert payloads(queue.take_now(8, room=4)) == ["b4"]
+    assert payloads(queue.take_now(8, room=4)) == ["c1"]
+
+
+def test_a_cancelled_item_takes_no_room() -> None:
+    queue: ItemQueue[str, str] = ItemQueue(100, ManualClock())
+    gone = queue.put("a", size=4)
+    queue.put("b", size=2)
+    gone.cancel()
+    assert payloads(queue.take_now(8, room=2)) == ["b"]
+
+
 def test_taking_now_never_waits() -> None:
     assert filled().take_now(8) == []
     assert payloads(filled("a").take_now(8)) == ["a"]

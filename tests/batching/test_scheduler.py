@@ -12,48 +12,52 @@ from scripted_windows import window
 from batched_whisper.batching.scheduler import Limits, plan
 from batched_whisper.batching.sequence import Sequence
 from batched_whisper.batching.slots import SlotTable
+from batched_whisper.decoding.beam import Beams
 
 counts = st.integers(0, 100)
 limits = st.builds(Limits, st.integers(1, 64), st.integers(1, 16))
 
 
-@given(n_waiting=counts, n_active=counts, n_encodes_due=counts, limits=limits)
+@given(n_waiting=counts, n_taken=counts, n_encodes_due=counts, limits=limits)
 def test_a_plan_keeps_within_its_limits(
-    n_waiting: int, n_active: int, n_encodes_due: int, limits: Limits
+    n_waiting: int, n_taken: int, n_encodes_due: int, limits: Limits
 ) -> None:
-    todo = plan(n_waiting, n_active, n_encodes_due, limits)
+    todo = plan(n_waiting, n_taken, n_encodes_due, limits)
     assert 0 <= todo.n_admit <= n_waiting
-    assert todo.n_admit == 0 or n_active + todo.n_admit <= limits.max_batch_size
+    assert todo.n_free == max(0, limits.max_batch_size - n_taken)
+    assert todo.n_admit == 0 or n_taken + todo.n_admit <= limits.max_batch_size
     assert todo.n_admit == 0 or n_encodes_due + todo.n_admit <= limits.max_encodes
 
 
-@given(n_waiting=counts, n_active=counts, n_encodes_due=counts, limits=limits)
+@given(n_waiting=counts, n_taken=counts, n_encodes_due=counts, limits=limits)
 def test_a_plan_leaves_nobody_waiting_without_need(
-    n_waiting: int, n_active: int, n_encodes_due: int, limits: Limits
+    n_waiting: int, n_taken: int, n_encodes_due: int, limits: Limits
 ) -> None:
-    todo = plan(n_waiting, n_active, n_encodes_due, limits)
+    todo = plan(n_waiting, n_taken, n_encodes_due, limits)
     assert (
         todo.n_admit == n_waiting
-        or n_active + todo.n_admit >= limits.max_batch_size
+        or n_taken + todo.n_admit >= limits.max_batch_size
         or n_encodes_due + todo.n_admit >= limits.max_encodes
     )
-    assert todo.step == (n_active + todo.n_admit > 0)
+    assert todo.step == (n_taken + todo.n_admit > 0)
 
 
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 6), st.randoms())
-def test_a_slot_has_one_sequence_at_a_time(comes: list[bool], n_slots: int, random: Random) -> None:
-    table, holders = SlotTable(n_slots), dict[int, Sequence]()
-    for number, one_comes in enumerate(comes):
-        if one_comes and table.n_free:
-            sequence = table.give(window(number))
-            assert sequence.slot not in holders
-            assert 0 <= sequence.slot < n_slots
-            holders[sequence.slot] = sequence
+@given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 9), st.randoms())
+def test_a_slot_has_one_sequence_at_a_time(comes: list[int], n_slots: int, random: Random) -> None:
+    """Of those who come each takes as many as it has beams; with none somebody leaves."""
+    table, holders = SlotTable(n_slots), list[Sequence]()
+    for number, n_beams in enumerate(comes):
+        if 0 < n_beams <= table.n_free:
+            sequence = table.give(window(number, beams=Beams(n_beams)))
+            assert len(sequence.slots) == n_beams
+            holders.append(sequence)
         elif holders:
-            slot = random.choice(sorted(holders))
-            table.take_back(holders.pop(slot))
-        assert len(table) == len(holders) == n_slots - table.n_free
-        assert set(table) == set(holders.values())
+            table.take_back(holders.pop(random.randrange(len(holders))))
+        taken = [slot for sequence in holders for slot in sequence.slots]
+        assert len(set(taken)) == len(taken) == table.n_taken == n_slots - table.n_free
+        assert set(taken) <= set(range(n_slots))
+        assert set(table) == set(holders)
+        assert len(table) == len(holders)
 
 
 def test_no_sequence_gets_a_slot_that_is_not_there() -> None:
@@ -61,6 +65,14 @@ def test_no_sequence_gets_a_slot_that_is_not_there() -> None:
     table.give(window(0))
     with pytest.raises(IndexError):
         table.give(window(1))
+
+
+def test_too_few_slots_are_as_bad_as_none() -> None:
+    table = SlotTable(3)
+    table.give(window(0))
+    with pytest.raises(IndexError):
+        table.give(window(1, beams=Beams(3)))
+    assert (table.n_free, len(table)) == (2, 1)
 
 
 def test_the_table_may_change_while_it_is_walked_through() -> None:

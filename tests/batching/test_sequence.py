@@ -22,6 +22,7 @@ from scripted_windows import (
 
 from batched_whisper.batching.sequence import (
     DecodedTokens,
+    Feed,
     Sequence,
     SequenceState,
     SharedLanguage,
@@ -33,15 +34,21 @@ texts = st.lists(st.integers(1, 30), max_size=12)
 
 
 def begun(**changes: Any) -> Sequence:
-    sequence = Sequence(window(0, **changes), slot=3)
+    sequence = Sequence(window(0, **changes), slots=(3,))
     sequence.begin()
     return sequence
 
 
 def fed(sequence: Sequence) -> StepRow:
-    row = sequence.next_row()
-    assert row is not None
+    feed = sequence.next_feed()
+    assert feed is not None
+    assert feed.copies == ()
+    [row] = feed.rows
     return row
+
+
+def accept(sequence: Sequence, row: StepRow, result: StepResult | None) -> None:
+    sequence.accept(Feed((row,)), [result])
 
 
 def decode(
@@ -53,11 +60,11 @@ def decode(
         row = fed(sequence)
         rows.append(row)
         if row.allowed is None:
-            sequence.accept(row, StepResult(EOT, 0.0, 0.25) if row.probe is not None else None)
+            accept(sequence, row, StepResult(EOT, 0.0, 0.25) if row.probe is not None else None)
         elif row.allowed.mask.tokens == LANGUAGES:
-            sequence.accept(row, StepResult(language, math.log(0.75), 0.25))
+            accept(sequence, row, StepResult(language, math.log(0.75), 0.25))
         else:
-            sequence.accept(row, StepResult(left.pop(0), logprob))
+            accept(sequence, row, StepResult(left.pop(0), logprob))
     return rows
 
 
@@ -114,6 +121,22 @@ def test_a_text_that_ends_at_its_limit_was_cut_off_and_one_below_it_was_not() ->
         assert result(sequence).ended is ended
 
 
+@given(said=texts, prefix=st.lists(st.integers(1, 30), max_size=3).map(tuple))
+def test_text_may_follow_the_start_at_once(said: list[int], prefix: tuple[int, ...]) -> None:
+    """In English-only models with timestamps nothing stands between them."""
+    sequence = begun(after_sot=lambda language: (), prefix=prefix)
+    start = fed(sequence)
+    assert (start.tokens, start.probe) == ((*prefix, SOT), NO_SPEECH)
+    assert start.allowed is not None
+    left = [*said, EOT]
+    accept(sequence, start, StepResult(left.pop(0), -0.5, 0.25))
+    while sequence.state is SequenceState.DECODING:
+        accept(sequence, fed(sequence), StepResult(left.pop(0), -0.5))
+    assert result(sequence).tokens == tuple(said)
+    assert result(sequence).no_speech_prob == 0.25
+    assert result(sequence).avg_logprob == pytest.approx(-0.5)
+
+
 def test_the_no_speech_probability_is_read_where_the_transcript_starts() -> None:
     sequence = begun(prefix=(1, 2))
     rows = decode(sequence, [3])
@@ -135,8 +158,8 @@ def test_the_others_wait_while_one_detects_the_language_and_then_go_on() -> None
     shared = SharedLanguage()
     first, second = (begun(languages=LANGUAGES, shared_language=shared) for _ in range(2))
     row = fed(first)
-    assert second.next_row() is None
-    first.accept(row, StepResult(GERMAN, 0.0, 0.0))
+    assert second.next_feed() is None
+    accept(first, row, StepResult(GERMAN, 0.0, 0.0))
     assert fed(second).allowed is None  # nothing left to detect
     decode(second, [7], language=ENGLISH)
     language = result(second).language
@@ -202,7 +225,7 @@ def test_a_doubtful_language_is_a_retry_before_any_text() -> None:
 
 def test_certain_rounding_does_not_make_a_probability_above_1() -> None:
     sequence = begun(languages=LANGUAGES)
-    sequence.accept(fed(sequence), StepResult(GERMAN, 1e-7, 0.0))
+    accept(sequence, fed(sequence), StepResult(GERMAN, 1e-7, 0.0))
     detected = sequence.task.shared_language.detected
     assert detected is not None
     assert detected.probability == 1.0

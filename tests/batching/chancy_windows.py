@@ -1,0 +1,119 @@
+"""An engine whose every token depends on the audio and on all that was said before.
+
+Whatever is mixed up between slots, or left out of a copy, changes what is said from there on, so
+it can be held against a search that has no slots. It says any token, unlike a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from naive_beams import Heard, Text, naive_beam_search
+from numpy.typing import NDArray
+from scripted_windows import EOT, IDS, number_in
+
+from batched_whisper.batching.sequence import WindowTask
+from batched_whisper.decoding.sampling import apply, best, choose, log_sum_exp, probability
+from batched_whisper.engines.interface import (
+    Alignment,
+    AlignRow,
+    CopyRow,
+    EncodeRow,
+    EngineInfo,
+    StepResult,
+    StepRow,
+)
+
+BEGIN = IDS.timestamp_begin
+
+
+def logits_after(number: int, text: Text) -> NDArray[np.float32]:
+    """Of a window, after the prompt and whatever was said; the end becomes likelier."""
+    random = np.random.default_rng((number, *text))
+    logits = 3 * random.standard_normal(IDS.n_vocab, dtype=np.float32)
+    logits[EOT] += 0.4 * len(text)
+    return logits
+
+
+def said_alone(task: WindowTask, number: int, prompt: Text) -> Heard:
+    """What a search through everything finds, without slots, steps or candidates."""
+
+    def following(text: Text) -> dict[int, float]:
+        logits = logits_after(number, prompt + text)
+        filtered = apply(logits, task.rules.next(text), BEGIN)
+        logprobs = filtered - log_sum_exp(filtered)
+        return {token: float(p) for token, p in enumerate(logprobs) if p > -np.inf}
+
+    beams = task.beams
+    return naive_beam_search(
+        following,
+        EOT,
+        size=beams.size,
+        patience=beams.patience if beams.size > 1 else 1.0,  # one beam is greedy
+        length_penalty=beams.length_penalty,
+        max_tokens=task.max_tokens,
+    )
+
+
+@dataclass
+class _Slot:
+    number: int
+    text: Text = ()
+
+
+@dataclass
+class ChancyEngine:
+    """Says what `logits_after` makes likely; notes how many rows its steps have."""
+
+    max_slots: int = 16
+    n_rows: list[int] = field(default_factory=list)
+    held: dict[int, _Slot] = field(default_factory=dict)
+    before_copy: Callable[[], None] = lambda: None
+    closed: bool = False
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo("chancy", "none", "exact", 1, self.max_slots)
+
+    def encode(self, rows: Sequence[EncodeRow]) -> None:
+        for row in rows:
+            assert 0 <= row.slot < self.max_slots
+            self.held[row.slot] = _Slot(number_in(row.features))
+
+    def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        assert len({row.slot for row in rows}) == len(rows) <= self.max_slots
+        self.n_rows.append(len(rows))
+        return [self._say(row) for row in rows]
+
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        self.before_copy()
+        targets = [row.target for row in rows]
+        assert len(set(targets)) == len(targets)
+        assert not {row.source for row in rows} & set(targets)
+        for row in rows:
+            source = self.held[row.source]
+            self.held[row.target] = _Slot(source.number, source.text)
+
+    def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
+        raise NotImplementedError
+
+    def release(self, slots: Sequence[int]) -> None:
+        for slot in slots:
+            self.held.pop(slot, None)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _say(self, row: StepRow) -> StepResult | None:
+        slot = self.held[row.slot]
+        assert row.position <= len(slot.text)
+        slot.text = slot.text[: row.position] + row.tokens
+        logits = logits_after(slot.number, slot.text)
+        probed = None if row.probe is None else probability(logits, row.probe)
+        if row.allowed is None:
+            return None if probed is None else StepResult(EOT, 0.0, probed)
+        choice = choose(logits, row.allowed, BEGIN, row.sampling, len(slot.text))
+        found = best(logits, row.allowed, BEGIN, row.n_best) if row.n_best else ()
+        return StepResult(choice.token, choice.logprob, probed, found)
