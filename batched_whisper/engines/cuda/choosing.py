@@ -105,6 +105,24 @@ def _best(scores: torch.Tensor, first: int) -> Best:
     return Best(best.indices + first, best.values, scores.logsumexp(-1))
 
 
+def best_tokens(
+    logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor, n_best: int
+) -> torch.Tensor:
+    """The most probable allowed tokens of each row and their log-probabilities, best first.
+
+    ``[2, n, n_best]`` float32; -inf where fewer are allowed. The definition is
+    `decoding.sampling.best`; arguments as those of `choose_greedily`.
+    """
+    begin = hidden.shape[1]
+    text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))
+    timed = _timestamps(logits, begin, feed)
+    timing = timed.logsumexp(-1) > text.amax(-1)
+    text = text.masked_fill(timing[:, None], float("-inf"))
+    logprobs = torch.cat([text, timed], -1).log_softmax(-1)
+    found = logprobs.topk(min(n_best, logits.shape[1]))
+    return torch.stack([found.indices.float(), found.values])
+
+
 def _timestamps(logits: torch.Tensor, begin: int, feed: torch.Tensor) -> torch.Tensor:
     """Logits of the timestamps, -inf where they are not allowed, ``[n, n_timestamps]``."""
     tokens = torch.arange(begin, logits.shape[1], device=logits.device)

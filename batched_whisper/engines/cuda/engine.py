@@ -6,17 +6,18 @@ there is no GPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from batched_whisper.decoding.rules import NOTHING, Allowed, TokenIds
-from batched_whisper.decoding.sampling import choose
+from batched_whisper.decoding.sampling import Choice, choose
 from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
 from batched_whisper.engines.cuda.choosing import MaskTable
@@ -27,11 +28,12 @@ from batched_whisper.engines.cuda.feed import Entry
 from batched_whisper.engines.cuda.layers import Weights
 from batched_whisper.engines.cuda.memory import Room, count_slots, take_what_fits
 from batched_whisper.engines.cuda.operations import best_operations
-from batched_whisper.engines.cuda.passes import Answers, Passes
-from batched_whisper.engines.cuda.tables import slot_bytes, take_tables
+from batched_whisper.engines.cuda.passes import Answers, Passes, Ranked
+from batched_whisper.engines.cuda.tables import Move, move, slot_bytes, take_tables
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
+    CopyRow,
     EncodeRow,
     EngineInfo,
     StepResult,
@@ -91,6 +93,8 @@ class CudaEngine:
             why = self._take_slots(max_slots, memory_fraction)
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
         self._contexts: dict[int, int] = {}
+        self._audios: dict[int, int] = {}  # equal numbers: the same audio
+        self._audio_numbers = count()
         self._checks = CallChecks(self._tables.nobody, self._sizes)
         self.info = EngineInfo(
             engine="cuda",
@@ -137,6 +141,16 @@ class CudaEngine:
             self._texts[row.slot] = row.position + len(row.tokens)
         return results
 
+    def copy(self, rows: Sequence[CopyRow]) -> None:
+        """All together; the audio only of those who have another."""
+        self._checks.copy(rows, self._texts)
+        if not rows:
+            return
+        with self._failures("copying slots"):
+            move(self._tables, [self._move(row) for row in rows])
+        for known in (self._texts, self._contexts, self._audios):
+            known.update({row.target: known[row.source] for row in rows})
+
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """One text at a time, in one pass each."""
         for row in rows:
@@ -149,6 +163,7 @@ class CudaEngine:
         for slot in slots:
             self._texts.pop(slot, None)
             self._contexts.pop(slot, None)
+            self._audios.pop(slot, None)
 
     def close(self) -> None:
         """Forget weights and tables, and give their memory back to the device."""
@@ -203,6 +218,13 @@ class CudaEngine:
             self._decoder.hear(self._tables, slots, contexts, hidden)
         for row in rows:
             self._contexts[row.slot], self._texts[row.slot] = context, 0
+            self._audios[row.slot] = next(self._audio_numbers)
+
+    def _move(self, row: CopyRow) -> Move:
+        source, target = row.source, row.target
+        same = self._audios.get(target) == self._audios[source]
+        context = None if same else self._contexts[source]
+        return Move(source, target, context, self._texts[source])
 
     def _mask_indices(self, rows: Sequence[StepRow]) -> list[int]:
         return self._masks.indices([(row.allowed or _UNASKED).mask for row in rows])
@@ -212,9 +234,27 @@ class CudaEngine:
     ) -> list[StepResult | None]:
         with self._failures("decoding"):
             answers = self._passes.run(entries)
-            return [self._result(row, place, answers) for place, row in ending.items()]
+            best = self._best(ending, answers)
+            return [
+                self._result(row, place, answers, best.get(place, ()))
+                for place, row in ending.items()
+            ]
 
-    def _result(self, row: StepRow, place: int, answers: Answers) -> StepResult | None:
+    def _best(self, ending: dict[int, StepRow], answers: Answers) -> dict[int, tuple[Choice, ...]]:
+        """The best tokens of the rows that want them, by their place in the pass."""
+        asking = {place: row for place, row in ending.items() if row.n_best and row.allowed}
+        if not asking:
+            return {}
+        most = max(row.n_best for row in asking.values())
+        found = self._passes.best(answers, list(asking), most)
+        return {
+            place: _choices(ranked, row.n_best)
+            for (place, row), ranked in zip(asking.items(), found, strict=True)
+        }
+
+    def _result(
+        self, row: StepRow, place: int, answers: Answers, best: tuple[Choice, ...]
+    ) -> StepResult | None:
         if row.allowed is None and row.probe is None:
             return None
         token, logprob = answers.tokens[place], answers.logprobs[place]
@@ -223,7 +263,8 @@ class CudaEngine:
             at = row.position + len(row.tokens)
             choice = choose(logits, row.allowed, self._ids.timestamp_begin, row.sampling, at)
             token, logprob = choice.token, choice.logprob
-        return StepResult(token, logprob, None if row.probe is None else answers.probes[place])
+        probed = None if row.probe is None else answers.probes[place]
+        return StepResult(token, logprob, probed, best)
 
     def _align(self, row: AlignRow) -> Alignment:
         tokens = torch.tensor(row.tokens, device=self._device)
@@ -263,6 +304,14 @@ def _entries(row: StepRow, mask: int) -> Iterator[Entry]:
     span = allowed.timestamps or range(0)
     for i, token in enumerate(row.tokens, row.position):
         yield Entry(token, row.slot, i, mask, span.start, span.stop, row.probe or 0)
+
+
+def _choices(ranked: Ranked, n_best: int) -> tuple[Choice, ...]:
+    return tuple(
+        Choice(token, logprob)
+        for token, logprob in zip(ranked.tokens[:n_best], ranked.logprobs, strict=False)
+        if logprob > -math.inf
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable
+from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, best_tokens
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.tables import Tables
@@ -37,6 +37,14 @@ class Answers:
     logprobs: list[float]
     probes: list[float]
     logits: torch.Tensor  # [n, n_vocab] float32 on the device, until the next pass
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Tokens, the best first, and their log-probabilities: -inf for what is not allowed."""
+
+    tokens: list[int]
+    logprobs: list[float]
 
 
 class Passes:
@@ -88,6 +96,17 @@ class Passes:
             torch.cuda.current_stream().synchronize()
         tokens, logprobs, probes = self._told[:, :n].tolist()
         return Answers([int(token) for token in tokens], logprobs, probes, logits)
+
+    def best(self, answers: Answers, places: Sequence[int], n_best: int) -> list[Ranked]:
+        """The best tokens of some entries of the pass that was run last."""
+        rows = torch.tensor(places, device=answers.logits.device)
+        feed = self._feed.read(len(answers.logits))[:, rows]
+        found = best_tokens(answers.logits[rows], self.masks.hidden, feed, n_best)
+        tokens, logprobs = found.tolist()
+        return [
+            Ranked([int(token) for token in best], likely)
+            for best, likely in zip(tokens, logprobs, strict=True)
+        ]
 
     def _size(self, n: int) -> int:
         """The smallest recorded size that holds so many; just so many where none is."""

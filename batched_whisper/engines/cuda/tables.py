@@ -9,11 +9,26 @@ It knows shapes and bytes, and nothing of what the numbers mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from batched_whisper.models.dimensions import Dimensions
+
+
+@dataclass(frozen=True)
+class Move:
+    """A slot whose keys and values go to another's row.
+
+    ``context`` counts its positions of audio, None where the other has the same audio; ``length``
+    the tokens of its text.
+    """
+
+    source: int
+    target: int
+    context: int | None
+    length: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,22 @@ class Tables:
     def nobody(self) -> int:
         """The row that is no slot's."""
         return len(self.contexts) - 1
+
+
+def move(tables: Tables, moves: Sequence[Move]) -> None:
+    """Copy rows; no target is a source. All texts together, and all audio."""
+    _copy_rows(tables.own, moves, max(each.length for each in moves))
+    heard = [each for each in moves if each.context is not None]
+    if heard:
+        _copy_rows(tables.cross, heard, max(each.context or 0 for each in heard))
+        for each in heard:
+            tables.contexts[each.target] = each.context
+
+
+def _copy_rows(table: torch.Tensor, moves: Sequence[Move], longest: int) -> None:
+    sources = torch.tensor([each.source for each in moves], device=table.device)
+    targets = torch.tensor([each.target for each in moves], device=table.device)
+    table[:, :, targets, :, :longest] = table[:, :, sources, :, :longest]
 
 
 def slot_bytes(sizes: Dimensions, dtype: torch.dtype) -> int:
