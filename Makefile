@@ -31,8 +31,9 @@ bench: $(VENV)/.dev  ## measure on this machine, side by side; ARGS="--quick"
 	$(BIN)/python -m benchmarks.batching $(ARGS)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 
-docs: $(VENV)/.dev  ## make docs/settings.md from the declared options
+docs: $(VENV)/.dev  ## make docs/settings.md and the README's tables
 	$(BIN)/python scripts/make_settings_page.py
+	$(BIN)/python -m benchmarks.page
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

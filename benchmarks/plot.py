@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.systems.catalog import OURS, Work
+from benchmarks.systems.ours import MODEL
 
 _OURS, _PEER, _TEXT = "#0b7a75", "#b8bec4", "#22272b"
 _TITLES = {
@@ -56,9 +57,13 @@ def label(bar: Bar) -> str:
 
 
 def draw(
-    document: Mapping[str, Any], works: Sequence[Work], path: Path, only: Sequence[str] = ()
+    document: Mapping[str, Any],
+    works: Sequence[Work],
+    path: Path,
+    only: Sequence[str] = (),
+    source: str | None = None,
 ) -> None:
-    """Write the picture."""
+    """Write the picture; an svg names the file that it was made from as its source."""
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "batched-whisper"  # the same picture, the same file
@@ -75,8 +80,12 @@ def draw(
     for (work, found), axis in zip(drawn.items(), axes[:, 0], strict=True):
         _draw_one(axis, _TITLES[work], found)
     figure.supxlabel(_caption(document), x=0.01, ha="left", fontsize=8, color=_TEXT)
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, dpi=160, metadata=_metadata(path, source))
     pyplot.close(figure)
+
+
+def _metadata(path: Path, source: str | None) -> dict[str, str | None] | None:
+    return {"Date": None, "Source": source} if path.suffix == ".svg" else None
 
 
 def _draw_one(axis: Any, title: str, found: Sequence[Bar]) -> None:
@@ -94,8 +103,9 @@ def _draw_one(axis: Any, title: str, found: Sequence[Bar]) -> None:
 
 
 def _caption(document: Mapping[str, Any]) -> str:
+    model, n_processors = document.get("model", MODEL), document["processors"]
     return (
-        f"whisper-base, greedy, {document['processors']} processors of {document['processor']}, "
+        f"whisper-{model}, greedy, {n_processors} processors of {document['processor']}, "
         f"rounds in alternation in one run (median of {document['options']['rounds']}), "
         f"{document['date'][:10]}"
     )
