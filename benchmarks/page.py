@@ -18,7 +18,7 @@ from typing import Any
 from batched_whisper.formats import write_whole
 from benchmarks.compare import RESULTS
 from benchmarks.figures import BUSY
-from benchmarks.plot import draw
+from benchmarks.plot import draw, model_of
 from benchmarks.systems.catalog import OURS, Work
 from benchmarks.systems.ours import MODEL
 
@@ -37,8 +37,8 @@ class Result:
 
     @property
     def model(self) -> str:
-        """Of all its systems; files that do not say are of the standard one."""
-        return str(self.document.get("model", MODEL))
+        """Of all its systems."""
+        return model_of(self.document)
 
     @property
     def place(self) -> str:

@@ -102,10 +102,15 @@ def _draw_one(axis: Any, title: str, found: Sequence[Bar]) -> None:
         axis.spines[side].set_visible(False)
 
 
+def model_of(document: Mapping[str, Any]) -> str:
+    """The model of all its systems; a file that does not say is of the standard one."""
+    return str(document.get("model") or document.get("options", {}).get("model") or MODEL)
+
+
 def _caption(document: Mapping[str, Any]) -> str:
-    model, n_processors = document.get("model", MODEL), document["processors"]
+    place = f"{document['processors']} processors of {document['processor']}"
     return (
-        f"whisper-{model}, greedy, {n_processors} processors of {document['processor']}, "
+        f"whisper-{model_of(document)}, greedy, {place}, "
         f"rounds in alternation in one run (median of {document['options']['rounds']}), "
         f"{document['date'][:10]}"
     )

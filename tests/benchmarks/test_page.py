@@ -89,7 +89,10 @@ def test_the_newest_file_of_each_name_is_shown_and_quick_ones_are_not(tmp_path: 
 def test_models_have_tables_of_their_own_the_standard_one_first(tmp_path: Path) -> None:
     write(tmp_path, "short-a-p", "2026-01-02", system("small", "x", 14), model="tiny.en")
     write(tmp_path, "short-p", "2026-01-02", system("standard", "x", 14))
+    gain = {"n_callers": 64, "ratio": 3.39, "together_batch": 31.1, "n_different_texts": 2}
+    write(tmp_path, "a-p", "2026-01-02", gain=gain, options={"model": "tiny.en"})
     shown = page(tmp_path)
+    assert "**Company**, whisper-tiny.en" in shown and "2 of the texts differ" in shown
     assert 0 < shown.index("whisper-base") < shown.index("standard") < shown.index("tiny.en")
     assert shown.index("tiny.en") < shown.index("small")
 
