@@ -6,15 +6,13 @@ import pytest
 
 from batched_whisper.models.dimensions import SHAPES, tensor_shapes
 from benchmarks.batching import Pass, gain, option
-from benchmarks.limits import (
-    Limits,
-    Reached,
+from benchmarks.limits import Limits, Reached, shares
+from benchmarks.work_of_a_model import (
     Spoken,
     decoder_bytes,
     decoder_weight_bytes,
     encoder_flops,
     row_bytes,
-    shares,
 )
 
 BASE = SHAPES["base"]

@@ -83,14 +83,9 @@ class Passes:
 
     def run(self, entries: Sequence[Entry]) -> Answers:
         """One pass, waited for."""
-        n, size = len(entries), self._size(len(entries))
+        n, size = len(entries), self.size(len(entries))
         self._feed.send(entries, size)
-        recorded = self._recorded.get(size)
-        if recorded is None:
-            logits = self._compute(size)
-        else:
-            recorded.graph.replay()
-            logits = recorded.logits
+        logits = self.play(size)
         self._told.copy_(self._answers, non_blocking=True)  # all: a part would be copied twice
         if self._told.is_pinned():
             torch.cuda.current_stream().synchronize()
@@ -108,7 +103,15 @@ class Passes:
             for best, likely in zip(tokens, logprobs, strict=True)
         ]
 
-    def _size(self, n: int) -> int:
+    def play(self, size: int) -> torch.Tensor:
+        """The device's part of a pass of that size, on what was fed last; gives its logits."""
+        recorded = self._recorded.get(size)
+        if recorded is None:
+            return self._compute(size)
+        recorded.graph.replay()
+        return recorded.logits
+
+    def size(self, n: int) -> int:
         """The smallest recorded size that holds so many; just so many where none is."""
         if not self._recorded:
             return n

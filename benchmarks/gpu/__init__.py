@@ -1,0 +1,1 @@
+"""What `benchmarks.cuda_bench` is made of; nothing in it needs more than NumPy and PyTorch."""

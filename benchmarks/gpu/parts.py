@@ -1,0 +1,331 @@
+"""What is measured of the GPU engine: each part takes a rig and gives figures as JSON's types.
+
+A part prints nothing, and may fail without the others: `benchmarks.cuda_bench` sees to that.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from batched_whisper.decoding.rules import EVERYTHING, Allowed
+from batched_whisper.engines.cuda.arithmetic import DTYPES
+from batched_whisper.engines.interface import EncodeRow, StepRow
+from benchmarks.gpu.mix import WindowSize, mlperf_like, short
+from benchmarks.gpu.rig import Rig, Run, ids_of, run_windows
+from benchmarks.work_of_a_model import decoder_weight_bytes, encoder_flops, row_bytes
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    n_windows: int
+    n_alone: int
+    n_endurance: int
+    batches: tuple[int, ...]
+    copy_bytes: int
+    repeats: int = 5
+
+
+FULL = Scale(1024, 16, 10_000, (1, 4, 16, 64, 128, 256), 4 << 30)
+QUICK = Scale(8, 2, 24, (1, 4), 16 << 20, repeats=2)
+
+ALLOWED = Allowed(EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the device can, measured."""
+
+    copy_bytes_per_s: float
+    matrix_flops_per_s: float
+
+
+def limits(rig: Rig, scale: Scale) -> Figures:
+    """Memory: a large copy, bytes read and written. Arithmetic: the encoder's largest product."""
+    dtype = _dtype(rig)
+    source = torch.randint(0, 255, (scale.copy_bytes,), dtype=torch.uint8, device=rig.device)
+    target = torch.empty_like(source)
+    copy_s = rig.seconds(lambda: target.copy_(source), scale.repeats)
+    d, rows = rig.sizes.n_audio_state, 8 * rig.sizes.n_audio_ctx
+    products = {}
+    for name, n_in, n_out in (("d x 4d", d, 4 * d), ("4d x d", 4 * d, d), ("d x 3d", d, 3 * d)):
+        a = torch.randn((rows, n_in), device=rig.device).to(dtype)
+        b = torch.randn((n_in, n_out), device=rig.device).to(dtype)
+        n = 20 if rig.device != "cpu" else 1
+        spent_s = rig.seconds(lambda a=a, b=b, n=n: [a @ b for _ in range(n)], scale.repeats)
+        products[name] = n * 2 * rows * n_in * n_out / spent_s
+    return {
+        "copy_bytes_per_s": 2 * scale.copy_bytes / copy_s,
+        "matrix_flops_per_s": max(products.values()),
+        "products_flops_per_s": products,
+    }
+
+
+def encoder(rig: Rig, scale: Scale, found: Limits | None) -> Figures:
+    """Windows encoded together, on the full context and on a quarter of it."""
+    figures: Figures = {}
+    with rig.engine() as engine:
+        for context in (rig.sizes.n_audio_ctx, rig.sizes.n_audio_ctx * 3 // 10):
+            flops = encoder_flops(rig.sizes, context)
+            for batch in (n for n in scale.batches if n <= min(32, rig.max_slots)):
+                rows = [EncodeRow(i, rig.features(i, context), context) for i in range(batch)]
+                spent_s = rig.seconds(lambda rows=rows: engine.encode(rows), scale.repeats)
+                each: Figures = {
+                    "s_per_window": spent_s / batch,
+                    "flops_per_s": flops * batch / spent_s,
+                }
+                if found is not None:
+                    each["share"] = each["flops_per_s"] / found.matrix_flops_per_s
+                figures[f"{context} positions, {batch} together"] = each
+    return figures
+
+
+def step(rig: Rig, scale: Scale, found: Limits | None) -> Figures:
+    """One token for many slots: the whole call, and the device's part of it alone."""
+    figures: Figures = {}
+    with rig.engine() as engine:
+        for context in (rig.sizes.n_audio_ctx, rig.sizes.n_audio_ctx * 3 // 10):
+            for batch in (n for n in scale.batches if n <= engine.info.max_slots):
+                figures[f"{context} positions, {batch} slots"] = _step(
+                    rig, engine, context, batch, scale, found
+                )
+    return figures
+
+
+def _step(
+    rig: Rig, engine: Any, context: int, batch: int, scale: Scale, found: Limits | None
+) -> Figures:
+    position, warm = 35, (1,) * 35
+    engine.encode([EncodeRow(i, rig.features(i, context), context) for i in range(batch)])
+    for slot in range(batch):
+        engine.step([StepRow(slot, warm, 0, None)])
+    rows = [StepRow(slot, (1,), position, ALLOWED) for slot in range(batch)]
+    n = 10 if rig.device != "cpu" else 1
+    call_s = rig.seconds(lambda: [engine.step(rows) for _ in range(n)], scale.repeats) / n
+    passes = engine._passes  # the device's part alone, on the same tokens again
+    size = passes.size(batch)
+    device_s = rig.seconds(lambda: [passes.play(size) for _ in range(n)], scale.repeats) / n
+    n_bytes = _number_bytes(rig)
+    moved = decoder_weight_bytes(rig.sizes, n_bytes) + batch * row_bytes(
+        rig.sizes, context, position, n_bytes
+    )
+    figures: Figures = {
+        "call_s": call_s,
+        "device_s": device_s,
+        "host_share": 1 - device_s / call_s,
+        "bytes": moved,
+        "device_bytes_per_s": moved / device_s,
+    }
+    if found is not None:
+        figures["share_of_copy"] = moved / device_s / found.copy_bytes_per_s
+    return figures
+
+
+def throughput(rig: Rig, scale: Scale) -> Figures:
+    """Windows a second through the loop, of two mixes, on full and on fitted contexts."""
+    figures: Figures = {}
+    mixes = {"mlperf-like": mlperf_like(scale.n_windows), "short": short(scale.n_windows)}
+    with rig.engine() as engine:
+        warm = mixes["short"][: min(len(mixes["short"]), 2 * engine.info.max_slots)]
+        run_windows(rig, engine, warm, fitted=True)
+        for name, windows in mixes.items():
+            for fitted in (False, True):
+                run = run_windows(rig, engine, windows, fitted=fitted)
+                figures[f"{name}, {'fitted' if fitted else 'full'}"] = rates(run, windows)
+    return figures
+
+
+def one_by_one(rig: Rig, scale: Scale) -> Figures:
+    """The same with one slot: what batching is held against."""
+    windows = mlperf_like(scale.n_alone)
+    with rig.engine(max_slots=1) as engine:
+        run_windows(rig, engine, windows[:1], fitted=False)
+        return rates(run_windows(rig, engine, windows, fitted=False), windows)
+
+
+def latency(rig: Rig, scale: Scale) -> Figures:
+    """One lone window of 7 s with 20 tokens, from its features to its tokens."""
+    window = [WindowSize(7.0, 20)]
+    figures: Figures = {}
+    with rig.engine(max_slots=8) as engine:
+        for fitted in (True, False):
+            times = [
+                run_windows(rig, engine, window, fitted=fitted, batch=1).wall_s
+                for _ in range(4 * scale.repeats)
+            ]
+            key = "fitted" if fitted else "full"
+            figures[key] = {"median_s": median(times[1:]), "longest_s": max(times[1:])}
+    return figures
+
+
+def endurance(rig: Rig, scale: Scale) -> Figures:
+    """What many windows leave behind in memory, on the device and on the host."""
+    n_rounds = 4
+    each = short(max(1, scale.n_endurance // n_rounds), seed=7)
+    seen = []
+    with rig.engine() as engine:
+        run_windows(rig, engine, each[: max(1, len(each) // 10)], fitted=True)
+        for _ in range(n_rounds):
+            run_windows(rig, engine, each, fitted=True)
+            seen.append({**_device_memory(rig), "host_peak_kib": _host_peak_kib()})
+    return {
+        "n_windows": n_rounds * len(each),
+        "rounds": seen,
+        "growth": {key: seen[-1][key] - seen[0][key] for key in seen[0]},
+    }
+
+
+def determinism(rig: Rig, scale: Scale) -> Figures:
+    """Whether the same windows say the same: again, in the other order, and alone."""
+    windows = short(min(64, scale.n_windows), seed=3)
+    with rig.engine() as engine:
+        first, again = (run_windows(rig, engine, windows, fitted=True) for _ in range(2))
+    with rig.engine(max_slots=1) as engine:
+        alone = run_windows(rig, engine, windows[: scale.n_alone], fitted=True)
+    return {
+        "n_windows": len(windows),
+        "share_equal_again": _share_equal(first, again),
+        "share_equal_alone": _share_equal(alone, first),
+        "note": "random weights, whose tokens are nearer to each other than a real model's",
+    }
+
+
+def precisions(rig: Rig, scale: Scale) -> Figures:
+    """The encoder in every precision: speed, and how far its first tokens' scores are off."""
+    context, batch = rig.sizes.n_audio_ctx, min(8, rig.max_slots)
+    rows = [EncodeRow(i, rig.features(i, context), context) for i in range(batch)]
+    asked = [StepRow(i, (ids_of(rig.sizes).eot + 1,), 0, ALLOWED, probe=i) for i in range(batch)]
+    figures: Figures = {}
+    exact: list[float] = []
+    for precision in ("float32", "float16", "bfloat16", "fp8"):
+        try:
+            with rig.engine(max_slots=batch, precision=precision) as engine:
+                spent_s = rig.seconds(lambda e=engine: e.encode(rows), scale.repeats)
+                logprobs = [result.logprob for result in engine.step(asked)]
+        except Exception as error:
+            figures[precision] = {"failed": str(error)}
+            continue
+        exact = exact or logprobs
+        off = max(abs(a - b) for a, b in zip(logprobs, exact, strict=True))
+        figures[precision] = {"s_per_window": spent_s / batch, "largest_logprob_error": off}
+    return figures
+
+
+def kernels(rig: Rig, scale: Scale) -> Figures:
+    """The attention kernel in several launches, beside its definition, against the copy."""
+    from batched_whisper.engines.cuda import attention
+    from batched_whisper.engines.cuda import kernels as triton_kernels
+
+    sizes, dtype = rig.sizes, _dtype(rig)
+    heads, context = sizes.n_text_head, sizes.n_audio_ctx
+    width = sizes.n_text_state // heads
+    figures: Figures = {}
+    for n in (n for n in scale.batches if n <= 256):
+        # Several tables, so that the cache does not hold what is read next.
+        tables = torch.randn((4, 2, n, heads, context, width), device=rig.device).to(dtype)
+        queries = torch.randn((n, heads, width), device=rig.device).to(dtype)
+        rows = torch.arange(n, device=rig.device)
+        lengths = torch.full((n,), context, dtype=torch.int32, device=rig.device)
+        moved = tables.numel() * tables.element_size()
+        expected = (
+            attention.attend(queries.double(), tables[0].double(), rows, lengths)
+            if n < 65
+            else None
+        )
+        for launch in _launches(triton_kernels.Launch):
+            case = _AttentionCase(queries, tables, rows, lengths, launch)
+            name = (
+                f"{n} slots, block {launch.block}, {launch.n_warps} warps, {launch.n_stages} stages"
+            )
+            try:
+                each: Figures = {"bytes_per_s": moved / rig.seconds(case.run, scale.repeats)}
+                if expected is not None:
+                    got = case.attend(tables[0]).double()
+                    each["error"] = float((got - expected).norm() / expected.norm())
+            except Exception as error:
+                each = {"failed": str(error).splitlines()[0]}
+            figures[name] = each
+    return figures
+
+
+@dataclass(frozen=True)
+class _AttentionCase:
+    """One launch of the kernel, on several tables one after another."""
+
+    queries: torch.Tensor
+    tables: torch.Tensor
+    rows: torch.Tensor
+    lengths: torch.Tensor
+    launch: Any
+
+    def attend(self, table: torch.Tensor) -> torch.Tensor:
+        from batched_whisper.engines.cuda import kernels
+
+        return kernels.attend(self.queries, table, self.rows, self.lengths, self.launch)
+
+    def run(self) -> None:
+        for table in self.tables:
+            self.attend(table)
+
+
+def _launches(launch: Callable[..., Any]) -> list[Any]:
+    return [
+        launch(block=block, n_warps=n_warps, n_stages=n_stages)
+        for block, n_warps in ((32, 2), (64, 4), (128, 4), (128, 8))
+        for n_stages in (1, 2, 3)
+    ]
+
+
+def _number_bytes(rig: Rig) -> int:
+    return int(_dtype(rig).itemsize)
+
+
+def _dtype(rig: Rig) -> torch.dtype:
+    if rig.precision != "auto":
+        return DTYPES[rig.precision]
+    return torch.float32 if rig.device == "cpu" else torch.float16
+
+
+def rates(run: Run, windows: list[WindowSize]) -> Figures:
+    audio_s = sum(window.duration_s for window in windows)
+    n_tokens = sum(len(each.tokens) for each in run.decoded)
+    assert n_tokens == sum(window.n_tokens for window in windows)
+    return {
+        "n_windows": len(windows),
+        "mean_audio_s": audio_s / len(windows),
+        "mean_tokens": n_tokens / len(windows),
+        "wall_s": run.wall_s,
+        "windows_per_s": len(windows) / run.wall_s,
+        "times_real_time": audio_s / run.wall_s,
+        "tokens_per_s": n_tokens / run.wall_s,
+        "mean_batch_size": run.stats.mean_batch_size,
+        "encode_s": run.stats.encode_s,
+        "step_s": run.stats.step_s,
+    }
+
+
+def _share_equal(some: Run, others: Run) -> float:
+    pairs = list(zip(some.decoded, others.decoded, strict=False))
+    return sum(a.tokens == b.tokens for a, b in pairs) / len(pairs)
+
+
+def _device_memory(rig: Rig) -> Figures:
+    if rig.device == "cpu":
+        return {"allocated": 0, "reserved": 0}
+    return {
+        "allocated": torch.cuda.memory_allocated(),
+        "reserved": torch.cuda.memory_reserved(),
+    }
+
+
+def _host_peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
