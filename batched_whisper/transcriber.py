@@ -28,12 +28,13 @@ from batched_whisper.batching.policy import FixedWait
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.engines.factory import choose_device, make_engine, most_windows
 from batched_whisper.errors import Closed
+from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.catalog import default_model
 from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
-from batched_whisper.recording import ModelTokens, RecordingJob
+from batched_whisper.recording import RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Transcript
 

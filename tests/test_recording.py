@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scripted_speech import RATE, SOON_S, Listener, sentence, tone
 
-from batched_whisper import recording, transcriber
+from batched_whisper import transcriber, window_tasks
 from batched_whisper.audio.features import log_mel
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
@@ -97,7 +97,7 @@ def test_a_recording_given_up_is_not_read_to_its_end(
         next(n_made)
         return log_mel(*arguments, **options)
 
-    monkeypatch.setattr(recording, "log_mel", counted)
+    monkeypatch.setattr(window_tasks, "log_mel", counted)
     given_up = room.whisper.submit(tone(5, 300))
     assert room.listener.held.wait(SOON_S)
     assert given_up.cancel()

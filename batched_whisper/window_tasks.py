@@ -1,0 +1,196 @@
+"""What the engine is asked about each window of a recording, and what is made of its answers.
+
+Options become tasks here, and tokens become decoded windows. Knows the model's tokens and the
+engine's tasks; no queue, no thread, and not where windows are from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from batched_whisper.audio.features import log_mel, pad_features
+from batched_whisper.batching.sequence import AlignedText, DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.config import LANGUAGE_PER_WINDOW, DecodingOptions
+from batched_whisper.decoding.audio_context import context_policy, token_limit
+from batched_whisper.decoding.beam import Beams
+from batched_whisper.decoding.quality import (
+    Attempt,
+    Figures,
+    Ladder,
+    Thresholds,
+    Verdict,
+    compression_ratio,
+    says_twice,
+)
+from batched_whisper.model_tokens import ModelTokens
+from batched_whisper.tokens.languages import language_code
+from batched_whisper.tokens.prompt import prompt_tokens, sot_sequence
+from batched_whisper.tokens.tokenizer import Tokenizer
+from batched_whisper.transcript.pauses import Pause, find_pauses
+from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Window, Word
+from batched_whisper.window_words import WindowWords
+
+SOT_SEQUENCE_LENGTH = 4
+"""At most: the start, the language, the task, and no timestamps."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a window stands in its recording."""
+
+    index: int
+    start_s: float
+    end_s: float
+    pauses: tuple[Pause, ...] = ()
+
+
+class WindowTasks:
+    """The tasks of one recording. Immutable: workers and the loop may share it.
+
+    Args:
+        model: the model's tokens.
+        options: of this recording.
+        is_wanted: whether anybody still waits for the recording.
+
+    Raises:
+        OptionError: the model does not know the language or the task.
+    """
+
+    def __init__(
+        self, model: ModelTokens, options: DecodingOptions, is_wanted: Callable[[], bool]
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._thresholds = Thresholds(
+            options.compression_ratio_threshold,
+            options.logprob_threshold,
+            options.no_speech_threshold,
+        )
+        self._ladder = Ladder(model.dimensions.n_audio_ctx, _temperatures(options))
+        self._context = context_policy(
+            options.audio_context, model.repository, model.dimensions.n_audio_ctx
+        )
+        self._words: WindowWords | None = None
+        if options.word_timestamps:
+            n_text_ctx = model.dimensions.n_text_ctx
+            self._words = WindowWords(model.tokenizer, model.languages, options.task, n_text_ctx)
+        self._common = self._common_task(is_wanted)
+
+    def place(self, window: Window) -> Place:
+        """Where the window stands, without its samples."""
+        pauses = () if self._words is None else find_pauses(window.samples)
+        return Place(window.index, window.start_s, window.end_s, pauses)
+
+    def task(self, window: Window, language: SharedLanguage) -> WindowTask:
+        """What is asked about a window; computes its features.
+
+        Args:
+            window: of at most 30 s.
+            language: what the recording's windows share, unless each is asked for its own.
+        """
+        n_samples = len(window.samples)
+        context = self._context.positions(n_samples)
+        n_mels = self._model.dimensions.n_mels
+        features = log_mel(window.samples, n_mels, n_frames=2 * context)
+        per_window = self._options.language == LANGUAGE_PER_WINDOW
+        return self._common(
+            shared_language=SharedLanguage() if per_window else language,
+            features=lambda positions: pad_features(features, 2 * positions),
+            first=self._ladder.first(context, token_limit(n_samples, SAMPLING_RATE)),
+        )
+
+    def decoded_window(self, place: Place, decoded: DecodedTokens) -> DecodedWindow:
+        """What the model made of a window; its words are timed if that was asked for."""
+        model, found = self._model, decoded.language
+        tokens = () if self._verdict(decoded) is Verdict.SILENCE else decoded.tokens
+        return DecodedWindow(
+            start_s=place.start_s,
+            end_s=place.end_s,
+            text=model.text(tokens),
+            tokens=tokens,
+            language="en" if found is None else model.languages[found.token],
+            language_probability=1.0 if found is None else found.probability,
+            avg_logprob=decoded.avg_logprob,
+            no_speech_prob=decoded.no_speech_prob,
+            compression_ratio=compression_ratio(model.text(decoded.tokens)),
+            temperature=decoded.attempt.temperature,
+            audio_context=decoded.attempt.audio_context,
+            decodes=decoded.decodes,
+            words=self._timed(place, decoded),
+        )
+
+    def _common_task(self, is_wanted: Callable[[], bool]) -> Callable[..., WindowTask]:
+        """What all windows of the recording have in common. Raises OptionError."""
+        model, options = self._model, self._options
+        tokenizer, half = model.tokenizer, model.dimensions.n_text_ctx // 2
+        language = None
+        if options.language is not None and options.language != LANGUAGE_PER_WINDOW:
+            language = language_code(options.language)
+        if language is not None or not model.languages:
+            sot_sequence(tokenizer, language, options.task)  # refuses what the model cannot do
+        prefix = prompt_tokens(tokenizer, options.prompt, model.dimensions.n_text_ctx)
+        room = model.dimensions.n_text_ctx - len(prefix) - SOT_SEQUENCE_LENGTH
+        return partial(
+            WindowTask,
+            sot=tokenizer.sot,
+            after_sot=partial(_after_sot, tokenizer, model.languages, options),
+            rules=model.rules(options),
+            max_tokens=min(options.max_tokens or half, room),
+            prefix=prefix,
+            language=None if language is None else tokenizer.language_tokens.get(language),
+            languages=frozenset(model.languages),
+            judge=self._next_attempt,
+            align=self._to_align,
+            judge_language=lambda found, on: self._ladder.after_language(on, found.probability),
+            is_wanted=is_wanted,
+            seed=options.seed,
+            beams=Beams(options.beam_size, options.patience, options.length_penalty),
+        )
+
+    def _verdict(self, decoded: DecodedTokens) -> Verdict:
+        text = self._model.text(decoded.tokens)
+        figures = Figures(
+            compression_ratio(text),
+            decoded.avg_logprob,
+            decoded.no_speech_prob,
+            decoded.ended,
+            says_twice(text),
+        )
+        return self._thresholds.judge(figures)
+
+    def _next_attempt(self, decoded: DecodedTokens) -> Attempt | None:
+        """On the loop's thread."""
+        return self._ladder.after(decoded.attempt, self._verdict(decoded))
+
+    def _to_align(self, decoded: DecodedTokens) -> AlignedText | None:
+        """On the loop's thread."""
+        if self._words is None or self._verdict(decoded) is Verdict.SILENCE:
+            return None
+        return self._words.to_align(decoded)
+
+    def _timed(self, place: Place, decoded: DecodedTokens) -> tuple[Word, ...] | None:
+        if self._words is None:
+            return None
+        return self._words.timed(decoded, place.pauses, place.start_s, place.end_s)
+
+
+def _temperatures(options: DecodingOptions) -> tuple[float, ...]:
+    """From the first one up to 1, as openai/whisper's command line counts them."""
+    first, increment = options.temperature, options.temperature_increment
+    if not increment:
+        return (first,)
+    n_more = max(0, math.floor((1 - first) / increment + 1e-6))
+    return tuple(round(first + i * increment, 6) for i in range(n_more + 1))
+
+
+def _after_sot(
+    tokenizer: Tokenizer,
+    languages: Mapping[int, str],
+    options: DecodingOptions,
+    language: int | None,
+) -> tuple[int, ...]:
+    code = None if language is None else languages[language]
+    return sot_sequence(tokenizer, code, options.task, options.timestamps)[1:]
