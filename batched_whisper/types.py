@@ -19,6 +19,9 @@ SAMPLING_RATE = 16_000
 Samples = NDArray[np.float32]
 """Mono sound at 16 kHz, ``[n_samples]``, nominally within -1 to 1."""
 
+Channels = NDArray[np.float32]
+"""Sound at 16 kHz with its channels apart, ``[n_channels, n_samples]``."""
+
 Features = NDArray[np.float32]
 """A log-mel spectrogram, ``[n_mels, n_frames]``, 100 frames a second."""
 
@@ -97,6 +100,8 @@ class DecodedWindow:
     """How often it was decoded until it was believed."""
     words: tuple[Word, ...] | None = None
     """Its words, where they were asked for; put together they are its text."""
+    channel: int | None = None
+    """Whose it is, from 0, where the channels were transcribed apart."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,16 @@ class Segment:
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     channel: int | None = None
+    """Who says it, from 0, where the channels were transcribed apart."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The result for one recording."""
+    """The result for one recording.
+
+    ``language`` is that of the first window. ``duration_s`` is how much was read: a recording of
+    which only clips were wanted is not read beyond the last one.
+    """
 
     text: str
     language: str

@@ -1,4 +1,4 @@
-"""Makes a recording of whatever the caller brought: mono, 16 kHz, float32.
+"""Makes a recording of whatever the caller brought: 16 kHz, float32, mono or channel by channel.
 
 Decodes with FFmpeg's libraries through PyAV; no program is started. Reads as a stream, so that
 hours of sound never stand in memory as a whole. A damaged file gives the part that can be read,
@@ -26,7 +26,7 @@ from batched_whisper.audio.resampling import Piece, in_blocks, resampled
 from batched_whisper.audio.riff import RiffHeader, read_riff_header
 from batched_whisper.audio.sources import AudioSource, RawSound, check_rate, resolve, source_name
 from batched_whisper.errors import EmptyAudio, InvalidSamples, NoAudioStream, UnreadableAudio
-from batched_whisper.types import SAMPLING_RATE, Recording, Samples
+from batched_whisper.types import SAMPLING_RATE, Channels, Recording, Samples
 
 __all__ = ["AudioSource", "AudioStream", "decode", "open_audio", "source_name"]
 
@@ -92,7 +92,8 @@ class AudioStream:
     """A recording that is being read; iterate once, inside ``with``.
 
     Yields blocks of 30 s, the last one shorter: float32, mono, 16 kHz, ``[n_samples]``, each its
-    reader's own. ``warnings`` fills while reading and is complete at the end.
+    reader's own; `by_channel` gives the channels apart instead. ``warnings`` fills while reading
+    and is complete at the end.
     """
 
     def __init__(self, reader: _Array | _File, name: str) -> None:
@@ -120,16 +121,30 @@ class AudioStream:
         self._reader.close()
 
     def __iter__(self) -> Iterator[Samples]:
+        mono = (Piece(_mono(piece.samples), piece.sampling_rate) for piece in self._reader.pieces())
+        for block in self._blocks(mono):
+            yield block[0]
+
+    def by_channel(self) -> Iterator[Channels]:
+        """The same blocks with their channels apart, ``[n_channels, n_samples]``.
+
+        There are as many channels as the first piece of the recording has. Where a file changes
+        that on the way, channels that are missing are silent, and others are left out with a
+        warning.
+        """
+        return self._blocks(_as_many_channels(self._reader.pieces(), self.warnings))
+
+    def _blocks(self, pieces: Iterator[Piece]) -> Iterator[Channels]:
         n_read = 0
-        for block in in_blocks(resampled(self._reader.pieces()), BLOCK):
-            finite = np.isfinite(block)
+        for block in in_blocks(resampled(pieces), BLOCK):
+            finite = np.isfinite(block).all(axis=0)
             if not finite.all():
                 second = (n_read + int(np.argmin(finite))) / SAMPLING_RATE
                 raise InvalidSamples(
                     f"{self.name}: samples that are NaN or infinite, the first at about "
                     f"{second:.2f} s; write the file again from its source"
                 )
-            n_read += len(block)
+            n_read += block.shape[1]
             yield block
         if n_read == 0:
             raise EmptyAudio(f"{self.name}: there is no sound in it: 0 samples")
@@ -145,8 +160,8 @@ class _Array:
     def pieces(self) -> Iterator[Piece]:
         channels = self._sound.channels
         for start in range(0, channels.shape[1], BLOCK):
-            mono = _mono(channels[:, start : start + BLOCK])
-            yield Piece(mono, self._sound.sampling_rate)
+            block = _at_full_scale(channels[:, start : start + BLOCK])
+            yield Piece(block, self._sound.sampling_rate)
 
     def close(self) -> None:
         pass
@@ -192,7 +207,7 @@ class _File:
         promised_s = self._promised_s()
         for frame in self._frames(faults):
             decoded_s += frame.samples / frame.sample_rate
-            yield Piece(_frame_mono(frame), frame.sample_rate)
+            yield Piece(_frame_channels(frame), frame.sample_rate)
         if decoded_s == 0 and (faults.count or promised_s):
             cause = faults.first or "the file is cut off before its sound"
             raise UnreadableAudio(f"{self._name}: none of it can be decoded: {cause}")
@@ -287,21 +302,41 @@ def _cause(file: IO[bytes], riff: RiffHeader | None) -> str | None:
     return None
 
 
-def _frame_mono(frame: AudioFrame) -> Samples:
+def _frame_channels(frame: AudioFrame) -> Channels:
     values = frame.to_ndarray()
     if frame.format.is_planar:
-        return _mono(values.reshape(-1, frame.samples))
-    return _mono(values.reshape(frame.samples, -1).T)
+        return _at_full_scale(values.reshape(-1, frame.samples))
+    return _at_full_scale(values.reshape(frame.samples, -1).T)
 
 
-def _mono(channels: NDArray[Any]) -> Samples:
-    """The mean of ``[n_channels, n_samples]`` of any float or integer type, at full scale 1."""
+def _at_full_scale(channels: NDArray[Any]) -> Channels:
+    """``[n_channels, n_samples]`` of any float or integer type as floats, 1 being full scale."""
     if channels.dtype.kind == "f":
-        values = channels.astype(np.float32)
-    else:
-        full_scale = np.float32(2 ** (channels.dtype.itemsize * 8 - 1))
-        values = channels.astype(np.float32) / full_scale
-        if channels.dtype.kind == "u":
-            values -= 1
-    mono: Samples = values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
-    return mono
+        return channels.astype(np.float32)
+    full_scale = np.float32(2 ** (channels.dtype.itemsize * 8 - 1))
+    values: Channels = channels.astype(np.float32) / full_scale
+    if channels.dtype.kind == "u":
+        values -= 1
+    return values
+
+
+def _mono(channels: Channels) -> Channels:
+    """Their mean, as one channel."""
+    return channels if len(channels) == 1 else channels.mean(axis=0, dtype=np.float32)[None, :]
+
+
+def _as_many_channels(pieces: Iterator[Piece], warnings: list[str]) -> Iterator[Piece]:
+    """The pieces with as many channels as the first one has."""
+    n_channels = 0
+    for piece in pieces:
+        n_here = len(piece.samples)
+        n_channels = n_channels or n_here
+        if n_here == n_channels:
+            yield piece
+            continue
+        warning = f"the file changes from {n_channels} to {n_here} channels on the way"
+        if warning not in warnings:
+            warnings.append(warning)
+        samples = np.zeros((n_channels, piece.samples.shape[1]), np.float32)
+        samples[: min(n_here, n_channels)] = piece.samples[:n_channels]
+        yield Piece(samples, piece.sampling_rate)

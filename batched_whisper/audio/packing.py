@@ -68,16 +68,41 @@ def windows_by_speech(
         detector: finds the speech; with what it pads speech, windows begin and end.
         options: how speech becomes windows.
     """
-    tape = _Tape()
-    packer = _Packer(tape, PackingOptions() if options is None else options)
-    listener = detector.listen()
+    cutter = SpeechCutter(detector, options)
     for block in blocks:
+        yield from cutter.add(block)
+    yield from cutter.end()
+
+
+class SpeechCutter:
+    """Packs one stream as `windows_by_speech` does, which says how; for whoever has several.
+
+    Args:
+        detector: finds the speech; with what it pads speech, windows begin and end.
+        options: how speech becomes windows.
+    """
+
+    def __init__(self, detector: SpeechDetector, options: PackingOptions | None = None) -> None:
+        self._tape = _Tape()
+        self._packer = _Packer(self._tape, PackingOptions() if options is None else options)
+        self._listener = detector.listen()
+
+    @property
+    def settled_sample(self) -> int:
+        """No window that is still to come begins before this sample."""
+        return self._packer.settled_sample
+
+    def add(self, block: Samples) -> Iterator[SpeechWindow]:
+        """The windows that the next samples, ``[n_samples]``, make complete."""
         for start in range(0, len(block), _HEARD_AT_ONCE):
             piece = block[start : start + _HEARD_AT_ONCE]
-            tape.record(piece)
-            yield from packer.pack(listener.hear(piece))
-    yield from packer.pack(listener.end())
-    yield from packer.end()
+            self._tape.record(piece)
+            yield from self._packer.pack(self._listener.hear(piece))
+
+    def end(self) -> Iterator[SpeechWindow]:
+        """The rest; nothing may be added after this."""
+        yield from self._packer.pack(self._listener.end())
+        yield from self._packer.end()
 
 
 class _Tape:
@@ -112,6 +137,7 @@ class _Packer:
     """The window that is being filled: spans of speech with pauses between them."""
 
     def __init__(self, tape: _Tape, options: PackingOptions) -> None:
+        self.settled_sample = 0
         self._tape = tape
         self._longest = int(options.max_s * SAMPLING_RATE)
         self._max_pause = int(options.max_pause_s * SAMPLING_RATE)
@@ -130,7 +156,8 @@ class _Packer:
                 yield self._cut()
         if self._ends_before(heard.settled_sample):
             yield self._closed()
-        self._tape.forget_before(self._start() if self._spans else heard.settled_sample)
+        self.settled_sample = self._start() if self._spans else heard.settled_sample
+        self._tape.forget_before(self.settled_sample)
 
     def end(self) -> Iterator[SpeechWindow]:
         """The last window, if one is being filled."""

@@ -1,4 +1,4 @@
-"""Brings mono sound of any sampling rate to 16 kHz, as a stream.
+"""Brings sound of any sampling rate to 16 kHz, as a stream.
 
 The resampling is FFmpeg's, through PyAV; here its length is kept to that of the sound. Knows
 nothing of where the sound is from.
@@ -6,7 +6,7 @@ nothing of where the sound is from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,45 +14,52 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
-from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.types import SAMPLING_RATE, Channels, Samples
 
 _RESAMPLED_AT_ONCE = 4096  # fewer, and the calls cost more than the work
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some mono samples at the rate of their source."""
+    """Some samples, ``[n_channels, n_samples]``, at the rate of their source."""
 
-    samples: Samples
+    samples: Channels
     sampling_rate: int
 
 
-def resampled(pieces: Iterator[Piece]) -> Iterator[Samples]:
-    """The pieces at 16 kHz; a file may change its rate on the way."""
-    resampler: _Resampler | None = None
+def resampled(pieces: Iterator[Piece]) -> Iterator[Channels]:
+    """The pieces at 16 kHz; a file may change its rate on the way, but not its channels.
+
+    Each channel is resampled by itself, so that it sounds as it would alone.
+    """
+    resamplers: list[_Resampler] = []
     for piece in pieces:
-        if resampler is None or resampler.sampling_rate != piece.sampling_rate:
-            if resampler is not None:
-                yield from resampler.finish()
-            resampler = _Resampler(piece.sampling_rate)
-        yield from resampler.add(piece.samples)
-    if resampler is not None:
-        yield from resampler.finish()
+        if not resamplers or resamplers[0].sampling_rate != piece.sampling_rate:
+            yield from _together(resampler.finish() for resampler in resamplers)
+            resamplers = [_Resampler(piece.sampling_rate) for _ in piece.samples]
+        channels = zip(resamplers, piece.samples, strict=True)
+        yield from _together(resampler.add(samples) for resampler, samples in channels)
+    yield from _together(resampler.finish() for resampler in resamplers)
 
 
-def in_blocks(parts: Iterator[Samples], n_samples: int) -> Iterator[Samples]:
+def _together(channels: Iterable[Iterator[Samples]]) -> Iterator[Channels]:
+    for parts in zip(*channels, strict=True):
+        yield parts[0][None, :] if len(parts) == 1 else np.stack(parts)
+
+
+def in_blocks(parts: Iterator[Channels], n_samples: int) -> Iterator[Channels]:
     """The same samples in blocks of `n_samples`, the last one shorter, each its own memory."""
-    held: list[Samples] = []
+    held: list[Channels] = []
     n_held = 0
     for part in parts:
         held.append(part)
-        n_held += len(part)
+        n_held += part.shape[1]
         while n_held >= n_samples:
-            joined = np.concatenate(held)
-            yield joined[:n_samples].copy()
-            held, n_held = [joined[n_samples:]], n_held - n_samples
+            joined = np.concatenate(held, axis=1)
+            yield joined[:, :n_samples].copy()
+            held, n_held = [joined[:, n_samples:]], n_held - n_samples
     if n_held:
-        yield np.concatenate(held)
+        yield np.concatenate(held, axis=1)
 
 
 class _Resampler:

@@ -37,19 +37,57 @@ def cut(blocks: Iterable[Samples], max_s: float = float(WINDOW_S)) -> Iterator[W
     Raises:
         OptionError: `max_s` is out of its range.
     """
-    if not 1 <= max_s <= WINDOW_S:
-        raise OptionError(f"max_s={max_s!r} is out of range: it must be from 1 to {WINDOW_S}")
-    return _cut(blocks, int(max_s * SAMPLING_RATE))
+    return _cut(blocks, PlainCutter(max_s))
 
 
-def _cut(blocks: Iterable[Samples], longest: int) -> Iterator[Window]:
-    held = _Held(longest + _shortest_tail(longest))
-    index, start = 0, 0
-    # A cut is decided when as much as can matter is held, never by where a block ends.
-    for sound in held.filled_by(blocks):
-        end = len(sound) if len(sound) <= longest else _quietest(sound, longest)
-        yield Window(held.take(end), index, start)
-        index, start = index + 1, start + end
+def _cut(blocks: Iterable[Samples], cutter: PlainCutter) -> Iterator[Window]:
+    for block in blocks:
+        yield from cutter.add(block)
+    yield from cutter.end()
+
+
+class PlainCutter:
+    """Cuts one stream of samples as `cut` does, which says how; for whoever has several of them.
+
+    Args:
+        max_s: the longest window, in seconds, from 1 to 30.
+
+    Raises:
+        OptionError: `max_s` is out of its range.
+    """
+
+    def __init__(self, max_s: float = float(WINDOW_S)) -> None:
+        if not 1 <= max_s <= WINDOW_S:
+            raise OptionError(f"max_s={max_s!r} is out of range: it must be from 1 to {WINDOW_S}")
+        self._longest = int(max_s * SAMPLING_RATE)
+        # A cut is decided when as much as can matter is held, never by where a block ends.
+        self._held = _Held(self._longest + _shortest_tail(self._longest))
+        self._index, self._start = 0, 0
+
+    @property
+    def settled_sample(self) -> int:
+        """No window that is still to come begins before this sample."""
+        return self._start
+
+    def add(self, block: Samples) -> Iterator[Window]:
+        """The windows that the next samples, ``[n_samples]``, make complete."""
+        n_put = 0
+        while n_put < len(block):
+            n_put += self._held.put(block[n_put:])
+            if self._held.is_full:
+                yield self._next()
+
+    def end(self) -> Iterator[Window]:
+        """The rest; nothing may be added after this."""
+        while len(self._held.samples):
+            yield self._next()
+
+    def _next(self) -> Window:
+        sound = self._held.samples
+        end = len(sound) if len(sound) <= self._longest else _quietest(sound, self._longest)
+        window = Window(self._held.take(end), self._index, self._start)
+        self._index, self._start = self._index + 1, self._start + end
+        return window
 
 
 class _Held:
@@ -59,19 +97,15 @@ class _Held:
         self._samples = np.empty(capacity, np.float32)
         self._n_held = 0
 
-    def filled_by(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """What is held, each time that it is full, and to the end once nothing more comes.
+    @property
+    def samples(self) -> Samples:
+        """What is held; a view, good until the next call."""
+        return self._samples[: self._n_held]
 
-        Whoever iterates takes some of it each time.
-        """
-        for block in blocks:
-            n_put = 0
-            while n_put < len(block):
-                n_put += self._put(block[n_put:])
-                if self._n_held == len(self._samples):
-                    yield self._samples
-        while self._n_held:
-            yield self._samples[: self._n_held]
+    @property
+    def is_full(self) -> bool:
+        """Whether no more can be put."""
+        return self._n_held == len(self._samples)
 
     def take(self, n_samples: int) -> Samples:
         """Remove the first `n_samples` and give them, as memory of their own."""
@@ -81,7 +115,7 @@ class _Held:
         self._samples[: self._n_held] = left
         return taken
 
-    def _put(self, samples: Samples) -> int:
+    def put(self, samples: Samples) -> int:
         """Add as many as there is room for; how many that was."""
         n_put = min(len(samples), len(self._samples) - self._n_held)
         self._samples[self._n_held : self._n_held + n_put] = samples[:n_put]
