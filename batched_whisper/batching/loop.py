@@ -72,16 +72,26 @@ class EngineLoop:
         return self._meters.read(len(self.queue), len(self._slots))
 
     def submit(
-        self, task: WindowTask, *, group: Hashable | None = None, priority: int = 0
+        self,
+        task: WindowTask,
+        *,
+        group: Hashable | None = None,
+        priority: int = 0,
+        wait: bool = True,
     ) -> Future[DecodedTokens]:
-        """Bring a window; blocks while the queue is full. Raises Closed, OptionError."""
+        """Bring a window; blocks while the queue is full. Raises Closed, OptionError.
+
+        Without ``wait`` it returns at once, and a window for which there is no place waits outside
+        (`ItemQueue.put_in_turn`); so a callback on the loop's own thread can bring one.
+        """
         n_slots, at_most = task.n_slots, self._limits.max_batch_size
         if n_slots > at_most:
             raise OptionError(
                 f"beam_size={n_slots} is more than max_batch_size={at_most}, and each beam takes "
                 "the place of a window; give fewer beams, or load the model for larger batches"
             )
-        return self.queue.put(task, group=group, priority=priority, size=n_slots)
+        put = self.queue.put if wait else self.queue.put_in_turn
+        return put(task, group=group, priority=priority, size=n_slots)
 
     def close(self, *, drain: bool = True) -> None:
         """Let nobody in any more and return when the engine is closed.

@@ -160,6 +160,26 @@ class ItemQueue(Generic[Payload, Result]):
             raise
         return item.future
 
+    def put_in_turn(
+        self,
+        payload: Payload,
+        *,
+        group: Hashable | None = None,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        size: int = 1,
+    ) -> Future[Result]:
+        """Bring an item as `put` does, without waiting: from the taker's thread, for example.
+
+        Where the queue is full the item waits outside in turn, as a caller would, and its future
+        fails with `Closed` if it is still there when the queue is closed. How many wait outside
+        is for those to bound who call this.
+        """
+        item, place = self._enter(payload, group, priority, deadline_s, size, block=True)
+        if place is not None:
+            place.add_done_callback(partial(_without_place, item.future))
+        return item.future
+
     async def put_async(
         self,
         payload: Payload,
@@ -384,6 +404,13 @@ class ItemQueue(Generic[Payload, Result]):
 
     def _closed_error(self) -> Closed:
         return Closed(f"{self._name} was closed; make a new one to go on")
+
+
+def _without_place(future: Future[Any], place: Future[None]) -> None:
+    """Fail an item whose place was refused."""
+    refusal = place.exception()
+    if isinstance(refusal, BatchingError):
+        _fail(future, refusal)
 
 
 def _fail(future: Future[Any], error: BatchingError) -> None:
