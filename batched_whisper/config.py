@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from batched_whisper.errors import OptionError
@@ -37,6 +38,7 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
     environment: str | None = None,
+    check: Callable[[str, Any], None] | None = None,
 ) -> Any:
     """Declare one option as a dataclass field.
 
@@ -47,6 +49,7 @@ def option(
         maximum: the largest number allowed, inclusive.
         choices: the words allowed.
         environment: its variable, where that is not BATCHED_WHISPER_ and its name.
+        check: given its name and value, raises `OptionError` for what the others cannot tell.
     """
     return field(
         default=default,
@@ -56,6 +59,7 @@ def option(
             "maximum": maximum,
             "choices": choices,
             "environment": environment,
+            "check": check,
         },
     )
 
@@ -150,6 +154,8 @@ def _check(declared: dataclasses.Field[Any], value: Any) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)):
             _check_range(name, number, declared.metadata["minimum"], declared.metadata["maximum"])
+    if declared.metadata["check"] is not None:
+        declared.metadata["check"](name, value)
 
 
 _CLASSES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
@@ -183,6 +189,23 @@ def _check_range(name: str, value: float, low: float | None, high: float | None)
     bounds = [f"at least {low:g}"] if low is not None else []
     bounds += [f"at most {high:g}"] if high is not None else []
     raise OptionError(f"{name}={value!r} is out of range: it must be {' and '.join(bounds)}")
+
+
+def _check_clips(name: str, times_s: Numbers) -> None:
+    """Starts and ends in turn, in the order of time, and no clip without a length."""
+    if not times_s or math.inf in times_s:
+        raise OptionError(f"{name}={times_s!r}: give starts and ends in seconds")
+    for i, (before, after) in enumerate(pairwise(times_s)):
+        if i % 2 == 0 and after <= before:
+            raise OptionError(
+                f"{name}={times_s!r}: the clip from {before:g} s cannot end at {after:g} s; "
+                "give start, end, start, end and so on"
+            )
+        if after < before:
+            raise OptionError(
+                f"{name}={times_s!r}: a clip begins at {after:g} s before the last one ends at "
+                f"{before:g} s; give them in the order of time, without overlaps"
+            )
 
 
 @dataclass(frozen=True)
@@ -248,8 +271,26 @@ class DecodingOptions(_Checked):
         "transcribe writes what was said, translate writes it in English.",
         choices=("transcribe", "translate"),
     )
+    channels: str = option(
+        "mix",
+        "mix transcribes the mean of all channels; split each channel by itself, and every segment "
+        "tells whose it is.",
+        choices=("mix", "split"),
+    )
+    clip_timestamps: Numbers | None = option(
+        None,
+        "Transcribe these stretches alone: start, end, start, end and so on, in seconds; without "
+        "the last end, to the end of the recording.",
+        minimum=0,
+        check=_check_clips,
+    )
     vad: bool = option(
         False, "Find where someone speaks, and transcribe that alone: nothing is made of silence."
+    )
+    condition_on_previous_text: bool = option(
+        False,
+        "Tell the model what a recording's windows said so far: names and style stay the same, but "
+        "so do errors, and a recording's windows are decoded one after another.",
     )
     timestamps: bool = option(
         False, "Let the model time its segments; without, each window is one segment."

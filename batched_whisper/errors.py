@@ -22,6 +22,7 @@ answers with::
     │   ├── DeadlineExceeded           504  not answered by the time that the caller gave
     │   ├── Closed                     503  called after close()
     │   └── WrongBatchLength           500  a batch function returned another number of results
+    ├── CallbackError                  500  the caller's own function, called on the way, failed
     ├── ManifestError                  400  a list of recordings that cannot be read
     ├── MissingExtra                   500  an optional dependency is not installed
     └── OutputError                    500  results cannot be written
@@ -122,6 +123,10 @@ class Closed(BatchingError):
 
 class WrongBatchLength(BatchingError):
     """A batch function returned another number of results than it was given inputs."""
+
+
+class CallbackError(BatchedWhisperError):
+    """The caller's own function, called on the way, failed; its error is the cause."""
 
 
 class ManifestError(BatchedWhisperError):

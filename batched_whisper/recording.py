@@ -1,15 +1,18 @@
 """One recording's way through the engine: its windows out, their tokens back, its transcript.
 
-The job runs on a worker thread, which brings the windows to the loop's queue one after another as
-the audio is decoded, so that a long recording is never in memory as a whole. The loop's thread
-puts the transcript together when the last window is done.
+The job runs on a worker thread, which brings the windows to the loop's queue as the audio is
+decoded, so that a long recording is never in memory as a whole. The loop's thread puts the
+transcript together when the last window is done. Where each window is told what was said before
+it, the job reads a little and is resumed when that is used up, so that it holds no thread.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from batched_whisper.audio.decode import AudioSource, open_audio
@@ -17,12 +20,31 @@ from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.config import DecodingOptions
-from batched_whisper.errors import EmptyAudio
+from batched_whisper.errors import CallbackError, Closed, EmptyAudio
 from batched_whisper.model_tokens import ModelTokens
-from batched_whisper.transcript.segments import TimestampTokens, build_segments
-from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Samples, Transcript
-from batched_whisper.window_source import windows_of
+from batched_whisper.transcript.assembly import Assembly
+from batched_whisper.transcript.segments import TimestampTokens, window_segments
+from batched_whisper.types import Segment, Transcript
+from batched_whisper.window_chain import WindowChain
+from batched_whisper.window_source import Found, WindowSource
 from batched_whisper.window_tasks import Place, WindowTasks
+from batched_whisper.workers import Workers
+
+OnSegment = Callable[[Segment], object]
+"""Called with each segment as soon as it is sure."""
+
+_READ_AHEAD = 2
+"""Windows of each channel that wait for the one before them, before reading is resumed."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What all recordings of a loaded model share."""
+
+    model: ModelTokens
+    loop: EngineLoop
+    workers: Workers
+    speech_detector: Callable[[], SpeechDetector]
 
 
 class RecordingJob:
@@ -30,23 +52,32 @@ class RecordingJob:
 
     def __init__(
         self,
-        model: ModelTokens,
-        loop: EngineLoop,
+        means: Means,
         audio: AudioSource,
         sampling_rate: int | None,
         options: DecodingOptions,
-        speech_detector: Callable[[], SpeechDetector],
+        on_segment: OnSegment | None = None,
     ) -> None:
         self.future: Future[Transcript] = Future()
-        self._speech_detector = speech_detector
-        self._model = model
-        self._loop = loop
+        self.is_resumed = options.condition_on_previous_text
+        self._means = means
         self._audio = audio
         self._sampling_rate = sampling_rate
         self._options = options
-        self._lock = threading.Lock()
+        self._on_segment = on_segment
+        self._calls = None if on_segment is None else means.workers.in_turn()
+        timestamps = TimestampTokens(means.model.ids.timestamp_begin)
+        decode = means.model.tokenizer.decode
+        self._assembly = Assembly(
+            partial(window_segments, timestamps=timestamps, decode=decode),
+            is_split=options.channels == "split",
+        )
+        # Reentrant: the recording may be given up by the garbage collector, anywhere.
+        self._lock = threading.RLock()
+        self._reading = self._read()
+        self._is_paused = False
+        self._channels: list[_Channel] = []
         self._answers: list[Future[DecodedTokens]] = []
-        self._decoded: dict[int, DecodedWindow] = {}
         self._failed = False
         self._n_due = 1  # windows not answered, and one for the end of the recording
         self._name = "audio"
@@ -54,76 +85,109 @@ class RecordingJob:
         self._warnings: tuple[str, ...] = ()
         self.future.add_done_callback(self._let_go)
 
+    # --- on a worker thread --------------------------------------------------------------------
+
     def run(self) -> None:
-        """Decode the recording and bring its windows to the queue; on a worker thread."""
+        """Read on and bring windows: to the end, or until enough of them wait."""
         try:
-            if not self.future.done():
-                self._bring_windows()
-                self._one_done()
+            while not self.future.done():
+                if next(self._reading, None) is None:
+                    self._end()
+                    return
+                if self._pauses():
+                    return
+            self._reading.close()
         except BaseException as error:  # whatever it is: nobody shall wait for ever because of it
             self._fail(error)
 
-    def _bring_windows(self) -> None:
-        tasks = WindowTasks(self._model, self._options, lambda: not self.future.done())
-        language = SharedLanguage()
+    def _read(self) -> Generator[Found, None, None]:
+        """Bring the windows of one block after another; may be left after each."""
+        tasks = WindowTasks(self._means.model, self._options, lambda: not self.future.done())
+        source = WindowSource(self._options, self._means.speech_detector)
         with open_audio(self._audio, sampling_rate=self._sampling_rate) as stream:
             self._name = stream.name
-            blocks = self._measured(stream)
-            for each in windows_of(blocks, self._options, self._speech_detector):
-                if self.future.done():
-                    return
-                done = partial(self._when_decoded, tasks, tasks.place(each.window))
-                self._bring(tasks.task(each.window, language), done)
-            self._warnings = tuple(stream.warnings)
+            is_split = self._options.channels == "split"
+            blocks = stream.by_channel() if is_split else (block[None] for block in stream)
+            for found in source.read(blocks):
+                self._bring(found, tasks)
+                yield found
+            self._warnings = (*stream.warnings, *source.warnings)
+        self._duration_s = source.duration_s
         if not self._duration_s:
             raise EmptyAudio(f"{self._name}: there are no samples in it")
 
-    def _measured(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        for block in blocks:
-            self._duration_s += len(block) / SAMPLING_RATE
-            yield block
+    def _bring(self, found: Found, tasks: WindowTasks) -> None:
+        self._announce(found, tasks)
+        for each in found.windows:
+            if self.future.done():
+                return
+            channel = self._channels[each.channel]
+            place = tasks.place(each.window, each.channel)
+            task = tasks.task(each.window, channel.language)
+            if channel.chain is None:
+                self._send(tasks, place, task, wait=True)
+            else:
+                channel.chain.add(place, task)
 
-    def _bring(self, task: WindowTask, done: Callable[[Future[DecodedTokens]], None]) -> None:
+    def _announce(self, found: Found, tasks: WindowTasks) -> None:
+        """Before any of its windows can be done: what is sure depends on all of them."""
+        send = partial(self._send, tasks, wait=False)
         with self._lock:
-            self._n_due += 1
-        answer = self._loop.submit(task, group=self)
-        self._answers.append(answer)
-        answer.add_done_callback(done)
+            while len(self._channels) < len(found.settled_s):
+                chain = WindowChain(tasks, tasks.previous_text(), send) if self.is_resumed else None
+                self._channels.append(_Channel(SharedLanguage(), chain))
+            for each in found.windows:
+                self._assembly.announce(each.channel, each.window.start_s)
+            self._assembly.settle(found.settled_s)
+            self._n_due += len(found.windows)
+        self._give()
 
-    def _when_decoded(
-        self, tasks: WindowTasks, place: Place, answer: Future[DecodedTokens]
-    ) -> None:
-        """On the loop's thread."""
-        try:
-            self._decoded[place.index] = tasks.decoded_window(place, answer.result())
-            self._one_done()
-        except CancelledError:
-            return
-        except BaseException as error:
-            self._fail(error)
+    def _end(self) -> None:
+        with self._lock:
+            self._assembly.end()
+        self._give()
+        self._one_done()
+
+    def _pauses(self) -> bool:
+        """Whether enough windows wait for those before them; then it is resumed later."""
+        with self._lock:
+            self._is_paused = self._has_enough() and not self.future.done()
+            return self._is_paused
+
+    def _has_enough(self) -> bool:
+        chains = [channel.chain for channel in self._channels if channel.chain is not None]
+        return bool(chains) and sum(c.n_waiting for c in chains) >= _READ_AHEAD * len(chains)
+
+    # --- on any thread -------------------------------------------------------------------------
+
+    def _send(self, tasks: WindowTasks, place: Place, task: WindowTask, wait: bool) -> None:
+        answer = self._means.loop.submit(task, group=self, wait=wait)
+        self._answers.append(answer)
+        answer.add_done_callback(partial(self._when_decoded, tasks, place))
+
+    def _give(self) -> None:
+        """Have the caller told what became sure."""
+        with self._lock:
+            for segment in self._assembly.sure():
+                if self._calls is not None:
+                    self._calls.ask(partial(self._tell, segment))
 
     def _one_done(self) -> None:
         with self._lock:
             self._n_due -= 1
             if self._n_due:
                 return
-        transcript = self._transcript()
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(transcript)
+        if self._calls is None:
+            self._complete()
+        else:
+            self._calls.ask(self._complete)
 
-    def _transcript(self) -> Transcript:
-        windows = tuple(self._decoded[index] for index in sorted(self._decoded))
-        timestamps = TimestampTokens(self._model.ids.timestamp_begin)
-        return Transcript(
-            text="".join(window.text for window in windows).strip(),
-            language=windows[0].language if windows else self._options.language or "",
-            language_probability=windows[0].language_probability if windows else 0.0,
-            duration_s=self._duration_s,
-            segments=build_segments(windows, timestamps, self._model.tokenizer.decode),
-            windows=windows,
-            name=self._name,
-            warnings=self._warnings,
-        )
+    def _resume(self, *, if_enough: bool) -> None:
+        with self._lock:
+            if not self._is_paused or (self._has_enough() and not if_enough):
+                return
+            self._is_paused = False
+        self._means.workers.resume(self)
 
     def _fail(self, error: BaseException) -> None:
         """The first error is the recording's; its other windows are dropped."""
@@ -137,3 +201,74 @@ class RecordingJob:
     def _let_go(self, _: Future[Transcript]) -> None:
         for answer in self._answers:
             answer.cancel()
+        with suppress(Closed):
+            self._resume(if_enough=True)  # to close the recording
+
+    # --- on the loop's thread, and where the caller is told, on its own ------------------------
+
+    def _when_decoded(
+        self, tasks: WindowTasks, place: Place, answer: Future[DecodedTokens]
+    ) -> None:
+        try:
+            window = tasks.decoded_window(place, answer.result())
+            with self._lock:
+                self._assembly.decoded(place.channel, place.index, window)
+            self._give()
+            chain = self._channels[place.channel].chain
+            if chain is not None:
+                chain.decoded(window)
+                self._resume(if_enough=False)
+            self._one_done()
+        except CancelledError:
+            return
+        except BaseException as error:
+            self._fail(error)
+
+    def _tell(self, segment: Segment) -> None:
+        if self._on_segment is None or self.future.done():
+            return
+        try:
+            self._on_segment(segment)
+        except BaseException as error:
+            failure = CallbackError(
+                f"{self._name}: on_segment failed on segment {segment.id}: {error!r}; "
+                "the recording was given up"
+            )
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _complete(self) -> None:
+        try:
+            transcript = self._transcript()
+        except BaseException as error:
+            self._fail(error)
+            return
+        with self._lock:
+            if self._failed:
+                return
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(transcript)
+
+    def _transcript(self) -> Transcript:
+        windows, segments = self._assembly.windows, tuple(self._assembly.segments)
+        is_split = self._options.channels == "split"
+        said = [each.text for each in (segments if is_split else windows)]
+        return Transcript(
+            text="".join(said).strip(),
+            language=windows[0].language if windows else self._options.language or "",
+            language_probability=windows[0].language_probability if windows else 0.0,
+            duration_s=self._duration_s,
+            segments=segments,
+            windows=windows,
+            name=self._name,
+            warnings=self._warnings,
+        )
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """What a channel's windows share."""
+
+    language: SharedLanguage
+    chain: WindowChain | None
+    """Where each is told what was said before it."""

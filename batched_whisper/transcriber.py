@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -34,12 +34,10 @@ from batched_whisper.models.catalog import default_model
 from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
-from batched_whisper.recording import RecordingJob
+from batched_whisper.recording import Means, OnSegment, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Transcript
-
-MAX_WORKERS = 4
-"""Threads that decode recordings and compute features ahead of the engine."""
+from batched_whisper.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,7 @@ class WhisperInfo:
 class _Running:
     """What exists between load() and close()."""
 
-    tokens: ModelTokens
-    loop: EngineLoop
-    workers: ThreadPoolExecutor
+    means: Means
     info: WhisperInfo
 
 
@@ -109,8 +105,9 @@ class Whisper:
             self._closed = True
             running, self._running = self._running, None
         if running is not None:
-            running.workers.shutdown(wait=True)
-            running.loop.close()
+            running.means.workers.finish_reading()
+            running.means.loop.close()
+            running.means.workers.finish_telling()
 
     @property
     def info(self) -> WhisperInfo:
@@ -121,14 +118,19 @@ class Whisper:
     def stats(self) -> LoopStats:
         """The batcher's figures of this moment."""
         running = self._running
-        return running.loop.stats if running is not None else LoopStats()
+        return running.means.loop.stats if running is not None else LoopStats()
 
     def transcribe_batch(self, audios: Iterable[AudioSource], **options: Any) -> list[Transcript]:
         """Transcribe a list at once; see `Transcribe.__call__` for options and errors."""
         return list(self.transcribe.map(audios, **options))
 
     def submit(
-        self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
+        self,
+        audio: AudioSource,
+        *,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        **options: Any,
     ) -> Future[Transcript]:
         """Start to transcribe a recording; cancel the future to give up.
 
@@ -136,17 +138,16 @@ class Whisper:
             audio: a path, bytes, a binary file, an array of samples, or a row or audio value of
                 a data set.
             sampling_rate: of an array, in samples per second; 16000 if not given.
+            on_segment: called with each segment of the transcript, in their order, as soon as
+                nothing earlier can come any more; from one thread at a time, which may wait. The
+                future is done after the last call. What it raises ends the recording with a
+                `CallbackError`.
             options: those of `config.DecodingOptions` by name.
         """
-        running = self._ready()
+        means = self._ready().means
         decoding = DecodingOptions.from_environment().replace(**options)
-        job = RecordingJob(
-            running.tokens, running.loop, audio, sampling_rate, decoding, _speech_detector
-        )
-        try:
-            running.workers.submit(job.run)
-        except RuntimeError:  # closed between the two lines
-            raise _closed() from None
+        job = RecordingJob(means, audio, sampling_rate, decoding, on_segment)
+        means.workers.start(job)
         return job.future
 
     def __enter__(self) -> Whisper:
@@ -302,8 +303,8 @@ def _start(settings: Settings) -> _Running:
         max_batch_size=about.max_slots,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
     )
-    workers = ThreadPoolExecutor(min(MAX_WORKERS, 2 * (os.cpu_count() or 1)), "whisper-audio")
-    return _Running(tokens, loop, workers, info)
+    workers = Workers(max_resumed=2 * settings.max_batch_size)
+    return _Running(Means(tokens, loop, workers, _speech_detector), info)
 
 
 @cache

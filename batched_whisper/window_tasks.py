@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from batched_whisper.audio.features import log_mel, pad_features
@@ -27,7 +27,7 @@ from batched_whisper.decoding.quality import (
 )
 from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.tokens.languages import language_code
-from batched_whisper.tokens.prompt import prompt_tokens, sot_sequence
+from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.pauses import Pause, find_pauses
 from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Window, Word
@@ -41,7 +41,8 @@ SOT_SEQUENCE_LENGTH = 4
 class Place:
     """Where a window stands in its recording."""
 
-    index: int
+    channel: int
+    index: int  # among its channel's windows
     start_s: float
     end_s: float
     pauses: tuple[Pause, ...] = ()
@@ -79,10 +80,10 @@ class WindowTasks:
             self._words = WindowWords(model.tokenizer, model.languages, options.task, n_text_ctx)
         self._common = self._common_task(is_wanted)
 
-    def place(self, window: Window) -> Place:
+    def place(self, window: Window, channel: int) -> Place:
         """Where the window stands, without its samples."""
         pauses = () if self._words is None else find_pauses(window.samples)
-        return Place(window.index, window.start_s, window.end_s, pauses)
+        return Place(channel, window.index, window.start_s, window.end_s, pauses)
 
     def task(self, window: Window, language: SharedLanguage) -> WindowTask:
         """What is asked about a window; computes its features.
@@ -101,6 +102,15 @@ class WindowTasks:
             features=lambda positions: pad_features(features, 2 * positions),
             first=self._ladder.first(context, token_limit(n_samples, SAMPLING_RATE)),
         )
+
+    def previous_text(self) -> PreviousText:
+        """What a channel's first window is told, for those that are told what was said."""
+        n_text_ctx = self._model.dimensions.n_text_ctx
+        return PreviousText(self._model.tokenizer, self._options.prompt, n_text_ctx)
+
+    def after_text(self, task: WindowTask, prefix: tuple[int, ...]) -> WindowTask:
+        """The task with the text before it, which leaves the less room for its own."""
+        return replace(task, prefix=prefix, max_tokens=self._max_tokens(prefix))
 
     def decoded_window(self, place: Place, decoded: DecodedTokens) -> DecodedWindow:
         """What the model made of a window; its words are timed if that was asked for."""
@@ -125,20 +135,19 @@ class WindowTasks:
     def _common_task(self, is_wanted: Callable[[], bool]) -> Callable[..., WindowTask]:
         """What all windows of the recording have in common. Raises OptionError."""
         model, options = self._model, self._options
-        tokenizer, half = model.tokenizer, model.dimensions.n_text_ctx // 2
+        tokenizer = model.tokenizer
         language = None
         if options.language is not None and options.language != LANGUAGE_PER_WINDOW:
             language = language_code(options.language)
         if language is not None or not model.languages:
             sot_sequence(tokenizer, language, options.task)  # refuses what the model cannot do
-        prefix = prompt_tokens(tokenizer, options.prompt, model.dimensions.n_text_ctx)
-        room = model.dimensions.n_text_ctx - len(prefix) - SOT_SEQUENCE_LENGTH
+        prefix = self.previous_text().prefix()
         return partial(
             WindowTask,
             sot=tokenizer.sot,
             after_sot=partial(_after_sot, tokenizer, model.languages, options),
             rules=model.rules(options),
-            max_tokens=min(options.max_tokens or half, room),
+            max_tokens=self._max_tokens(prefix),
             prefix=prefix,
             language=None if language is None else tokenizer.language_tokens.get(language),
             languages=frozenset(model.languages),
@@ -149,6 +158,11 @@ class WindowTasks:
             seed=options.seed,
             beams=Beams(options.beam_size, options.patience, options.length_penalty),
         )
+
+    def _max_tokens(self, prefix: tuple[int, ...]) -> int:
+        n_text_ctx = self._model.dimensions.n_text_ctx
+        room = n_text_ctx - len(prefix) - SOT_SEQUENCE_LENGTH
+        return min(self._options.max_tokens or n_text_ctx // 2, room)
 
     def _verdict(self, decoded: DecodedTokens) -> Verdict:
         text = self._model.text(decoded.tokens)

@@ -6,10 +6,15 @@ what is said afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batched_whisper.errors import OptionError
 from batched_whisper.tokens.languages import LANGUAGES
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Task
+
+_BELIEVED = 0.5
+"""The highest temperature of a text that later windows are told; openai/whisper's."""
 
 
 def sot_sequence(
@@ -44,10 +49,39 @@ def prompt_tokens(tokenizer: Tokenizer, text: str | None, n_text_ctx: int) -> tu
 
     Half of the text context is for the prompt, its mark included; what is older is left out.
     """
-    if text is None or not text.strip():
-        return ()
-    tokens = tokenizer.encode(" " + text.strip())
-    return (tokenizer.sot_prev, *tokens[-(n_text_ctx // 2 - 1) :])
+    return PreviousText(tokenizer, text, n_text_ctx).prefix()
+
+
+class PreviousText:
+    """The text before a window, while a recording's windows are decoded one after another.
+
+    As in openai/whisper's transcribe.py: the caller's prompt, then what each window said, its
+    timestamps included; all of it is forgotten after a window that took a temperature above 0.5.
+
+    Args:
+        tokenizer: the checkpoint's.
+        prompt: text that came before the recording.
+        n_text_ctx: the most tokens that the model takes at once.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str | None, n_text_ctx: int) -> None:
+        self._mark = tokenizer.sot_prev
+        self._n_kept = n_text_ctx // 2 - 1
+        text = "" if prompt is None else prompt.strip()
+        self._tokens = self._last(tokenizer.encode(" " + text) if text else ())
+
+    def prefix(self) -> tuple[int, ...]:
+        """What the next window is given: none, or ``sot_prev`` and the last part of the text."""
+        return (self._mark, *self._tokens) if self._tokens else ()
+
+    def add(self, tokens: Sequence[int], temperature: float) -> None:
+        """A window said these tokens; none if it was silent, which changes nothing."""
+        if not tokens:
+            return
+        self._tokens = self._last((*self._tokens, *tokens)) if temperature <= _BELIEVED else ()
+
+    def _last(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return tuple(tokens[-self._n_kept :])
 
 
 def _check_english_only(language: str | None, task: str) -> None:

@@ -9,7 +9,7 @@ word to its last one, as in openai/whisper's ``timing.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batched_whisper.types import DecodedWindow, Segment, Word
 
@@ -48,15 +48,20 @@ def build_segments(
 
     ``decode`` gives the text of tokens; segments without text are left out.
     """
-    segments: list[Segment] = []
-    for window in windows:
-        left = iter(window.words or ())
-        for piece in _pieces(window, timestamps):
-            text = decode([token for token in piece.tokens if token < timestamps.begin])
-            words = None if window.words is None else _spelling(text, left)
-            if text.strip():
-                segments.append(_segment(len(segments), window, piece, text, words))
-    return tuple(segments)
+    found = (each for window in windows for each in window_segments(window, timestamps, decode))
+    return tuple(replace(segment, id=number) for number, segment in enumerate(found))
+
+
+def window_segments(
+    window: DecodedWindow, timestamps: TimestampTokens, decode: Decode
+) -> Iterator[Segment]:
+    """The segments of one window as in `build_segments`, all with the number 0."""
+    left = iter(window.words or ())
+    for piece in _pieces(window, timestamps):
+        text = decode([token for token in piece.tokens if token < timestamps.begin])
+        words = None if window.words is None else _spelling(text, left)
+        if text.strip():
+            yield _segment(window, piece, text, words)
 
 
 def _spelling(text: str, words: Iterator[Word]) -> tuple[Word, ...]:
@@ -73,10 +78,10 @@ def _spelling(text: str, words: Iterator[Word]) -> tuple[Word, ...]:
 
 
 def _segment(
-    number: int, window: DecodedWindow, piece: _Piece, text: str, words: tuple[Word, ...] | None
+    window: DecodedWindow, piece: _Piece, text: str, words: tuple[Word, ...] | None
 ) -> Segment:
     return Segment(
-        id=number,
+        id=0,
         start_s=words[0].start_s if words else window.start_s + piece.start_s,
         end_s=words[-1].end_s if words else window.start_s + piece.end_s,
         text=text,
