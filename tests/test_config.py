@@ -31,10 +31,14 @@ def name_of(value: Any) -> str | None:
 def test_a_bound_is_inside_and_what_is_beyond_is_refused_by_name(
     owner: type[Any], field: dataclasses.Field[Any], bound: str, step: int
 ) -> None:
-    edge = field.metadata[bound]
+    is_list = "Numbers" in str(field.type)
+    edge: Any = field.metadata[bound]
+    beyond: Any = edge + step
+    if is_list:
+        edge, beyond = (edge,), (beyond,)
     assert getattr(owner.of(**{field.name: edge}), field.name) == edge
     with pytest.raises(OptionError, match=rf"{field.name}=.* out of range"):
-        owner.of(**{field.name: edge + step})
+        owner.of(**{field.name: beyond})
 
 
 @pytest.mark.parametrize(("owner", "field"), NUMBERS, ids=name_of)
@@ -64,7 +68,8 @@ def test_a_variable_means_what_the_argument_means(
     owner: type[Any], field: dataclasses.Field[Any]
 ) -> None:
     value = _another_value(field)
-    told = owner.from_environment({environment_variable(field): str(value)})
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    told = owner.from_environment({environment_variable(field): text})
     assert told == owner.of(**{field.name: value})
     assert told != owner.of()
 
@@ -80,6 +85,8 @@ def _another_value(field: dataclasses.Field[Any]) -> Any:
         return not default
     if "str" in str(field.type) and choices is None:
         return "some text"
+    if "Numbers" in str(field.type):
+        return (1.0, 2.5)
     if "int" in str(field.type) or "float" in str(field.type):
         low, high = field.metadata["minimum"], field.metadata["maximum"]
         bounds = [bound for bound in (low, high) if bound is not None and bound != default]
@@ -115,3 +122,17 @@ def test_replacing_leaves_the_original_alone() -> None:
     chosen = DecodingOptions()
     assert chosen.replace(language="de").language == "de"
     assert chosen.language is None
+
+
+@pytest.mark.parametrize("times", [(0.0,), (1, 2), (0, 5, 5, 10), (0.5, 1.5, 2), [3, 4]])
+def test_clips_in_the_order_of_time_are_taken(times: Any) -> None:
+    assert DecodingOptions.of(clip_timestamps=times).clip_timestamps == tuple(times)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [(), (2, 1), (1, 1), (0, 5, 4, 6), (0, 5, 4), (0, 5, 7, 6), (0, float("inf")), (-1, 5)],
+)
+def test_clips_in_any_other_order_are_refused(times: Any) -> None:
+    with pytest.raises(OptionError, match="clip_timestamps="):
+        DecodingOptions.of(clip_timestamps=times)

@@ -14,7 +14,7 @@ import batched_whisper
 from batched_whisper import Whisper, batched, enter, exit, running
 from batched_whisper.batching.decorator import BatchedFunction
 from batched_whisper.batching.mapping import Mapper
-from batched_whisper.transcriber import Transcribe, TranscribeMap
+from batched_whisper.transcriber import Transcribe, TranscribeMap, TranscribeSegments
 
 NAMES = {
     *("BatchedWhisperError", "DecodedWindow", "DecodingOptions", "Segment", "Settings"),
@@ -26,13 +26,15 @@ SIGNATURES: dict[Callable[..., Any], str] = {
     Whisper.load: "(self)",
     Whisper.close: "(self)",
     Whisper.transcribe_batch: "(self, audios, **options)",
-    Whisper.submit: "(self, audio, *, sampling_rate=None, **options)",
+    Whisper.submit: "(self, audio, *, sampling_rate=None, on_segment=None, **options)",
     Transcribe.__call__: "(self, audio, **options)",
     Transcribe.aio: "(self, audio, **options)",
     TranscribeMap.__call__: (
         "(self, audios, *, order_outputs=True, return_exceptions=False, **options)"
     ),
     TranscribeMap.aio: "(self, audios, *, order_outputs=True, return_exceptions=False, **options)",
+    TranscribeSegments.__call__: "(self, audio, **options)",
+    TranscribeSegments.aio: "(self, audio, **options)",
     batched: "(*, max_batch_size=64, wait_ms=1000.0, max_queue_size=4096, clock=None)",
     enter: "()",
     exit: "()",

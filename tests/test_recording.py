@@ -8,42 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from scripted_speech import RATE, SOON_S, Listener, sentence, tone
+from scripted_room import Room
+from scripted_speech import RATE, SOON_S, sentence, tone
 
-from batched_whisper import transcriber, window_tasks
+from batched_whisper import window_tasks
 from batched_whisper.audio.features import log_mel
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
-from batched_whisper.transcriber import Whisper
-from batched_whisper.types import Transcript
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
-
-
-class Room:
-    """A `Whisper`, and the listener in place of its engine."""
-
-    def __init__(
-        self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, **settings: Any
-    ) -> None:
-        self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
-        self.tokenizer = model.tokenizer
-        self.listener = Listener(model.tokenizer, self.whisper.settings.max_batch_size)
-        monkeypatch.setattr(transcriber, "make_engine", lambda *_: self.listener)
-
-    def hear(self, audio: Any, **options: Any) -> Transcript:
-        return self.whisper.transcribe(audio, **options)
-
-    def close(self) -> None:
-        self.whisper.close()
-
-
-@pytest.fixture
-def room(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
-    room = Room(base_model, monkeypatch)
-    yield room
-    room.close()
 
 
 @pytest.fixture

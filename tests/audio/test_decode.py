@@ -23,7 +23,7 @@ from batched_whisper.errors import (
     NoAudioStream,
     UnreadableAudio,
 )
-from batched_whisper.types import Samples
+from batched_whisper.types import Channels, Samples
 
 CONTAINERS = [
     "LJ001-0002_48k_float.wav",
@@ -245,6 +245,55 @@ def test_a_long_file_never_stands_in_memory(speech: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < n_samples * 4 / 3
+
+
+def channels_of(source: object, **options: int) -> Channels:
+    with open_audio(source, **options) as stream:  # type: ignore[arg-type]
+        return np.concatenate(list(stream.by_channel()), axis=1)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("n_channels", [1, 2, 5])
+def test_a_channel_sounds_as_it_would_alone(rate: int, n_channels: int) -> None:
+    sounds = [tone(31 * rate, rate, hz=100.0 * (i + 1)) for i in range(n_channels)]
+    apart = channels_of(np.stack(sounds), sampling_rate=rate)
+    assert len(apart) == n_channels
+    for channel, sound in zip(apart, sounds, strict=True):
+        np.testing.assert_array_equal(channel, decode(sound, sampling_rate=rate).samples)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("flac", "flac")])
+def test_the_channels_of_a_file_are_read_apart_and_their_mean_is_the_mix(
+    container: str, codec: str
+) -> None:
+    sounds = np.stack([tone(48_000, 48_000, hz=200), tone(48_000, 48_000, hz=300)])
+    file = encoded(container, codec, sounds, 48_000)
+    apart = channels_of(file)
+    assert apart.shape == (2, 16_000)
+    for channel, sound in zip(apart, sounds, strict=True):
+        alone = decode(encoded(container, codec, sound, 48_000)).samples
+        np.testing.assert_allclose(channel, alone, atol=1e-6)
+    np.testing.assert_allclose(apart.mean(axis=0), decode(file).samples, atol=1e-6)
+
+
+def test_a_file_that_loses_a_channel_on_the_way_is_silent_there_and_warns() -> None:
+    rate = 16_000
+    parts = [np.stack([tone(rate, rate), tone(rate, rate)]), tone(rate, rate)]
+    file = b"".join(encoded("mp2", "mp2", part, rate) for part in parts)
+    with open_audio(file) as stream:
+        apart = np.concatenate(list(stream.by_channel()), axis=1)
+    assert len(apart) == 2
+    frames = apart[:, : apart.shape[1] // 160 * 160].reshape(2, -1, 160)
+    loud = np.abs(frames).max(axis=2) > 0.1
+    assert (loud[0].sum(), loud[1].sum()) == pytest.approx((200, 100), abs=15)
+    assert "from 2 to 1 channels" in stream.warnings[0]
+
+
+def test_a_sample_that_is_no_number_is_found_on_any_channel() -> None:
+    values = np.zeros((2, 16_000), np.float32)
+    values[1, 8_000] = np.inf
+    with pytest.raises(InvalidSamples, match=r"0\.50 s"):
+        channels_of(values)
 
 
 def test_one_missing_sample_late_in_a_long_array_is_found() -> None:

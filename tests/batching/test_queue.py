@@ -412,6 +412,32 @@ def test_a_full_queue_makes_callers_wait_for_a_batch() -> None:
     assert len(queue) == 1
 
 
+def test_an_item_put_in_turn_waits_outside_without_its_caller() -> None:
+    queue = filled("first", max_size=1)
+    second, third = (queue.put_in_turn(word) for word in ("second", "third"))
+    assert (len(queue), queue.n_outside) == (1, 2)
+    assert second.cancel()
+    assert payloads(queue.take_now(3)) == ["first", "third"]
+    assert third.running()
+
+
+def test_an_item_put_in_turn_finds_a_free_place_at_once() -> None:
+    queue = filled(max_size=1)
+    queue.put_in_turn("only")
+    assert (len(queue), queue.n_outside) == (1, 0)
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_an_item_put_in_turn_fails_where_the_queue_closes_before_it_came_in(drain: bool) -> None:
+    queue = filled("first", max_size=1)
+    outside = queue.put_in_turn("outside")
+    queue.close(drain=drain)
+    with pytest.raises(Closed):
+        outside.result(SOON_S)
+    with pytest.raises(Closed):
+        queue.put_in_turn("late")
+
+
 def test_a_batch_may_be_larger_than_the_queue_and_who_waits_outside_fills_it() -> None:
     async def main() -> list[str]:
         queue = filled(max_size=1)

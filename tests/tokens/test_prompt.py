@@ -1,7 +1,7 @@
 import pytest
 
 from batched_whisper.errors import OptionError
-from batched_whisper.tokens.prompt import prompt_tokens, sot_sequence
+from batched_whisper.tokens.prompt import PreviousText, prompt_tokens, sot_sequence
 from batched_whisper.types import Task
 
 
@@ -55,3 +55,26 @@ def test_of_a_long_prompt_the_end_is_kept_in_half_the_context(base_model):
 @pytest.mark.parametrize("text", [None, "", "  \n"])
 def test_no_prompt_is_no_tokens(base_model, text):
     assert prompt_tokens(base_model.tokenizer, text, 448) == ()
+
+
+def test_earlier_text_follows_the_prompt_and_its_end_is_kept(base_model):
+    t = base_model.tokenizer
+    text = PreviousText(t, "Ada", 12)
+    ada = tuple(t.encode(" Ada"))
+    assert text.prefix() == (t.sot_prev, *ada)
+    text.add((1, 2, 3), 0.0)
+    assert text.prefix() == (t.sot_prev, *ada, 1, 2, 3)
+    text.add((4, 5, 6), 0.5)
+    assert text.prefix() == (t.sot_prev, *(*ada, 1, 2, 3, 4, 5, 6)[-5:])
+
+
+def test_earlier_text_is_forgotten_after_a_high_temperature_and_not_after_silence(base_model):
+    text = PreviousText(base_model.tokenizer, None, 448)
+    assert text.prefix() == ()
+    text.add((1, 2), 0.0)
+    text.add((), 1.0)
+    assert text.prefix()[1:] == (1, 2)
+    text.add((3,), 0.6)
+    assert text.prefix() == ()
+    text.add((4,), 0.0)
+    assert text.prefix()[1:] == (4,)

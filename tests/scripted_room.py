@@ -1,0 +1,34 @@
+"""A `Whisper` of a real tokenizer, and the listener in place of its engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted_speech import Listener
+
+from batched_whisper import transcriber
+from batched_whisper.engines.factory import most_windows
+from batched_whisper.transcriber import Whisper
+from batched_whisper.types import Transcript
+
+if TYPE_CHECKING:
+    from conftest import LoadedModel
+
+
+class Room:
+    """A `Whisper`, and the listener in place of its engine."""
+
+    def __init__(
+        self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, **settings: Any
+    ) -> None:
+        self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
+        self.tokenizer = model.tokenizer
+        self.listener = Listener(model.tokenizer, most_windows(self.whisper.settings))
+        monkeypatch.setattr(transcriber, "make_engine", lambda *_: self.listener)
+
+    def hear(self, audio: Any, **options: Any) -> Transcript:
+        return self.whisper.transcribe(audio, **options)
+
+    def close(self) -> None:
+        self.whisper.close()

@@ -1,0 +1,87 @@
+"""Laws of the threads: who is resumed holds none, a bounded number is open, and all are ended."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from scripted_speech import SOON_S
+
+from batched_whisper.errors import Closed
+from batched_whisper.workers import MAX_WORKERS, Workers
+
+
+class Job:
+    """Runs a few times; then its future is done. Resumed from elsewhere, or by itself."""
+
+    def __init__(self, workers: Workers, n_runs: int, *, by_itself: bool) -> None:
+        self.future: Future[Any] = Future()
+        self.is_resumed = True
+        self.ran = threading.Semaphore(0)
+        self._workers, self._n_left, self._by_itself = workers, n_runs, by_itself
+
+    def run(self) -> None:
+        self._n_left -= 1
+        if self._n_left == 0:
+            self.future.set_result(None)
+        elif self._by_itself:
+            self._workers.resume(self)
+        self.ran.release()
+
+
+def test_many_more_recordings_than_threads_are_open_at_a_time() -> None:
+    workers = Workers(max_resumed=50)
+    jobs = [Job(workers, 2, by_itself=False) for _ in range(10 * MAX_WORKERS)]
+    for job in jobs:
+        workers.start(job)
+    for job in jobs:  # each has begun, though none has ended
+        assert job.ran.acquire(timeout=SOON_S)
+    for job in jobs:
+        workers.resume(job)
+    workers.finish_reading()
+    assert all(job.future.done() for job in jobs)
+
+
+def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> None:
+    workers = Workers(max_resumed=3)
+    jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
+    for job in jobs:
+        workers.start(job)
+    for job in jobs[:3]:
+        assert job.ran.acquire(timeout=SOON_S)
+    assert jobs[4].future.cancel()  # it never begins
+    workers.resume(jobs[0])
+    assert jobs[3].ran.acquire(timeout=SOON_S)
+    for job in jobs[1:4]:
+        workers.resume(job)
+    workers.finish_reading()
+    assert not jobs[4].ran.acquire(blocking=False)
+
+
+def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
+    workers = Workers(max_resumed=2)
+    jobs = [Job(workers, 20, by_itself=True) for _ in range(7)]
+    for job in jobs:
+        workers.start(job)
+    workers.finish_reading()
+    assert all(job.future.done() for job in jobs)
+    for is_resumed in (True, False):
+        late = Job(workers, 1, by_itself=True)
+        late.is_resumed = is_resumed
+        with pytest.raises(Closed):
+            workers.start(late)
+
+
+def test_one_of_its_own_threads_may_close_it_and_waits_for_nobody() -> None:
+    workers, closed = Workers(max_resumed=2), threading.Event()
+
+    def close() -> None:
+        workers.finish_reading()
+        workers.finish_telling()
+        closed.set()
+
+    workers.start(Job(workers, 2, by_itself=False))  # never resumed
+    workers.in_turn().ask(close)
+    assert closed.wait(SOON_S)
