@@ -39,6 +39,8 @@ ENVIRONMENT_NOTE = (
 )
 
 _PLAIN = {"str": str, "int": int, "float": float, "bool": bool}
+_LONGEST_NEGATED = 22
+"""Letters of a flag that still has its opposite, --no-flag; two longer ones fill the help's line."""
 _METAVARS: dict[Any, str] = {int: "N", float: "N", bool: ""}
 
 
@@ -123,7 +125,7 @@ def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
     if choices is not None:
         details = {"metavar": _alternatives(choices) or "WORD"}
     declaration = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        f"{flag}/--no-{flag[2:]}" if kind is bool and len(flag) <= _LONGEST_NEGATED else flag,
         help=_help(field),
         show_default=False,  # the default of every flag is to leave it to the environment
         # --no-x takes a column of its own, which the flags that have none need for their help.
