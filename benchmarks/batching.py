@@ -69,6 +69,19 @@ class Gain:
     alone_step_s: float
     n_different_texts: int
 
+    @property
+    def decoder_share(self) -> float:
+        """The decoder's share of the time when every call is alone."""
+        return self.alone_step_s / self.alone_s
+
+    @property
+    def ceiling(self) -> float:
+        """How many times faster together could be if the decoder's steps cost nothing at all.
+
+        Only they gain from company: on a processor, windows are encoded one by one.
+        """
+        return 1 / (1 - self.decoder_share)
+
 
 def gain(together: Sequence[Pass], alone: Sequence[Pass]) -> Gain:
     """Compare the passes of both ways; a text is different if it is so in any round."""
@@ -204,13 +217,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table(found))
     print(f"{found.ratio:.2f} times faster together; {found.n_different_texts} texts differ")
+    print(
+        f"alone, {100 * found.decoder_share:.0f} % of the time is the decoder's: "
+        f"{found.ceiling:.2f} times is the most that company could bring"
+    )
     path = given.output / f"{given.name}-{machine.machine_slug()}-{machine.today()}.json"
     content = {
         **machine.certificate(),
         "versions": machine.versions(("batched-whisper", "openvino")),
         "seed": given.seed,
         "options": options,
-        "gain": asdict(found),
+        "gain": {
+            **asdict(found),
+            "decoder_share": found.decoder_share,
+            "ceiling": found.ceiling,
+        },
         "together": [asdict(each) for each in together],
         "alone": [asdict(each) for each in alone],
     }

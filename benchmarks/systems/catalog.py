@@ -89,6 +89,17 @@ _OURS = (
         "ours, int8", OURS, {"calls": "map", "options": {"precision": "int8"}}, run=Run.ALWAYS
     ),
     Configuration(
+        "ours, int8, 64 callers",
+        OURS,
+        {"calls": 64, "options": {"precision": "int8"}},
+        work=(Work.SHORT,),
+    ),
+    Configuration(
+        "ours, int8, one at a time",
+        OURS,
+        {"calls": 1, "options": {"precision": "int8", "max_batch_size": 1}},
+    ),
+    Configuration(
         "ours, int8, full context",
         OURS,
         {"calls": "map", "options": {"precision": "int8", "audio_context": "full"}},
