@@ -40,7 +40,8 @@ ENVIRONMENT_NOTE = (
 
 _PLAIN = {"str": str, "int": int, "float": float, "bool": bool}
 _LONGEST_NEGATED = 22
-"""Letters of a flag that still has its opposite, --no-flag; two longer ones fill the help's line."""
+"""Letters of a flag that has its opposite, --no-flag: longer ones would fill the help's line."""
+
 _METAVARS: dict[Any, str] = {int: "N", float: "N", bool: ""}
 
 
@@ -124,12 +125,13 @@ def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
     choices = field.metadata["choices"]
     if choices is not None:
         details = {"metavar": _alternatives(choices) or "WORD"}
+    has_opposite = kind is bool and len(flag) <= _LONGEST_NEGATED
     declaration = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if kind is bool and len(flag) <= _LONGEST_NEGATED else flag,
+        f"{flag}/--no-{flag[2:]}" if has_opposite else flag,
         help=_help(field),
         show_default=False,  # the default of every flag is to leave it to the environment
         # --no-x takes a column of its own, which the flags that have none need for their help.
-        rich_help_panel=f"{panel}, on or off" if kind is bool else panel,
+        rich_help_panel=f"{panel}, on or off" if has_opposite else panel,
         **details,
     )
     return inspect.Parameter(
