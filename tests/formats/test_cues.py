@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from subtitle_readers import read_srt, read_vtt
 from transcripts import segment, timed, transcript
@@ -17,6 +17,9 @@ from batched_whisper.config import CueLayout
 from batched_whisper.errors import OptionError
 from batched_whisper.formats.cues import PAUSE_S, Cue, lay_out
 from batched_whisper.types import Segment, Word
+
+FEW = settings(max_examples=40)
+"""Enough: each example has some dozen words."""
 
 SPELLED = st.one_of(
     st.from_regex(r" [a-z]{1,8}[.,]?", fullmatch=True),  # languages with spaces
@@ -74,6 +77,7 @@ def squeezed(text: str) -> str:
     return re.sub(r"\[channel \d\]|[\s\x00-\x1f]", "", text)
 
 
+@FEW
 @given(segments(), layouts())
 def test_every_word_is_shown_once_and_in_order(
     parts: tuple[Segment, ...], layout: CueLayout
@@ -82,6 +86,7 @@ def test_every_word_is_shown_once_and_in_order(
     assert squeezed("".join("".join(each) for each in shown(parts, layout))) == squeezed(said)
 
 
+@FEW
 @given(segments(), layouts())
 def test_no_limit_is_exceeded_but_by_a_single_word(
     parts: tuple[Segment, ...], layout: CueLayout
@@ -100,6 +105,7 @@ def test_no_limit_is_exceeded_but_by_a_single_word(
             assert len(cue.lines) <= layout.max_lines
 
 
+@FEW
 @given(st.lists(st.from_regex(r" [a-z]{1,8}", fullmatch=True), min_size=1), layouts())
 def test_a_line_is_full_where_another_follows(words: list[str], layout: CueLayout) -> None:
     found = [line.split() for each in shown((timed(*words),), layout) for line in each]
@@ -109,6 +115,7 @@ def test_a_line_is_full_where_another_follows(words: list[str], layout: CueLayou
         assert len(line) <= count
 
 
+@FEW
 @given(segments(), layouts())
 def test_a_cue_lasts_from_its_first_word_to_its_last_and_none_overlap(
     parts: tuple[Segment, ...], layout: CueLayout
@@ -123,6 +130,7 @@ def test_a_cue_lasts_from_its_first_word_to_its_last_and_none_overlap(
     assert {cue.end_ms for cue in found} <= {round(1000 * word.end_s) for word in spoken}
 
 
+@FEW
 @given(segments(), layouts(highlight_words=True))
 def test_highlighting_shows_the_same_text_for_the_same_time_a_word_underlined_in_turn(
     parts: tuple[Segment, ...], layout: CueLayout
@@ -149,6 +157,7 @@ def _underlined(cue: Cue) -> list[str]:
     return [piece.text for line in cue.lines for piece in line if piece.is_underlined]
 
 
+@FEW
 @given(segments(), layouts(highlight_words=True))
 def test_every_word_that_lasts_is_underlined_while_it_is_said(
     parts: tuple[Segment, ...], layout: CueLayout
@@ -166,6 +175,7 @@ def test_every_word_that_lasts_is_underlined_while_it_is_said(
     ]
 
 
+@FEW
 @given(segments(), st.one_of(layouts(), layouts(highlight_words=True)))
 def test_what_is_laid_out_can_be_read_back(parts: tuple[Segment, ...], layout: CueLayout) -> None:
     whole = transcript(*parts)
