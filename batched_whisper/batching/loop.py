@@ -59,7 +59,8 @@ class EngineLoop:
         self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size, clock)
         self._engine = engine
         self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
-        self._limits = Limits(max_batch_size)
+        most = max(Limits.max_encodes, engine.info.encode_together)
+        self._limits = Limits(max_batch_size, most)
         self._slots = SlotTable(max_batch_size)
         self._items: dict[Sequence, Work] = {}
         self._meters = Meters()
@@ -154,17 +155,35 @@ class EngineLoop:
             self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:
-        """Encode windows one call each, so that a failure is that window's alone."""
-        for sequence in sequences:
+        """Encode windows, so many a call as the engine likes."""
+        together = self._engine.info.encode_together
+        for i in range(0, len(sequences), together):
             began = time.perf_counter()
-            context = sequence.attempt.audio_context
-            try:
-                features = sequence.task.features(context)
-                self._engine.encode([EncodeRow(sequence.slots[0], features, context)])
-            except BaseException as error:  # a task's own code may even call sys.exit
-                self._fail(sequence, error)
-                continue
-            self._meters.encoded(1, time.perf_counter() - began)
+            heard: list[tuple[Sequence, EncodeRow]] = []
+            for sequence in sequences[i : i + together]:
+                context = sequence.attempt.audio_context
+                try:
+                    features = sequence.task.features(context)
+                except BaseException as error:  # a task's own code may even call sys.exit
+                    self._fail(sequence, error)
+                    continue
+                heard.append((sequence, EncodeRow(sequence.slots[0], features, context)))
+            if heard:
+                self._encode_rows(heard, began)
+
+    def _encode_rows(self, heard: list[tuple[Sequence, EncodeRow]], began: float) -> None:
+        """Encode in one call; where that fails, each alone, so that a failure is that window's."""
+        try:
+            self._engine.encode([row for _, row in heard])
+        except BaseException as error:
+            if len(heard) == 1:
+                self._fail(heard[0][0], error)
+                return
+            for each in heard:
+                self._encode_rows([each], time.perf_counter())
+            return
+        self._meters.encoded(len(heard), time.perf_counter() - began)
+        for sequence, _ in heard:
             if sequence.state is SequenceState.WAITING:
                 sequence.begin()
 

@@ -32,6 +32,8 @@ class EngineInfo:
     threads: int
     max_slots: int
     why: tuple[str, ...] = ()
+    encode_together: int = 1
+    """How many windows in one call of `Engine.encode` fill the device."""
 
 
 @dataclass(frozen=True)

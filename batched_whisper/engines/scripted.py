@@ -66,17 +66,25 @@ class ScriptedEngine:
         read: gives the script of a window by its features and audio context.
         eot: the token that ends a text.
         max_slots: how many slots it has.
+        encode_together: how many windows it likes to encode in one call.
     """
 
     def __init__(
-        self, read: Callable[[Features, int], Script], *, eot: int, max_slots: int
+        self,
+        read: Callable[[Features, int], Script],
+        *,
+        eot: int,
+        max_slots: int,
+        encode_together: int = 1,
     ) -> None:
         self._read = read
         self._eot = eot
         self._slots: dict[int, _Slot] = {}
         self.journal = Journal()
         self.closed = False
-        self.info = EngineInfo("scripted", "none", "exact", 1, max_slots)
+        self.info = EngineInfo(
+            "scripted", "none", "exact", 1, max_slots, encode_together=encode_together
+        )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """Look up each window's script."""

@@ -82,6 +82,7 @@ class Stage:
 
     scripts: Mapping[int, Script]
     max_slots: int = 8
+    encode_together: int = 1
     before_encode: Callable[[int], None] = lambda number: None
     before_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
     before_copy: Callable[[tuple[int, ...]], None] = lambda numbers: None
@@ -92,7 +93,9 @@ class Stage:
     held: dict[int, int] = field(default_factory=dict)  # slot -> number
 
     def __post_init__(self) -> None:
-        self.engine = ScriptedEngine(self._read, eot=EOT, max_slots=self.max_slots)
+        self.engine = ScriptedEngine(
+            self._read, eot=EOT, max_slots=self.max_slots, encode_together=self.encode_together
+        )
 
     def _read(self, features: Features, audio_context: int) -> Script:
         assert features.shape == (1, 2 * audio_context)

@@ -67,11 +67,11 @@ class Cancellable:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(texts, min_size=1, max_size=25), st.integers(1, 8))
+@given(st.lists(texts, min_size=1, max_size=25), st.integers(1, 8), st.integers(1, 6))
 def test_every_window_says_in_a_batch_what_it_says_alone(
-    said_in: list[tuple[int, ...]], max_batch_size: int
+    said_in: list[tuple[int, ...]], max_batch_size: int, encode_together: int
 ) -> None:
-    stage = staged(*said_in)
+    stage = staged(*said_in, encode_together=encode_together)
     futures = run(stage, map(window, range(len(said_in))), max_batch_size)
     assert [said(future) for future in futures] == said_in
     assert sorted(stage.encoded) == [(number, CONTEXT) for number in range(len(said_in))]
@@ -173,16 +173,32 @@ kinds = st.sampled_from(["good", "good", "encode", *SPOILED])
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(kinds, texts), min_size=1, max_size=20), st.integers(1, 6))
+@given(
+    st.lists(st.tuples(kinds, texts), min_size=1, max_size=20), st.integers(1, 6), st.integers(1, 6)
+)
 def test_what_goes_wrong_with_a_window_is_its_own_affair(
-    windows: list[tuple[str, tuple[int, ...]]], max_batch_size: int
+    windows: list[tuple[str, tuple[int, ...]]], max_batch_size: int, encode_together: int
 ) -> None:
     bad = [number for number, (kind, _) in enumerate(windows) if kind == "encode"]
-    stage = staged(*(text for _, text in windows), before_encode=fails(*bad))
+    stage = staged(
+        *(text for _, text in windows),
+        before_encode=fails(*bad),
+        encode_together=encode_together,
+    )
     tasks = [SPOILED.get(kind, window)(number) for number, (kind, _) in enumerate(windows)]
     futures = run(stage, tasks, max_batch_size)
     expected = [text if kind == "good" else "EngineError" for kind, text in windows]
     assert [said(future) for future in futures] == expected
+
+
+@pytest.mark.parametrize("encode_together", [1, 3, 6, 9])
+def test_windows_are_encoded_as_many_a_call_as_the_engine_likes(encode_together: int) -> None:
+    stage = staged(*[(1,)] * 9, max_slots=9, encode_together=encode_together)
+    run(stage, map(window, range(9)), 9)
+    sizes = [len(slots) for slots in stage.engine.journal.encodes]
+    assert sum(sizes) == 9
+    assert max(sizes) == encode_together
+    assert stage.encoded == [(number, CONTEXT) for number in range(9)]
 
 
 def test_a_failed_step_fails_those_who_were_in_it() -> None:

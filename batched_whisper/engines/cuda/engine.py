@@ -42,8 +42,10 @@ from batched_whisper.engines.interface import (
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
-ENCODE_POSITIONS = 8 * 1500
-"""The most encoder positions of one batch: eight full windows fill any GPU."""
+ENCODE_TOGETHER = 8
+"""Windows that fill a GPU; shorter ones go together in larger numbers, if they are there."""
+ENCODE_POSITIONS = ENCODE_TOGETHER * 1500
+"""The most encoder positions of one batch."""
 MOST_TOKENS = 64
 """A pass holds at least so many tokens, so that a prompt is few passes also with few slots."""
 MASK_ROWS = 64
@@ -108,6 +110,7 @@ class CudaEngine:
                 self._operations.why,
                 why,
             ),
+            encode_together=ENCODE_TOGETHER if self._device.type == "cuda" else 1,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
