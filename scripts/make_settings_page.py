@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from batched_whisper.cli.options import written_flag
 from batched_whisper.config import CueLayout, DecodingOptions, Settings, environment_variable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,12 +90,6 @@ def readme_with_table(readme: str) -> str:
     return before + BEGIN + _short_table(options) + END + after
 
 
-def flag(option: Option) -> str:
-    """How it is written on the command line, without a value."""
-    name = option.name.replace("_", "-")
-    return f"--{name}/--no-{name}" if option.type == "bool" else f"--{name}"
-
-
 def _short_table(options: Iterable[Option]) -> str:
     rows = ((f"`{each.name}`", _default(each), _first_sentence(each)) for each in options)
     return _table(("option", "default", "what it is"), rows)
@@ -106,7 +101,7 @@ def _full_table(options: Iterable[Option]) -> str:
             f"`{each.name}`",
             _default(each),
             _range(each),
-            f"`{flag(each)}`",
+            f"`{written_flag(each)}`",
             f"`{environment_variable(each)}`",
             each.metadata["help"],
         )

@@ -41,4 +41,4 @@ def test_every_flag_on_the_page_is_one_of_the_program(
 ) -> None:
     transcribe = get_command(app).commands["transcribe"]  # type: ignore[attr-defined]
     known = {flag for each in transcribe.params for flag in (*each.opts, *each.secondary_opts)}
-    assert set(script["flag"](option).split("/")) <= known
+    assert set(script["written_flag"](option).split("/")) <= known

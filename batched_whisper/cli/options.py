@@ -71,6 +71,13 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_flags
 
 
+def written_flag(field: dataclasses.Field[Any]) -> str:
+    """The flag of an option, with its opposite where it has one: ``--vad/--no-vad``."""
+    flag = _flag_name(field.name)
+    has_opposite = field.type == "bool" and len(flag) <= _LONGEST_NEGATED
+    return f"{flag}/--no-{flag[2:]}" if has_opposite else flag
+
+
 def is_said(ctx: typer.Context, owner: type[Any], name: str) -> bool:
     """Whether the user set this option, by its flag or its variable."""
     if ctx.params.get(name) is not None:
@@ -119,19 +126,18 @@ def _is_plain(field: dataclasses.Field[Any]) -> bool:
 
 
 def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
-    flag = _flag_name(field.name)
     kind: Any = _PLAIN[_kinds(field)[0]] if _is_plain(field) else str
     details: dict[str, Any] = {"metavar": _METAVARS.get(kind, "TEXT")}
     choices = field.metadata["choices"]
     if choices is not None:
         details = {"metavar": _alternatives(choices) or "WORD"}
-    has_opposite = kind is bool and len(flag) <= _LONGEST_NEGATED
+    flag = written_flag(field)
     declaration = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if has_opposite else flag,
+        flag,
         help=_help(field),
         show_default=False,  # the default of every flag is to leave it to the environment
         # --no-x takes a column of its own, which the flags that have none need for their help.
-        rich_help_panel=f"{panel}, on or off" if has_opposite else panel,
+        rich_help_panel=f"{panel}, on or off" if "/" in flag else panel,
         **details,
     )
     return inspect.Parameter(
