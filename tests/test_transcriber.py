@@ -284,6 +284,34 @@ class Whisperless:
 # --- map is lazy ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("word_timestamps", [False, True])
+def test_recordings_with_beams_and_without_are_transcribed_together(
+    start: Start, word_timestamps: bool
+) -> None:
+    whisper, listener = start(max_batch_size=7)
+    n_rows = list[int]()
+    listener.before_step = lambda rows: n_rows.append(sum(row.n_best > 0 for row in rows))
+    futures = [
+        whisper.submit(
+            tone(number), beam_size=1 + number, patience=1.5, word_timestamps=word_timestamps
+        )
+        for number in range(7)
+    ]
+    found = [future.result(SOON_S) for future in futures]
+    assert [transcript.text for transcript in found] == [sentence(number) for number in range(7)]
+    assert max(n_rows) == 7
+    for transcript in found:
+        [timed] = [window.words for window in transcript.windows]
+        assert (timed is not None) is word_timestamps
+
+
+def test_more_beams_than_the_batch_has_room_for_are_an_error_that_says_so(start: Start) -> None:
+    whisper, _ = start(max_batch_size=4)
+    with pytest.raises(OptionError, match=r"beam_size=5 .*max_batch_size=4"):
+        whisper.transcribe(tone(0), beam_size=5)
+    assert whisper.transcribe(tone(0), beam_size=4).text == sentence(0)
+
+
 class Endless:
     """Recordings without end, that know how many were read and whether anybody closed them."""
 
