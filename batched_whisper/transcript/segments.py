@@ -31,6 +31,14 @@ class TimestampTokens:
         """Seconds from the start of the window."""
         return (token - self.begin) * self.step_s
 
+    def token(self, at_s: float) -> int:
+        """The timestamp nearest to so many seconds from the start of the window."""
+        return self.begin + round(at_s / self.step_s)
+
+    def moved(self, token: int, n_steps: int) -> int:
+        """A timestamp so much later, or the first one of all; any other token as it is."""
+        return max(token + n_steps, self.begin) if self.is_timestamp(token) else token
+
 
 @dataclass(frozen=True)
 class _Piece:

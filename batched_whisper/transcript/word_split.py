@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import string
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces; there a word is as many tokens as make whole characters."""
@@ -26,13 +26,25 @@ class Spelled:
     """A word and its tokens, ``first`` to ``last`` (exclusive) of the text's.
 
     Punctuation that was added to it is in its text, but not among its tokens: it is not said.
+    Its text begins at the token ``begin`` and ends where that of the next word begins.
     """
 
     text: str
+    begin: int
     first: int
     last: int
     pausing: bool = False
     """Whether it begins the text, or punctuation stands before it."""
+
+    def moved(self, n_tokens: int) -> Spelled:
+        """The same word where so many tokens come before."""
+        return Spelled(
+            self.text,
+            self.begin + n_tokens,
+            self.first + n_tokens,
+            self.last + n_tokens,
+            self.pausing,
+        )
 
 
 def split_words(
@@ -59,7 +71,7 @@ def _characters(tokens: Sequence[int], decode_bytes: DecodeBytes) -> list[Spelle
         at_end = last == len(tokens)
         text += decoder.decode(decode_bytes([token]), at_end)
         if at_end or not decoder.getstate()[0]:
-            pieces.append(Spelled(text, first, last))
+            pieces.append(Spelled(text, first, first, last))
             text, first = "", last
     return pieces
 
@@ -72,20 +84,24 @@ def _spaced(pieces: list[Spelled]) -> list[Spelled]:
         if begins or not words:
             words.append(piece)
         else:
-            words[-1] = Spelled(words[-1].text + piece.text, words[-1].first, piece.last)
+            before = words[-1]
+            words[-1] = replace(before, text=before.text + piece.text, last=piece.last)
     return words
 
 
 def _opened(pieces: list[Spelled]) -> list[Spelled]:
     """Opening punctuation goes to the word after it."""
-    words, held = list[Spelled](), ""
+    words, held, begin = list[Spelled](), "", 0
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
         if piece.text.startswith(" ") and _all_among(OPENING, piece.text.strip()) and not is_last:
+            begin = begin if held else piece.begin
             held += piece.text
-        else:
-            words.append(Spelled(held + piece.text, piece.first, piece.last, bool(held)))
+        elif held:
+            words.append(replace(piece, text=held + piece.text, begin=begin, pausing=True))
             held = ""
+        else:
+            words.append(piece)
     return words
 
 
@@ -94,11 +110,10 @@ def _closed(pieces: list[Spelled]) -> list[Spelled]:
     words, pausing = list[Spelled](), True
     for piece in pieces:
         if words and _all_among(CLOSING, piece.text) and not words[-1].text.endswith(" "):
-            before = words[-1]
-            words[-1] = Spelled(before.text + piece.text, before.first, before.last, before.pausing)
+            words[-1] = replace(words[-1], text=words[-1].text + piece.text)
             pausing = True
         else:
-            words.append(Spelled(piece.text, piece.first, piece.last, pausing or piece.pausing))
+            words.append(replace(piece, pausing=pausing or piece.pausing))
             pausing = False
     return words
 

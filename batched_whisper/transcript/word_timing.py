@@ -121,8 +121,7 @@ def _words(text: HeardText, decode_bytes: DecodeBytes) -> list[Spelled]:
     words, offset = list[Spelled](), 0
     for tokens in text.segments:
         for word in split_words(tokens, text.language, decode_bytes):
-            first, last = word.first + offset, word.last + offset
-            words.append(Spelled(word.text, first, last, word.pausing))
+            words.append(word.moved(offset))
         offset += len(tokens)
     return words
 

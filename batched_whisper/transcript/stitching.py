@@ -1,0 +1,196 @@
+"""Makes windows that overlap follow each other, so that no word is lost and none is there twice.
+
+Where someone speaks on without a pause, a window begins a little before the one before it ends.
+Both wrote down what was said in between, and each of them misheard the word that its border cut.
+Here they are cut where their texts agree (`transcript.matching`). What comes out are windows
+without an overlap, whose times, tokens, words and text belong together: nobody who reads them
+needs to know that there was one.
+
+The texts depend on the windows' tokens alone, and not on whether their words were timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from batched_whisper.transcript.matching import match
+from batched_whisper.transcript.segments import Decode, TimestampTokens
+from batched_whisper.transcript.word_split import WITHOUT_SPACES, DecodeBytes, split_words
+from batched_whisper.types import DecodedWindow, Word
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """Two windows, of which the later one begins where the earlier one ends."""
+
+    earlier: DecodedWindow
+    later: DecodedWindow
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What texts are compared by: a word, or a letter of one in writing without spaces."""
+
+    text: str
+    word: int
+    """Its word's number in the window."""
+    token: int | None
+    """The first token of its word, among all of the window's; None where it began before."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Before which unit either text is cut, and how much of the overlap comes before that."""
+
+    earlier: int
+    later: int
+    share: float
+
+
+class Stitcher:
+    """Stitches the windows of one model; immutable.
+
+    Args:
+        timestamps: which of its tokens are timestamps.
+        decode: gives the text of tokens.
+        decode_bytes: gives their UTF-8 bytes.
+    """
+
+    def __init__(
+        self, timestamps: TimestampTokens, decode: Decode, decode_bytes: DecodeBytes
+    ) -> None:
+        self._timestamps = timestamps
+        self._decode = decode
+        self._decode_bytes = decode_bytes
+
+    def stitch(self, earlier: DecodedWindow, later: DecodedWindow) -> Stitched:
+        """Two neighbours without what they share; as they are where they share nothing.
+
+        Both are cut in the middle of the longest run of words that they have in common there, and
+        meet in time at that place of the overlap. Where they have no word in common, both keep
+        all of theirs: a word too many does less harm than one that is missing.
+
+        A recording's windows are stitched from the first one on. Whatever was the earlier one
+        of two is final.
+        """
+        overlap_s = earlier.end_s - later.start_s
+        if overlap_s <= 0:
+            return Stitched(earlier, later)
+        ends, begins = self._units(earlier), self._units(later)
+        heard_s = earlier.end_s - earlier.start_s + later.end_s - later.start_s
+        cut = _cut(ends, begins, (len(ends) + len(begins)) * overlap_s / heard_s)
+        n_steps = round(cut.share * overlap_s / self._timestamps.step_s)
+        seam_s = min(later.start_s + n_steps * self._timestamps.step_s, earlier.end_s)
+        return _with_words_in_order(
+            self._up_to(ends[cut.earlier :], earlier, seam_s),
+            self._from(begins[cut.later :], later, seam_s, n_steps),
+        )
+
+    def _units(self, window: DecodedWindow) -> list[_Unit]:
+        units, n_words, n_tokens = list[_Unit](), 0, 0
+        for is_time, run in groupby(window.tokens, self._timestamps.is_timestamp):
+            tokens = tuple(run)
+            if not is_time:
+                for word in split_words(tokens, window.language, self._decode_bytes):
+                    units += _units_of(word.text, n_words, word.begin + n_tokens, window.language)
+                    n_words += 1
+            n_tokens += len(tokens)
+        return units
+
+    def _up_to(
+        self, dropped: Sequence[_Unit], window: DecodedWindow, seam_s: float
+    ) -> DecodedWindow:
+        """The window without its last units, up to the seam."""
+        if not dropped:
+            return replace(window, end_s=seam_s)
+        kept = list(window.tokens[: dropped[0].token])
+        is_timestamp = self._timestamps.is_timestamp
+        if kept and is_timestamp(kept[-1]):
+            kept.pop()  # it opened the segment that is dropped
+        elif any(map(is_timestamp, kept)):
+            kept.append(self._timestamps.token(seam_s - window.start_s))
+        return self._cut(window, kept, slice(dropped[0].word), window.start_s, seam_s)
+
+    def _from(
+        self, kept: Sequence[_Unit], window: DecodedWindow, seam_s: float, n_steps: int
+    ) -> DecodedWindow:
+        """The window from the first of these units and from the seam on."""
+        if not kept:
+            return self._cut(window, (), slice(0), seam_s, window.end_s)
+        first = kept[0].token or 0
+        tokens = window.tokens[first:]
+        before = window.tokens[:first]
+        if any(map(self._timestamps.is_timestamp, before)):
+            opened = before[-1] if self._timestamps.is_timestamp(before[-1]) else 0
+            tokens = (max(opened, self._timestamps.begin), *tokens)
+        moved = [self._timestamps.moved(token, -n_steps) for token in tokens]
+        return self._cut(window, moved, slice(kept[0].word, None), seam_s, window.end_s)
+
+    def _cut(
+        self,
+        window: DecodedWindow,
+        tokens: Sequence[int],
+        words: slice,
+        start_s: float,
+        end_s: float,
+    ) -> DecodedWindow:
+        text = self._decode([t for t in tokens if not self._timestamps.is_timestamp(t)])
+        return replace(
+            window,
+            start_s=start_s,
+            end_s=end_s,
+            text=text,
+            tokens=tuple(tokens),
+            words=None if window.words is None else window.words[words],
+        )
+
+
+def _units_of(text: str, word: int, begin: int, language: str) -> list[_Unit]:
+    if language not in WITHOUT_SPACES:
+        return [_Unit(text, word, begin)]
+    return [_Unit(letter, word, None if i else begin) for i, letter in enumerate(text)]
+
+
+def _cut(ends: Sequence[_Unit], begins: Sequence[_Unit], expected: float) -> _Cut:
+    """Where to go over from one text to the other.
+
+    Args:
+        ends: the units of the earlier text.
+        begins: those of the later one.
+        expected: how many of them are thought to be in the overlap.
+    """
+    found = match([unit.text for unit in ends], [unit.text for unit in begins], expected)
+    if found is None:
+        # Of two windows, one of which heard nothing, the other one has the overlap.
+        share = 0.5 if ends and begins else float(not begins)
+        return _Cut(len(ends), 0, share)
+    n_shared = len(ends) - found.earlier + found.later
+    middle = found.length / 2
+    for n in sorted(range(found.length + 1), key=lambda n: abs(n - middle)):
+        cut = _Cut(found.earlier + n, found.later + n, (found.later + n) / n_shared)
+        if _between_words(ends, cut.earlier) and _between_words(begins, cut.later):
+            return cut
+    # The same letters as other tokens, in writing without spaces: rather one of them twice.
+    n = next(n for n in range(len(ends)) if _between_words(ends, found.earlier + n))
+    later = found.later + min(n, found.length)
+    while not _between_words(begins, later):
+        later -= 1
+    return _Cut(found.earlier + n, later, later / n_shared)
+
+
+def _between_words(units: Sequence[_Unit], at: int) -> bool:
+    return at == len(units) or units[at].token is not None
+
+
+def _with_words_in_order(earlier: DecodedWindow, later: DecodedWindow) -> Stitched:
+    """No word of the earlier window ends after the later one's first word has begun."""
+    if not (earlier.words and later.words):
+        return Stitched(earlier, later)
+    latest_s = later.words[0].start_s
+    words = tuple(
+        Word(min(word.start_s, latest_s), min(word.end_s, latest_s), word.word, word.probability)
+        for word in earlier.words
+    )
+    return Stitched(replace(earlier, words=words), later)
