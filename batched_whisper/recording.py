@@ -24,6 +24,7 @@ from batched_whisper.errors import CallbackError, Closed, EmptyAudio
 from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.transcript.assembly import Assembly
 from batched_whisper.transcript.segments import TimestampTokens, window_segments
+from batched_whisper.transcript.stitching import Stitcher
 from batched_whisper.types import Segment, Transcript
 from batched_whisper.window_chain import WindowChain
 from batched_whisper.window_source import Found, WindowSource
@@ -67,9 +68,10 @@ class RecordingJob:
         self._on_segment = on_segment
         self._calls = None if on_segment is None else means.workers.in_turn()
         timestamps = TimestampTokens(means.model.ids.timestamp_begin)
-        decode = means.model.tokenizer.decode
+        tokenizer = means.model.tokenizer
         self._assembly = Assembly(
-            partial(window_segments, timestamps=timestamps, decode=decode),
+            partial(window_segments, timestamps=timestamps, decode=tokenizer.decode),
+            Stitcher(timestamps, tokenizer.decode, tokenizer.decode_bytes).stitch,
             is_split=options.channels == "split",
         )
         # Reentrant: the recording may be given up by the garbage collector, anywhere.

@@ -16,6 +16,10 @@ from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.config import DecodingOptions
 from batched_whisper.types import SAMPLING_RATE, Channels, Samples, Window
 
+OVERLAP_S = 2.0
+"""What two windows share where someone speaks on: shorter, and words at the border that both
+misheard leave nothing to find the place by (docs/lab-log.md, "Windows that overlap")."""
+
 
 @dataclass(frozen=True)
 class ChannelWindow:
@@ -52,10 +56,11 @@ class WindowSource:
     ) -> None:
         times_s = options.clip_timestamps
         self._clips = WHOLE if times_s is None else clips_from(times_s)
-        self._new_cutter: Callable[[], Cutter] = _EverythingCutter
+        # A model that is told what was said would not say the shared words once more.
+        overlap_s = 0.0 if options.condition_on_previous_text else OVERLAP_S
+        self._new_cutter: Callable[[], Cutter] = lambda: _EverythingCutter(overlap_s)
         if options.vad:
-            # Without overlap: what two windows share would be written twice.
-            packing = PackingOptions(overlap_s=0.0)
+            packing = PackingOptions(overlap_s=overlap_s)
             self._new_cutter = lambda: SpeechCutter(speech_detector(), packing)
         self._n_samples = 0
 
@@ -108,10 +113,10 @@ def _found(cutters: list[ClipCutter], cut: list[Iterator[SpeechWindow]]) -> Foun
 
 
 class _EverythingCutter:
-    """`PlainCutter`, whose windows share nothing."""
+    """`PlainCutter`, in the words of `SpeechCutter`."""
 
-    def __init__(self) -> None:
-        self._cutter = PlainCutter()
+    def __init__(self, overlap_s: float) -> None:
+        self._cutter = PlainCutter(overlap_s=overlap_s)
 
     @property
     def settled_sample(self) -> int:

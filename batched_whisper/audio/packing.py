@@ -1,5 +1,8 @@
 """Packs speech into windows: long silences are left out, cuts lie in pauses.
 
+A short recording with little silence around its speech is one window as it is: the model hears
+what it would hear without a detector.
+
 A window is a contiguous stretch of the recording, so times in it stay right. Knows a detector of
 speech by its protocol alone, and nothing of the model that transcribes the windows.
 """
@@ -33,13 +36,16 @@ class PackingOptions:
     """The longest window."""
     max_pause_s: float = 2.0
     """A longer pause ends a window; the model's time is not spent on silence."""
-    overlap_s: float = 1.5
+    overlap_s: float = 2.0
     """What two windows share where speech without a pause was cut."""
+    margin_s: float = 0.75
+    """Silence kept before and after the speech of a window, where there is so much and it fits."""
 
     def __post_init__(self) -> None:
         require_between("max_s", self.max_s, 1.0, float(WINDOW_S))
         require_between("max_pause_s", self.max_pause_s, 0.0, float(WINDOW_S))
         require_between("overlap_s", self.overlap_s, 0.0, self.max_s / 3)
+        require_between("margin_s", self.margin_s, 0.0, float(WINDOW_S))
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def windows_by_speech(
     Speech is added to a window as long as it fits and the pause before it is no longer than
     `max_pause_s`. Speech that does not fit begins the next window. Where someone speaks for
     longer than a window without a pause, the cut is at the quietest moment of the window's last
-    third, and the two windows share `overlap_s` around it. No window is without speech, and they
+    third, and the two windows share `overlap_s` around it. Other windows share nothing, and keep
+    up to `margin_s` of the silence before and after them. No window is without speech, and they
     do not depend on how the recording was split into blocks. At most three windows' worth of
     sound is held.
 
@@ -86,6 +93,7 @@ class SpeechCutter:
         self._tape = _Tape()
         self._packer = _Packer(self._tape, PackingOptions() if options is None else options)
         self._listener = detector.listen()
+        self._n_samples = 0
 
     @property
     def settled_sample(self) -> int:
@@ -97,12 +105,13 @@ class SpeechCutter:
         for start in range(0, len(block), _HEARD_AT_ONCE):
             piece = block[start : start + _HEARD_AT_ONCE]
             self._tape.record(piece)
+            self._n_samples += len(piece)
             yield from self._packer.pack(self._listener.hear(piece))
 
     def end(self) -> Iterator[SpeechWindow]:
         """The rest; nothing may be added after this."""
         yield from self._packer.pack(self._listener.end())
-        yield from self._packer.end()
+        yield from self._packer.end(self._n_samples)
 
 
 class _Tape:
@@ -142,27 +151,31 @@ class _Packer:
         self._longest = int(options.max_s * SAMPLING_RATE)
         self._max_pause = int(options.max_pause_s * SAMPLING_RATE)
         self._half_overlap = int(options.overlap_s * SAMPLING_RATE / 2)
+        # Half of a long pause at most, so that it does not matter when it is known to be one.
+        self._margin = min(int(options.margin_s * SAMPLING_RATE), self._max_pause // 2)
         self._spans: list[Span] = []
         self._overlap = 0  # with the window before
+        self._covered = 0  # where the window before ends
         self._index = 0
 
     def pack(self, heard: Heard) -> Iterator[SpeechWindow]:
         """The windows that are complete now."""
         for span in heard.spans:
             if self._ends_before(span.start_sample):
-                yield self._closed()
+                yield self._closed(self._margin)
             self._add(span)
             while self._end() - self._start() > self._longest:
                 yield self._cut()
         if self._ends_before(heard.settled_sample):
-            yield self._closed()
-        self.settled_sample = self._start() if self._spans else heard.settled_sample
+            yield self._closed(self._margin)
+        next_start = self._start() if self._spans else heard.settled_sample
+        self.settled_sample = next_start - self._silence_before(next_start)
         self._tape.forget_before(self.settled_sample)
 
-    def end(self) -> Iterator[SpeechWindow]:
-        """The last window, if one is being filled."""
+    def end(self, n_samples: int) -> Iterator[SpeechWindow]:
+        """The last window of a recording of this length, if one is being filled."""
         if self._spans:
-            yield self._closed()
+            yield self._closed(n_samples - self._end())
 
     def _start(self) -> int:
         return self._spans[0].start_sample
@@ -183,7 +196,7 @@ class _Packer:
         """The window up to its last pause, or up to the quietest moment where there is none."""
         if len(self._spans) > 1:
             rest = self._spans.pop()
-            closed = self._closed()
+            closed = self._closed((rest.start_sample - self._end()) // 2)
             self._spans = [rest]
             return closed
         start, end = self._start(), self._end()
@@ -191,14 +204,27 @@ class _Packer:
         last = start + self._longest - self._half_overlap
         cut = first + quietest_moment(self._tape.read(first, last))
         self._spans = [Span(start, cut + self._half_overlap)]
-        closed = self._closed()
+        closed = self._closed(0)
         self._spans = [Span(cut - self._half_overlap, end)]
         self._overlap = 2 * self._half_overlap
         return closed
 
-    def _closed(self) -> SpeechWindow:
-        start = self._start()
-        window = Window(self._tape.read(start, self._end()), self._index, start)
+    def _closed(self, silence_after: int) -> SpeechWindow:
+        """The window, with what fits of the silence around it.
+
+        Args:
+            silence_after: how much of the silence that follows belongs to it, in samples.
+        """
+        start, end = self._start(), self._end()
+        room = self._longest - (end - start)
+        start -= min(self._silence_before(start), room // 2)
+        end += min(self._margin, silence_after, room - room // 2)
+        window = Window(self._tape.read(start, end), self._index, start)
         closed = SpeechWindow(window, self._overlap)
         self._spans, self._overlap, self._index = [], 0, self._index + 1
+        self._covered = end
         return closed
+
+    def _silence_before(self, start: int) -> int:
+        """How much of the silence before speech there belongs to its window."""
+        return max(0, min(self._margin, start - self._covered))

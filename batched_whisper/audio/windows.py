@@ -20,24 +20,29 @@ _SMOOTHED_FRAMES = 10  # 0.2 s: longer than the gap inside a word, shorter than 
 _SAME_QUIET = 2.0  # energies within 3 dB of the quietest belong to the same pause
 _SILENCE = 1e-10  # mean square, -100 dB: below this, differences are not sound
 _SHORTEST_TAIL_S = 1.0
+_PAUSE = 0.01  # at 20 dB below the mean of the window nobody speaks
 
 
-def cut(blocks: Iterable[Samples], max_s: float = float(WINDOW_S)) -> Iterator[Window]:
+def cut(
+    blocks: Iterable[Samples], max_s: float = float(WINDOW_S), overlap_s: float = 0.0
+) -> Iterator[Window]:
     """Cut a stream of samples into windows of at most `max_s` seconds, as they come in.
 
-    The windows end to end are the input, and do not depend on how it was split into blocks.
-    Sound of at most `max_s` is one window; longer sound is cut in the middle of the quietest
+    The windows do not depend on how the input was split into blocks, and no sample of it is in
+    none. Sound of at most `max_s` is one window; longer sound is cut in the middle of the quietest
     moment of the last third before the mark (10 s of 30), and early enough that no piece shorter
-    than a second is left over.
+    than a second is left over. Where even that moment is not in a pause, the two windows share
+    `overlap_s` around it. All others follow each other end to end.
 
     Args:
         blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
         max_s: the longest window, in seconds, from 1 to 30.
+        overlap_s: what windows share where there is no pause, at most a third of `max_s`.
 
     Raises:
-        OptionError: `max_s` is out of its range.
+        OptionError: `max_s` or `overlap_s` is out of its range.
     """
-    return _cut(blocks, PlainCutter(max_s))
+    return _cut(blocks, PlainCutter(max_s, overlap_s))
 
 
 def _cut(blocks: Iterable[Samples], cutter: PlainCutter) -> Iterator[Window]:
@@ -51,15 +56,21 @@ class PlainCutter:
 
     Args:
         max_s: the longest window, in seconds, from 1 to 30.
+        overlap_s: what windows share where there is no pause, at most a third of `max_s`.
 
     Raises:
-        OptionError: `max_s` is out of its range.
+        OptionError: `max_s` or `overlap_s` is out of its range.
     """
 
-    def __init__(self, max_s: float = float(WINDOW_S)) -> None:
+    def __init__(self, max_s: float = float(WINDOW_S), overlap_s: float = 0.0) -> None:
         if not 1 <= max_s <= WINDOW_S:
             raise OptionError(f"max_s={max_s!r} is out of range: it must be from 1 to {WINDOW_S}")
+        if not 0 <= overlap_s <= max_s / 3:
+            raise OptionError(
+                f"overlap_s={overlap_s!r} is out of range: it must be from 0 to {max_s / 3:g}"
+            )
         self._longest = int(max_s * SAMPLING_RATE)
+        self._half_overlap = int(overlap_s * SAMPLING_RATE / 2)
         # A cut is decided when as much as can matter is held, never by where a block ends.
         self._held = _Held(self._longest + _shortest_tail(self._longest))
         self._index, self._start = 0, 0
@@ -84,9 +95,15 @@ class PlainCutter:
 
     def _next(self) -> Window:
         sound = self._held.samples
-        end = len(sound) if len(sound) <= self._longest else _quietest(sound, self._longest)
-        window = Window(self._held.take(end), self._index, self._start)
-        self._index, self._start = self._index + 1, self._start + end
+        end = next_start = len(sound)
+        if len(sound) > self._longest:
+            end = next_start = _quietest(sound, self._longest)
+            if self._half_overlap and not _is_pause(sound, end):
+                cut = _quietest(sound, self._longest, self._longest - self._half_overlap)
+                end, next_start = cut + self._half_overlap, cut - self._half_overlap
+        window = Window(sound[:end].copy(), self._index, self._start)
+        self._held.drop(next_start)
+        self._index, self._start = self._index + 1, self._start + next_start
         return window
 
 
@@ -107,13 +124,11 @@ class _Held:
         """Whether no more can be put."""
         return self._n_held == len(self._samples)
 
-    def take(self, n_samples: int) -> Samples:
-        """Remove the first `n_samples` and give them, as memory of their own."""
-        taken = self._samples[:n_samples].copy()
+    def drop(self, n_samples: int) -> None:
+        """Remove the first `n_samples`."""
         left = self._samples[n_samples : self._n_held].copy()
         self._n_held = len(left)
         self._samples[: self._n_held] = left
-        return taken
 
     def put(self, samples: Samples) -> int:
         """Add as many as there is room for; how many that was."""
@@ -127,11 +142,19 @@ def _shortest_tail(longest: int) -> int:
     return min(int(_SHORTEST_TAIL_S * SAMPLING_RATE), longest // 4)
 
 
-def _quietest(sound: Samples, longest: int) -> int:
+def _quietest(sound: Samples, longest: int, latest: int | None = None) -> int:
     """Where to cut `sound`, which is longer than `longest`: a number of samples to keep."""
     first = longest - longest // 3
-    last = min(longest, len(sound) - _shortest_tail(longest))
+    last = min(latest or longest, len(sound) - _shortest_tail(longest))
     return first + quietest_moment(sound[first:last])
+
+
+def _is_pause(sound: Samples, at: int) -> bool:
+    """Whether the 0.2 s around a place are far quieter than the sound is on the whole."""
+    half = _SMOOTHED_FRAMES * _FRAME // 2
+    level = np.mean(np.square(sound, dtype=np.float64))
+    there = np.mean(np.square(sound[max(0, at - half) : at + half], dtype=np.float64))
+    return bool(there <= max(float(level) * _PAUSE, _SILENCE))
 
 
 def quietest_moment(sound: Samples) -> int:

@@ -1,7 +1,8 @@
 """Windows of several channels in, in any order; segments in the order of time out.
 
-A segment is given as soon as it is sure: no channel can still bring an earlier one. What is given
-does not depend on the order in which windows are done. Knows no engine and no thread.
+A segment is given as soon as it is sure: its window is not stitched to a later one any more, and no
+channel can still bring an earlier one. What is given does not depend on the order in which windows
+are done. Knows no engine and no thread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from batched_whisper.transcript.stitching import Stitched
 from batched_whisper.types import DecodedWindow, Segment
 
 
@@ -27,13 +29,18 @@ class Assembly:
 
     Args:
         segments_of: the segments of one window, in the order of time.
+        stitch: makes a window and the next one follow each other where they overlap.
         is_split: whether segments and windows tell their channel.
     """
 
     def __init__(
-        self, segments_of: Callable[[DecodedWindow], Iterable[Segment]], is_split: bool
+        self,
+        segments_of: Callable[[DecodedWindow], Iterable[Segment]],
+        stitch: Callable[[DecodedWindow, DecodedWindow], Stitched],
+        is_split: bool,
     ) -> None:
         self._segments_of = segments_of
+        self._stitch = stitch
         self._is_split = is_split
         self._lanes: list[_Lane] = []
         self.segments: list[Segment] = []
@@ -52,7 +59,9 @@ class Assembly:
     def settle(self, settled_s: Sequence[float]) -> None:
         """By channel: windows not announced yet begin no earlier. Tells how many channels exist."""
         for channel, at_s in enumerate(settled_s):
-            self._lane(channel).settled_s = at_s
+            lane = self._lane(channel)
+            lane.settled_s = at_s
+            self._build(lane)
 
     def end(self) -> None:
         """All windows were announced."""
@@ -62,8 +71,7 @@ class Assembly:
         """Window `index` of those announced on a channel is done."""
         lane = self._lane(channel)
         lane.decoded[index] = replace(window, channel=channel) if self._is_split else window
-        while lane.n_built in lane.decoded:
-            lane.build(self._segments_of(lane.decoded[lane.n_built]))
+        self._build(lane)
 
     def sure(self) -> list[Segment]:
         """The segments that became sure since the last call, in the order of time."""
@@ -79,6 +87,17 @@ class Assembly:
             return None
         channel = min(range(len(self._lanes)), key=lambda i: self._lanes[i].next_s)
         return channel if self._lanes[channel].built else None
+
+    def _build(self, lane: _Lane) -> None:
+        """The segments of the windows that are final by now."""
+        while (window := lane.decoded.get(lane.n_built)) is not None:
+            next_ = lane.n_built + 1
+            if lane.starts_next_s < window.end_s:
+                if next_ not in lane.decoded:
+                    return
+                stitched = self._stitch(window, lane.decoded[next_])
+                lane.decoded[lane.n_built], lane.decoded[next_] = stitched.earlier, stitched.later
+            lane.build(self._segments_of(lane.decoded[lane.n_built]))
 
     def _lane(self, channel: int) -> _Lane:
         while len(self._lanes) <= channel:
@@ -105,6 +124,12 @@ class _Lane:
         is_announced = self.n_built < len(self.starts_s)
         bound_s = self.starts_s[self.n_built] if is_announced else self.settled_s
         return max(self._last_s, bound_s)
+
+    @property
+    def starts_next_s(self) -> float:
+        """Where the window after the next one to be built begins, or before which it cannot."""
+        next_ = self.n_built + 1
+        return self.starts_s[next_] if next_ < len(self.starts_s) else self.settled_s
 
     def build(self, segments: Iterable[Segment]) -> None:
         """Add the segments of the next window."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +51,9 @@ class ScriptedListener:
         ]
         self._settled = until
         return Heard(tuple(s for s in clipped if s.start_sample < s.end_sample), until)
+
+
+BARE = PackingOptions(margin_s=0)
 
 
 def in_seconds(*pairs: tuple[float, float]) -> tuple[Span, ...]:
@@ -112,7 +115,7 @@ def test_packing_keeps_its_laws(
 ) -> None:
     n_samples = (spans[-1].end_sample if spans else 0) + silence
     sound = np.random.default_rng(1).standard_normal(n_samples).astype(np.float32)
-    options = PackingOptions(max_s, max_pause_s, overlap_s)
+    options = PackingOptions(max_s, max_pause_s, overlap_s, margin_s=0)
     detector = ScriptedDetector(spans, lag, turn)
     windows = list(windows_by_speech(blocked(sound, sizes), detector, options))
 
@@ -176,16 +179,58 @@ def assert_overlaps_only_where_there_was_no_pause(
 
 def test_pauses_up_to_the_limit_stay_inside_and_longer_ones_end_the_window() -> None:
     spans = in_seconds((1, 4), (6, 9), (11.1, 13))
-    assert edges(packed(spans, 20)) == [(1, 9), (11.1, 13)]
+    assert edges(packed(spans, 20, BARE)) == [(1, 9), (11.1, 13)]
 
 
 def test_speech_that_does_not_fit_begins_the_next_window() -> None:
     spans = in_seconds((0, 12), (12.5, 24), (25, 31), (31.5, 40))
-    assert edges(packed(spans, 40)) == [(0, 24), (25, 40)]
+    assert edges(packed(spans, 40, BARE)) == [(0, 24), (25, 40)]
 
 
 def test_speech_of_exactly_thirty_seconds_is_one_window() -> None:
     assert edges(packed(in_seconds((2, 32)), 40)) == [(2, 32)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spans=scripts(),
+    silence=st.integers(0, 60_000),
+    margin_s=st.sampled_from([0.1, 0.5, 2.0]),
+    sizes=st.lists(st.integers(500, 100_000), min_size=1, max_size=3),
+    lag=st.integers(0, 40_000),
+)
+def test_margins_are_silence_that_no_other_window_has(
+    spans: tuple[Span, ...], silence: int, margin_s: float, sizes: list[int], lag: int
+) -> None:
+    n_samples = (spans[-1].end_sample if spans else 0) + silence
+    sound = np.random.default_rng(1).standard_normal(n_samples).astype(np.float32)
+    wide = PackingOptions(3.3, 1.5, 0.33, margin_s)
+    detector = ScriptedDetector(spans, lag)
+    windows = list(windows_by_speech(blocked(sound, sizes), detector, wide))
+    bare = list(windows_by_speech([sound], detector, replace(wide, margin_s=0)))
+    assert edges(list(windows_by_speech([sound], detector, wide))) == edges(windows)
+    assert len(windows) == len(bare)
+    for w, b in zip(windows, bare, strict=True):
+        start, end = w.window.start_sample, w.window.start_sample + len(w.window.samples)
+        bare_start, bare_end = b.window.start_sample, b.window.start_sample + len(b.window.samples)
+        assert w.overlap_samples == b.overlap_samples
+        assert 0 <= bare_start - start <= margin_s * RATE
+        assert 0 <= end - bare_end <= margin_s * RATE
+        assert end - start <= 3.3 * RATE
+        np.testing.assert_array_equal(w.window.samples, sound[start:end])
+        if start < bare_start:
+            assert not any(s.start_sample < bare_start and s.end_sample > start for s in spans)
+    for w, after in pairwise(windows):
+        if not after.overlap_samples:
+            assert w.window.end_s <= after.window.start_s
+
+
+@pytest.mark.parametrize("speech", [(0.0, 3.0), (0.7, 3.5), (0.3, 4.0)])
+def test_a_short_recording_with_little_silence_is_one_window_as_it_is(
+    speech: tuple[float, float],
+) -> None:
+    n_s = speech[1] + 0.7
+    assert edges(packed(in_seconds(speech), n_s)) == [(0, pytest.approx(n_s))]
 
 
 def test_speech_without_a_pause_is_cut_at_its_quietest_moment_with_an_overlap() -> None:
@@ -193,9 +238,9 @@ def test_speech_without_a_pause_is_cut_at_its_quietest_moment_with_an_overlap() 
     sound[26 * RATE : int(26.4 * RATE)] *= 0.01
     detector = ScriptedDetector(in_seconds((0, 50)))
     first, second = windows_by_speech([sound], detector)
-    assert first.window.end_s == pytest.approx(26.2 + 0.75, abs=0.03)
-    assert second.window.start_s == pytest.approx(26.2 - 0.75, abs=0.03)
-    assert second.overlap_samples == 1.5 * RATE
+    assert first.window.end_s == pytest.approx(26.2 + 1, abs=0.03)
+    assert second.window.start_s == pytest.approx(26.2 - 1, abs=0.03)
+    assert second.overlap_samples == 2 * RATE
     assert (first.overlap_samples, second.window.end_s) == (0, 50)
 
 
@@ -209,7 +254,7 @@ def test_a_window_comes_while_the_silence_after_it_lasts() -> None:
             yield np.zeros(RATE, np.float32)
 
     detector = ScriptedDetector(in_seconds((2, 5)), lag=RATE)
-    window = next(windows_by_speech(silence(), detector))
+    window = next(windows_by_speech(silence(), detector, BARE))
     assert (window.window.start_s, window.window.end_s) == (2, 5)
     assert seconds_read <= 10
 
@@ -235,7 +280,8 @@ def test_no_more_than_three_windows_are_held_beside_the_callers_own(speech: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_s", 31), ("max_s", 0.5), ("max_pause_s", -1), ("overlap_s", 11)]
+    ("name", "value"),
+    [("max_s", 31), ("max_s", 0.5), ("max_pause_s", -1), ("overlap_s", 11), ("margin_s", -1)],
 )
 def test_an_impossible_option_is_refused(name: str, value: float) -> None:
     with pytest.raises(OptionError, match=name):

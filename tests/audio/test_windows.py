@@ -65,6 +65,42 @@ def test_windows_lose_nothing_and_do_not_depend_on_the_blocks(
     assert_same(windows, list(cut([samples], max_s)))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    n_samples=st.integers(0, 9 * RATE),
+    max_s=st.sampled_from([1.5, 2.7, 4]),
+    overlap_s=st.sampled_from([0.1, 0.5]),
+    sizes=st.lists(st.integers(1, 3 * RATE), min_size=1, max_size=4),
+    seed=st.integers(0, 9),
+)
+def test_windows_share_the_overlap_or_nothing(
+    n_samples: int, max_s: float, overlap_s: float, sizes: list[int], seed: int
+) -> None:
+    samples = babble(n_samples, seed)
+    windows = list(cut(blocked(samples, sizes), max_s, overlap_s))
+    assert_same(windows, list(cut([samples], max_s, overlap_s)))
+    edges = [(w.start_sample, w.start_sample + len(w.samples)) for w in windows]
+    for w, (start, end) in zip(windows, edges, strict=True):
+        assert 0 < end - start <= max_s * RATE
+        np.testing.assert_array_equal(w.samples, samples[start:end])
+    assert not windows or (edges[0][0], edges[-1][1]) == (0, n_samples)
+    assert all(a[1] - b[0] in (0, overlap_s * RATE) for a, b in pairwise(edges))
+
+
+@pytest.mark.parametrize(("pause", "overlap_s"), [(0.05, 0), (0.5, 2)])
+def test_windows_overlap_where_the_cut_is_not_in_a_pause(pause: float, overlap_s: float) -> None:
+    samples = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
+    samples[25 * RATE : int(25.5 * RATE)] *= pause
+    first, second = cut([samples], overlap_s=2)
+    assert first.end_s - second.start_s == pytest.approx(overlap_s)
+    assert (first.end_s + second.start_s) / 2 == pytest.approx(25.25, abs=0.02)
+
+
+def test_in_digital_silence_windows_do_not_overlap() -> None:
+    first, second = cut([np.zeros(40 * RATE, np.float32)], overlap_s=2)
+    assert first.end_s == second.start_s
+
+
 @pytest.mark.parametrize("length_s", [29.99, 30.01, 30.5, 31.0, 60.0, 60.2, 95.3])
 def test_no_window_of_a_long_recording_is_shorter_than_a_second(length_s: float) -> None:
     for seed in range(3):
@@ -164,3 +200,9 @@ def test_an_hour_takes_the_memory_of_about_two_windows() -> None:
 def test_an_impossible_length_is_refused_at_once(max_s: float) -> None:
     with pytest.raises(OptionError, match="from 1 to 30"):
         cut([], max_s)
+
+
+@pytest.mark.parametrize("overlap_s", [-1, 10.1, float("nan")])
+def test_an_impossible_overlap_is_refused_at_once(overlap_s: float) -> None:
+    with pytest.raises(OptionError, match="from 0 to 10"):
+        cut([], 30, overlap_s)
