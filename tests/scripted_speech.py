@@ -33,11 +33,20 @@ SOON_S = 60.0  # a deadline for what happens at once unless something is broken
 RATE = 16_000
 N_SLOTS = 64  # what "auto" is to the pretend engine
 TONES_HZ = (250, 450, 800, 1300, 2000, 3000, 4300, 6000)
+_BREATH = RATE * 3 // 10
 LANGUAGES = ("en", "de", "en", "fr", "en", "es", "en", "it")
 
 
 def tone(number: int, seconds: float = 1.0) -> NDArray[np.float32]:
-    """A recording that is heard as `sentence(number)`."""
+    """A recording that is heard as `sentence(number)`, with a breath taken every five seconds."""
+    breathless = hum(number, seconds)
+    for end in range(5 * RATE, len(breathless), 5 * RATE):
+        breathless[end - _BREATH : end] = 0
+    return breathless
+
+
+def hum(number: int, seconds: float = 1.0) -> NDArray[np.float32]:
+    """The same without a pause: windows of it overlap."""
     at = np.arange(int(seconds * RATE)) / RATE
     return (0.5 * np.sin(2 * np.pi * TONES_HZ[number] * at)).astype(np.float32)
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from scripted_room import Room
-from scripted_speech import RATE, SOON_S, sentence, tone
+from scripted_speech import RATE, SOON_S, hum, sentence, tone
 
 from batched_whisper import window_tasks
 from batched_whisper.audio.features import log_mel
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
+from batched_whisper.types import Samples
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -58,6 +59,40 @@ def test_a_long_recordings_text_is_that_of_its_windows_in_turn(
     assert [segment.text.strip() for segment in found.segments][-1] == sentence(1)
     assert found.segments[-1].start_s == found.windows[1].start_s
     room.close()
+
+
+@pytest.mark.parametrize("word_timestamps", [False, True])
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_speech_without_a_pause_is_one_text(
+    room: Room, timestamps: bool, word_timestamps: bool
+) -> None:
+    room.listener.scripts[1] = room.listener.script(" and so he goes on with a pos")
+    room.listener.scripts[3] = room.listener.script(" out on with a pause at all.")
+    sound = np.concatenate([hum(1, 29), hum(3, 15)])
+    told = list[str]()
+    found = room.hear(
+        sound,
+        timestamps=timestamps,
+        word_timestamps=word_timestamps,
+        on_segment=lambda segment: told.append(segment.text),
+    )
+    assert found.text == "and so he goes on with a pause at all."
+    assert "".join(told) == "".join(s.text for s in found.segments) == " " + found.text
+    for window in found.windows:
+        assert window.text == room.tokenizer.decode(
+            [t for t in window.tokens if t < room.tokenizer.eot]
+        )
+    if word_timestamps:
+        words = [word.word for segment in found.segments for word in segment.words or ()]
+        assert "".join(words) == " " + found.text
+
+
+def test_who_is_told_what_was_said_hears_nothing_twice(room: Room) -> None:
+    """So there is nothing to stitch, however much alike the windows are."""
+    room.listener.scripts[1] = room.listener.script(" and again")
+    found = room.hear(hum(1, 40), condition_on_previous_text=True)
+    assert found.text == "and again and again"
+    assert found.windows[0].end_s == found.windows[1].start_s
 
 
 def test_a_recording_given_up_is_not_read_to_its_end(

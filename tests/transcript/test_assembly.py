@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batched_whisper.transcript.assembly import Assembly
+from batched_whisper.transcript.stitching import Stitched
 from batched_whisper.types import DecodedWindow, Segment
 
 
@@ -25,6 +26,15 @@ def segments_of(window: DecodedWindow) -> Iterator[Segment]:
         yield Segment(0, float(at_s), float(at_s) + 1, text, (1,), 0.0, -0.1, 1.0, 0.0)
 
 
+def stitch(earlier: DecodedWindow, later: DecodedWindow) -> Stitched:
+    """Without the words that the later one has as well; they meet in the middle of the overlap."""
+    seam_s = (earlier.end_s + later.start_s) / 2
+    assert later.start_s < earlier.end_s
+    known = set(later.text.split(";"))
+    kept = ";".join(part for part in earlier.text.split(";") if part not in known)
+    return Stitched(replace(earlier, text=kept, end_s=seam_s), replace(later, start_s=seam_s))
+
+
 def texts(segments: list[Segment]) -> list[str]:
     return [segment.text for segment in segments]
 
@@ -36,7 +46,7 @@ class Speech:
     channels: list[list[DecodedWindow]]
 
     def assembly(self) -> Assembly:
-        assembly = Assembly(segments_of, is_split=True)
+        assembly = Assembly(segments_of, stitch, is_split=True)
         for channel, windows in enumerate(self.channels):
             for each in windows:
                 assembly.announce(channel, each.start_s)
@@ -103,7 +113,7 @@ def test_a_segment_is_held_back_only_while_an_earlier_one_may_come(
 
 
 def test_later_windows_wait_for_earlier_ones() -> None:
-    assembly = Assembly(segments_of, is_split=False)
+    assembly = Assembly(segments_of, stitch, is_split=False)
     assembly.announce(0, 0.0)
     assembly.announce(0, 10.0)
     assembly.decoded(0, 1, window(10, (0, "b")))
@@ -115,7 +125,7 @@ def test_later_windows_wait_for_earlier_ones() -> None:
 
 
 def test_a_silent_channel_holds_back_no_more_than_is_unread_of_it() -> None:
-    assembly = Assembly(segments_of, is_split=True)
+    assembly = Assembly(segments_of, stitch, is_split=True)
     assembly.announce(0, 0.0)
     assembly.settle([10.0, 0.0])
     assembly.decoded(0, 0, window(0, (1, "a"), (5, "b")))
@@ -128,7 +138,7 @@ def test_a_silent_channel_holds_back_no_more_than_is_unread_of_it() -> None:
 
 
 def test_of_two_at_the_same_time_the_first_channels_comes_first() -> None:
-    assembly = Assembly(segments_of, is_split=True)
+    assembly = Assembly(segments_of, stitch, is_split=True)
     for channel in (1, 0):
         assembly.announce(channel, 0.0)
     assembly.settle([10.0, 10.0])
@@ -140,8 +150,59 @@ def test_of_two_at_the_same_time_the_first_channels_comes_first() -> None:
 
 def test_a_channel_never_speaks_out_of_its_own_order() -> None:
     """Where word times put a later segment before an earlier one."""
-    assembly = Assembly(segments_of, is_split=False)
+    assembly = Assembly(segments_of, stitch, is_split=False)
     assembly.announce(0, 0.0)
     assembly.end()
     assembly.decoded(0, 0, window(0, (5, "said first"[:4]), (3, "then")))
     assert texts(assembly.sure()) == ["said", "then"]
+
+
+def test_a_window_that_overlaps_with_the_next_one_waits_for_it() -> None:
+    assembly = Assembly(segments_of, stitch, is_split=False)
+    assembly.announce(0, 0.0)
+    assembly.settle([8.0])  # of ten seconds
+    assembly.decoded(0, 0, window(0, (0, "a"), (8, "b")))
+    assert assembly.sure() == []
+    assembly.announce(0, 8.0)
+    assembly.settle([18.0])
+    assert assembly.sure() == []
+    assembly.decoded(0, 1, window(8, (0, "b"), (5, "c")))
+    assert texts(assembly.sure()) == ["a", "b", "c"]
+    assert [(each.start_s, each.end_s) for each in assembly.windows] == [(0, 9), (9, 18)]
+
+
+def test_a_window_is_given_as_soon_as_nothing_can_overlap_with_it() -> None:
+    assembly = Assembly(segments_of, stitch, is_split=False)
+    assembly.announce(0, 0.0)
+    assembly.settle([9.9])
+    assembly.decoded(0, 0, window(0, (0, "a")))
+    assert assembly.sure() == []
+    assembly.settle([10.0])
+    assert texts(assembly.sure()) == ["a"]
+
+
+def test_the_last_window_is_given_at_the_end() -> None:
+    assembly = Assembly(segments_of, stitch, is_split=False)
+    assembly.announce(0, 0.0)
+    assembly.decoded(0, 0, window(0, (0, "a")))
+    assert assembly.sure() == []
+    assembly.end()
+    assert texts(assembly.sure()) == ["a"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(order=st.permutations(range(6)))
+def test_of_windows_in_any_order_those_that_overlap_are_stitched_from_the_first_on(
+    order: list[int],
+) -> None:
+    words = [(8.0 * i, (0, f"{i}"), (4, f"{i}+"), (8, f"{i + 1}")) for i in range(6)]
+    windows = [window(*each) for each in words]
+    assembly = Assembly(segments_of, stitch, is_split=False)
+    for each in windows:
+        assembly.announce(0, each.start_s)
+    assembly.end()
+    given = list[Segment]()
+    for index in order:
+        assembly.decoded(0, index, windows[index])
+        given += assembly.sure()
+    assert texts(given) == [f"{i}{mark}" for i in range(6) for mark in ("", "+")] + ["6"]
