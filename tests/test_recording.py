@@ -15,7 +15,6 @@ from batched_whisper import window_tasks
 from batched_whisper.audio.features import log_mel
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
-from batched_whisper.types import Samples
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -66,8 +65,12 @@ def test_a_long_recordings_text_is_that_of_its_windows_in_turn(
 def test_speech_without_a_pause_is_one_text(
     room: Room, timestamps: bool, word_timestamps: bool
 ) -> None:
-    room.listener.scripts[1] = room.listener.script(" and so he goes on with a pos")
-    room.listener.scripts[3] = room.listener.script(" out on with a pause at all.")
+    tokenizer = room.tokenizer
+    for number, text in ((1, " and so he goes on with a pos"), (3, " on with a pause at all.")):
+        tokens = tuple(tokenizer.encode(text))
+        if timestamps:
+            tokens = (tokenizer.timestamp_begin, *tokens, tokenizer.timestamp_begin + 1400)
+        room.listener.scripts[number] = Script(tokens, tokenizer.language_tokens["en"])
     sound = np.concatenate([hum(1, 29), hum(3, 15)])
     told = list[str]()
     found = room.hear(

@@ -152,9 +152,13 @@ def _quietest(sound: Samples, longest: int, latest: int | None = None) -> int:
 def _is_pause(sound: Samples, at: int) -> bool:
     """Whether the 0.2 s around a place are far quieter than the sound is on the whole."""
     half = _SMOOTHED_FRAMES * _FRAME // 2
-    level = np.mean(np.square(sound, dtype=np.float64))
-    there = np.mean(np.square(sound[max(0, at - half) : at + half], dtype=np.float64))
-    return bool(there <= max(float(level) * _PAUSE, _SILENCE))
+    there = sound[max(0, at - half) : at + half]
+    return _level(there) <= max(_level(sound) * _PAUSE, _SILENCE)
+
+
+def _level(sound: Samples) -> float:
+    """Its mean square."""
+    return float(np.dot(sound, sound)) / len(sound)
 
 
 def quietest_moment(sound: Samples) -> int:

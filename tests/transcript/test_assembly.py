@@ -116,6 +116,7 @@ def test_later_windows_wait_for_earlier_ones() -> None:
     assembly = Assembly(segments_of, stitch, is_split=False)
     assembly.announce(0, 0.0)
     assembly.announce(0, 10.0)
+    assembly.end()
     assembly.decoded(0, 1, window(10, (0, "b")))
     assert assembly.sure() == []
     assembly.decoded(0, 0, window(0, (0, "a")))
