@@ -51,12 +51,14 @@ class Decoder:
     """
 
     def __init__(self, weights: Weights, sizes: Dimensions, attend: Attend) -> None:
+        self.n_vocab = sizes.n_vocab
         self._n_heads = sizes.n_text_head
         self._attend = attend
         self._tokens = weights.tensor("decoder.token_embedding.weight")
         self._positions = weights.tensor("decoder.positional_embedding")
         self._blocks = [_block(weights, i) for i in range(sizes.n_text_layer)]
         self._norm = weights.layer_norm("decoder.ln")
+        self._widens = _widens(weights.device, weights.dtype)
 
     def hear(
         self, tables: Tables, slots: torch.Tensor, contexts: torch.Tensor, hidden: torch.Tensor
@@ -77,9 +79,14 @@ class Decoder:
         tables.contexts[slots] = contexts
 
     def logits(
-        self, tables: Tables, tokens: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
-        """Logits after each token, ``[n, n_vocab]`` float32.
+        self,
+        tables: Tables,
+        tokens: torch.Tensor,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+        out: torch.Tensor,
+    ) -> None:
+        """Logits after each token, into ``out`` ``[n, n_vocab]`` float32.
 
         ``tokens``, ``slots`` and ``positions`` are ``[n]``. Entries of one slot stand at
         different positions, and what lies before them has been fed, or is fed here too.
@@ -96,7 +103,7 @@ class Decoder:
             heard = self._attend(queries, cross, slots, contexts)
             x = x + block.cross_out(heard.flatten(1))
             x = x + block.perceptron(x)
-        return self._project(x)
+        self._project(x, out)
 
     def whole_text(
         self,
@@ -133,14 +140,29 @@ class Decoder:
             x = x + block.cross_out(merge(heard))
             x = x + block.perceptron(x)
         heads = [seen[place.layer][place.head] for place in watched]
-        return WholeText(self._project(x[0]), torch.stack(heads))
+        logits = torch.empty((len(tokens), len(self._tokens)), device=x.device)
+        self._project(x[0], logits)
+        return WholeText(logits, torch.stack(heads))
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
+    def _project(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """Logits in float32, also from 16 bits: rounded to those, near tokens would be equal."""
         normed = self._norm(x)
-        if normed.dtype is not torch.float32 and normed.device.type == "cuda":
-            return torch.mm(normed, self._tokens.T, out_dtype=torch.float32)
-        return F.linear(normed, self._tokens).float()
+        if self._widens:
+            torch.mm(normed, self._tokens.T, out_dtype=torch.float32, out=out)
+        else:
+            out.copy_(F.linear(normed, self._tokens))
+
+
+def _widens(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of this type can be had in float32 without a pass of their own."""
+    if dtype is torch.float32 or device.type != "cuda":
+        return False
+    some = torch.zeros((16, 16), dtype=dtype, device=device)
+    try:
+        torch.mm(some, some, out_dtype=torch.float32, out=some.float())
+    except (TypeError, RuntimeError):  # PyTorch before 2.8, or a GPU that has none
+        return False
+    return True
 
 
 def _weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -214,10 +214,11 @@ class CudaEngine:
 
     def _encode(self, rows: Sequence[EncodeRow], context: int) -> None:
         with self._failures("encoding"):
-            features = torch.from_numpy(np.stack([row.features for row in rows]))
-            hidden = self._encoder(features.to(self._device).to(self._arithmetic.dtype))
+            # What is copied comes first: a copy waits for the device's work before it.
             slots = torch.tensor([row.slot for row in rows], device=self._device)
             contexts = torch.full((len(rows),), context, dtype=torch.int32, device=self._device)
+            features = torch.from_numpy(np.stack([row.features for row in rows]))
+            hidden = self._encoder(features.to(self._device).to(self._arithmetic.dtype))
             self._decoder.hear(self._tables, slots, contexts, hidden)
         for row in rows:
             self._contexts[row.slot], self._texts[row.slot] = context, 0

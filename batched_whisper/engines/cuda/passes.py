@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,9 +76,12 @@ class Passes:
         self.tables, self.masks = tables, masks
         self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
         self._answers = torch.zeros((N_ANSWERS, most), device=device)
-        self._told = torch.zeros((N_ANSWERS, most), pin_memory=device.type == "cuda")
+        self._pinned = device.type == "cuda"
+        self._told = torch.zeros((N_ANSWERS, most), pin_memory=self._pinned)
+        # One for all recorded sizes: each would keep its own.
+        self._logits = torch.zeros((most, decoder.n_vocab), device=device)
         self._sizes = recorded_sizes(most)
-        self._recorded: dict[int, _Recorded] = {}
+        self._recorded: dict[int, Any] = {}  # size -> CUDA graph
         if record:
             self._record()
 
@@ -87,7 +91,7 @@ class Passes:
         self._feed.send(entries, size)
         logits = self.play(size)
         self._told.copy_(self._answers, non_blocking=True)  # all: a part would be copied twice
-        if self._told.is_pinned():
+        if self._pinned:
             torch.cuda.current_stream().synchronize()
         tokens, logprobs, probes = self._told[:, :n].tolist()
         return Answers([int(token) for token in tokens], logprobs, probes, logits)
@@ -107,9 +111,10 @@ class Passes:
         """The device's part of a pass of that size, on what was fed last; gives its logits."""
         recorded = self._recorded.get(size)
         if recorded is None:
-            return self._compute(size)
-        recorded.graph.replay()
-        return recorded.logits
+            self._compute(size)
+        else:
+            recorded.replay()
+        return self._logits[:size]
 
     def size(self, n: int) -> int:
         """The smallest recorded size that holds so many; just so many where none is."""
@@ -117,32 +122,26 @@ class Passes:
             return n
         return next(size for size in self._sizes if size >= n)
 
-    def _compute(self, size: int) -> torch.Tensor:
+    def _compute(self, size: int) -> None:
         feed = self._feed.read(size)
         tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
-        logits = self._decoder.logits(self.tables, tokens, slots, positions)
+        logits = self._logits[:size]
+        self._decoder.logits(self.tables, tokens, slots, positions, logits)
         self._answers[:, :size].copy_(self._choose(logits, self.masks.hidden, feed))
-        return logits
 
     def _record(self) -> None:
         """The largest first: the smaller ones then find their memory in its pool."""
         pool: Any = None
         for size in reversed(self._sizes):
-            recorded = record(lambda size=size: self._compute(size), pool)  # type: ignore[misc]
-            pool = recorded.graph.pool()
-            self._recorded[size] = recorded
+            self._recorded[size] = graph = record(partial(self._compute, size), pool)
+            pool = graph.pool()
 
 
-@dataclass(frozen=True)
-class _Recorded:
-    """A graph, and where it leaves its logits."""
+def record(compute: Callable[[], None], pool: Any) -> Any:
+    """A CUDA graph of what is computed, with its memory in a pool that recordings share.
 
-    graph: Any
-    logits: torch.Tensor
-
-
-def record(compute: Callable[[], torch.Tensor], pool: Any) -> _Recorded:
-    """Record what is computed, on memory of a pool that recordings share."""
+    They may, because nothing that they leave behind lies there, and no two of them run at once.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -151,5 +150,5 @@ def record(compute: Callable[[], torch.Tensor], pool: Any) -> _Recorded:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
-        logits = compute()
-    return _Recorded(graph, logits)
+        compute()
+    return graph
