@@ -29,6 +29,7 @@ from batched_whisper.formats.whole_file import write_whole
 from batched_whisper.models.checkpoint import random_checkpoint
 from benchmarks import machine
 from benchmarks.gpu import accuracy, mix, parts, peers
+from benchmarks.gpu.laws import laws
 from benchmarks.gpu.rig import Rig, make_noises, run_windows, shape_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -121,6 +122,7 @@ def _parts(
     """The most telling first: a run may be cut short."""
     windows = mix.mlperf_like(scale.n_windows)
     listed: dict[str, Part] = {
+        "laws": lambda: laws(rig.device),
         "limits": lambda: parts.limits(rig, scale),
         "step": lambda: parts.step(rig, scale, report.limits()),
         "encoder": lambda: parts.encoder(rig, scale, report.limits()),

@@ -16,7 +16,7 @@ from batched_whisper.cli.run import given
 from batched_whisper.cli.services import Info
 from batched_whisper.config import Settings
 
-PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface_hub")
+PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface_hub", "torch")
 
 
 @explains_errors

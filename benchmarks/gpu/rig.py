@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -92,18 +93,12 @@ class Rig:
     def task(self, i: int, size: WindowSize, *, fitted: bool) -> WindowTask:
         """A window that says just so many tokens."""
         ids, context = ids_of(self.sizes), size.context(self.sizes.n_audio_ctx, fitted=fitted)
-        rules = Rules(
-            ids,
-            suppress=frozenset(range(ids.eot, ids.timestamp_begin)),
-            suppress_begin=frozenset(),
-            timestamps=False,
-        )
         prompt = tuple(range(ids.eot + 2, ids.eot + 2 + PROMPT))
         return WindowTask(
             features=lambda positions: self.features(i, positions),
             sot=ids.eot + 1,
             after_sot=lambda language: prompt,
-            rules=rules,
+            rules=_rules(ids),
             max_tokens=size.n_tokens,
             first=Attempt(context),
         )
@@ -132,6 +127,17 @@ def make_noises(sizes: Dimensions, seed: int = 0) -> tuple[Features, ...]:
     shape = (sizes.n_mels, 2 * sizes.n_audio_ctx)
     return tuple(
         (0.4 * random.standard_normal(shape, dtype=np.float32)).clip(-1, 1) for _ in range(N_NOISES)
+    )
+
+
+@cache
+def _rules(ids: TokenIds) -> Rules:
+    """Text without end; one object for all windows, as a model has it."""
+    return Rules(
+        ids,
+        suppress=frozenset(range(ids.eot, ids.timestamp_begin)),
+        suppress_begin=frozenset(),
+        timestamps=False,
     )
 
 

@@ -13,6 +13,7 @@ from benchmarks import cuda_bench
 from benchmarks.gpu import mix, parts
 
 MEASURED = [
+    "laws",
     "limits",
     "step",
     "encoder",
@@ -38,6 +39,7 @@ def test_every_part_measures_something(
     assert list(content["parts"]) == MEASURED
     for name, figures in content["parts"].items():
         assert "failed" not in figures, (name, figures)
+    assert content["parts"]["laws"]["passed"]
     assert content["parts"]["determinism"]["share_equal_again"] == 1
     assert "precision=fp8 is for GPUs alone" in capsys.readouterr().out
 

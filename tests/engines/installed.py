@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_whisper import IDS, tiny_checkpoint
 
+from batched_whisper.engines.cuda.presence import has_gpu
 from batched_whisper.engines.interface import Engine
-from batched_whisper.engines.openvino.engine import OpenVinoEngine
 from batched_whisper.errors import EngineError
 
 
@@ -26,6 +26,10 @@ class Installed:
 
 def _openvino(precision: str, tolerance: float) -> Installed:
     def make(max_slots: int, cache_dir: Path | None) -> Engine:
+        if importlib.util.find_spec("openvino") is None:
+            pytest.skip("OpenVINO is not installed")
+        from batched_whisper.engines.openvino.engine import OpenVinoEngine
+
         try:
             return OpenVinoEngine(
                 tiny_checkpoint(),
@@ -43,8 +47,8 @@ def _openvino(precision: str, tolerance: float) -> Installed:
     return Installed(f"openvino-{precision}", make, tolerance)
 
 
-def _pytorch(precision: str, tolerance: float) -> Installed:
-    """The GPU engine on the processor, where its arithmetic can be tested everywhere."""
+def _pytorch(precision: str, tolerance: float, device: str = "cpu") -> Installed:
+    """The GPU engine; on the processor its arithmetic can be tested everywhere."""
 
     def make(max_slots: int, cache_dir: Path | None) -> Engine:
         if importlib.util.find_spec("torch") is None:
@@ -60,19 +64,25 @@ def _pytorch(precision: str, tolerance: float) -> Installed:
             precision=precision,
             threads=1,
             cache_dir=cache_dir,
-            device="cpu",
+            device=device,
         )
 
-    return Installed(f"pytorch-{precision}", make, tolerance)
+    return Installed(f"pytorch-{device}-{precision}", make, tolerance)
 
 
 KEEPING_GRAPHS = [_openvino("float32", 1e-3)]
 """Those that keep compiled graphs on disk."""
 
-EXACT = [*KEEPING_GRAPHS, _pytorch("float32", 1e-3)]
+ON_GPU = [_pytorch("float16", 0.1, "cuda"), _pytorch("bfloat16", 0.5, "cuda")] if has_gpu() else []
+EXACT = [
+    *KEEPING_GRAPHS,
+    _pytorch("float32", 1e-3),
+    *([_pytorch("float32", 1e-3, "cuda")] if has_gpu() else []),
+]
 EVERY = [
     *EXACT,
     _openvino("bfloat16", 0.5),
     _openvino("int8", 1.5),
     _pytorch("bfloat16", 0.5),
+    *ON_GPU,
 ]

@@ -45,15 +45,14 @@ class MaskTable:
 
     def indices(self, masks: Collection[TokenMask]) -> list[int]:
         """Their rows, in order; new ones are written."""
-        found = []
-        for mask in masks:  # all of them first become the last to make room
+        wanted = dict.fromkeys(masks)
+        for mask in wanted:  # all of them first become the last to make room
             if mask in self._index:
                 self._index.move_to_end(mask)
-        for mask in masks:
+        for mask in wanted:
             if mask not in self._index:
                 self._write(mask)
-            found.append(self._index[mask])
-        return found
+        return [self._index[mask] for mask in masks]
 
     def _write(self, mask: TokenMask) -> None:
         row = len(self._index)

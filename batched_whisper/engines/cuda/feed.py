@@ -6,9 +6,10 @@ It knows the order of the numbers and where they lie, and nothing of what a deco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -24,9 +25,8 @@ class Field(IntEnum):
     PROBE = 6  # the token whose probability is told
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One token of a pass."""
+class Entry(NamedTuple):
+    """One token of a pass; a tuple, because there are hundreds in every step."""
 
     token: int
     slot: int
@@ -48,12 +48,11 @@ class Feed:
 
     def __init__(self, most: int, device: torch.device, idle: Entry) -> None:
         pinned = device.type == "cuda"
-        self._idle = _numbers(idle)
+        self._idle = np.array(idle)[:, None]
         self._host = torch.zeros((len(Field), most), dtype=torch.int64, pin_memory=pinned)
         self._device = torch.zeros_like(self._host, device=device)
         self._staged = self._host.numpy()  # the same memory
-        for field, number in zip(Field, self._idle, strict=True):
-            self._staged[field] = number
+        self._staged[:] = self._idle
         self._device.copy_(self._host)
 
     def send(self, entries: Sequence[Entry], size: int) -> None:
@@ -61,26 +60,11 @@ class Feed:
 
         Nothing may be sent before the pass that was fed last has answered.
         """
-        for field, numbers in zip(
-            Field, zip(*(_numbers(entry) for entry in entries), strict=True), strict=True
-        ):
-            self._staged[field, : len(entries)] = numbers
-            self._staged[field, len(entries) : size] = self._idle[field]
+        self._staged[:, : len(entries)] = np.array(entries).T
+        self._staged[:, len(entries) : size] = self._idle
         # All of it: a part of every row would not be one piece, and copied with a detour.
         self._device.copy_(self._host, non_blocking=True)
 
     def read(self, size: int) -> torch.Tensor:
         """The device's numbers, ``[fields, size]``, always at the same address."""
         return self._device[:, :size]
-
-
-def _numbers(entry: Entry) -> tuple[int, ...]:
-    return (
-        entry.token,
-        entry.slot,
-        entry.position,
-        entry.mask,
-        entry.time_first,
-        entry.time_stop,
-        entry.probe,
-    )
