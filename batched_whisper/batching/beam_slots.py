@@ -26,6 +26,8 @@ class BeamSlots:
 
     def branch(self, sources: Sequence[int]) -> tuple[CopyRow, ...]:
         """Take what each live text continues, of those that were live; returns what must move."""
+        if len(self._slots) == 1:
+            return ()
         stays = [self.taken[source] for source in dict.fromkeys(sources)]
         spare = [slot for slot in self._slots if slot not in stays]
         taken: list[int] = []

@@ -18,7 +18,7 @@ from batched_whisper.batching.beam_slots import BeamSlots
 from batched_whisper.decoding.beam import ONE_TEXT, Beams, BeamSearch, Hypothesis
 from batched_whisper.decoding.quality import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
-from batched_whisper.decoding.sampling import Choice, Sampling
+from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
 from batched_whisper.engines.interface import Alignment, AlignRow, CopyRow, StepResult, StepRow
 from batched_whisper.types import Features
 
@@ -162,6 +162,8 @@ class Sequence:
         self._pending: tuple[int, ...] = ()  # of the prompt
         self._search = BeamSearch(ONE_TEXT, task.rules.ids.eot)
         self._places = BeamSlots(slots)
+        self._sampling = GREEDY
+        self._limit = task.max_tokens
         self._copies: tuple[CopyRow, ...] = ()
         self._language: DetectedLanguage | None = None
         self._detected_on: int | None = None  # on how much audio context it detected the language
@@ -180,6 +182,9 @@ class Sequence:
         self._pending = (*self.task.prefix, self.task.sot)
         self._search = BeamSearch(self._beams(), self.task.rules.ids.eot)
         self._places = BeamSlots(self.slots)
+        self._sampling = Sampling(self.attempt.temperature, self.task.seed)
+        own = self.attempt.max_tokens
+        self._limit = self.task.max_tokens if own is None else min(own, self.task.max_tokens)
         self._copies = ()
 
     def next_feed(self) -> Feed | None:
@@ -198,16 +203,15 @@ class Sequence:
 
     def accept(self, feed: Feed, results: Several[StepResult | None]) -> None:
         """Take what the engine made of the rows that were fed."""
-        [n_tokens] = {len(row.tokens) for row in feed.rows}
+        n_tokens = len(feed.rows[0].tokens)
         self._position += n_tokens
         self._pending = self._pending[n_tokens:]
-        self._copies = ()
         if feed.rows[0].position == 0:
             self._accept_start(results[0])
             if not self._is_start_all():
                 return
         if not self._pending:
-            self._accept_tokens([result for result in results if result is not None])
+            self._accept_tokens(results)
 
     def align_row(self) -> AlignRow | None:
         """What to align once its result is believed, or None."""
@@ -232,7 +236,7 @@ class Sequence:
             text.tokens[-1:] or self._pending,
             self._position,
             self.task.rules.next(text.tokens),
-            Sampling(self.attempt.temperature, self.task.seed),
+            self._sampling,
             n_best=beams.n_candidates if beams.size > 1 else 0,
         )
 
@@ -275,15 +279,16 @@ class Sequence:
             self._language = task.shared_language.detected
         self._pending = task.after_sot(self._language.token if self._language else None)
 
-    def _accept_tokens(self, results: list[StepResult]) -> None:
+    def _accept_tokens(self, results: Several[StepResult | None]) -> None:
         """Where nobody asked for the best tokens there is one candidate: the token chosen."""
         sources = self._search.advance(
-            [result.best or (Choice(result.token, result.logprob),) for result in results]
+            [
+                result.best or (Choice(result.token, result.logprob),)
+                for result in results
+                if result is not None
+            ]
         )
-        limit = self.task.max_tokens
-        if self.attempt.max_tokens is not None:
-            limit = min(limit, self.attempt.max_tokens)
-        if self._search.is_over or self._search.length >= limit:
+        if self._search.is_over or self._search.length >= self._limit:
             self._finish(self._search.result())
         else:
             self._copies = self._places.branch(sources)

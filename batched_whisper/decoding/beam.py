@@ -69,6 +69,9 @@ class _Candidate:
     sum_logprob: float
 
 
+_THE_SAME = (0,)
+
+
 class BeamSearch:
     """The search for one window's text; it begins with a single text of nothing.
 
@@ -80,19 +83,13 @@ class BeamSearch:
     def __init__(self, beams: Beams, eot: int) -> None:
         self.beams = beams
         self.live: tuple[Hypothesis, ...] = (Hypothesis(),)
-        """The texts that go on, the most probable first."""
-        self._eot = eot
-        self._ended: list[Hypothesis] = []
-
-    @property
-    def is_over(self) -> bool:
+        """The texts that go on, the most probable first; all have ``length`` tokens."""
+        self.length = 0
+        self.is_over = False
         """Whether enough texts have ended, or none goes on."""
-        return len(self._ended) >= self.beams.n_wanted or not self.live
-
-    @property
-    def length(self) -> int:
-        """The tokens of each live text."""
-        return len(self.live[0].tokens) if self.live else 0
+        self._eot = eot
+        self._n_wanted = beams.n_wanted
+        self._ended: list[Hypothesis] = []
 
     def advance(self, choices: Sequence[Sequence[Choice]]) -> tuple[int, ...]:
         """Go on by one token.
@@ -104,25 +101,42 @@ class BeamSearch:
         Returns:
             Which of the texts that were live each of those continues that are live now.
         """
+        self.length += 1
+        if len(choices) == len(choices[0]) == 1:
+            return self._say(choices[0][0])
         going_on: list[_Candidate] = []
         for candidate in self._by_probability(choices):
             if candidate.choice.token != self._eot:
                 going_on.append(candidate)
                 if len(going_on) == self.beams.size:
                     break
-            elif len(self._ended) < self.beams.n_wanted:
+            elif len(self._ended) < self._n_wanted:
                 tokens = self.live[candidate.source].tokens
                 self._ended.append(Hypothesis(tokens, candidate.sum_logprob, ended=True))
         self.live = tuple(
             Hypothesis((*self.live[each.source].tokens, each.choice.token), each.sum_logprob)
             for each in going_on
         )
+        self.is_over = len(self._ended) >= self._n_wanted or not self.live
         return tuple(each.source for each in going_on)
 
     def result(self) -> Hypothesis:
         """The best text of those that ended, and of live ones where fewer than ``size`` did."""
         n_missing = max(0, self.beams.size - len(self._ended))
         return max((*self._ended, *self.live[:n_missing]), key=self._score)
+
+    def _say(self, choice: Choice) -> tuple[int, ...]:
+        """Go on where there is one way: the same, and quick for the many who are greedy."""
+        [text] = self.live
+        total = text.sum_logprob + choice.logprob
+        if choice.token == self._eot:
+            self.live, self.is_over = (), True
+            self._ended.append(Hypothesis(text.tokens, total, ended=True))
+            return ()
+        # Unpacking would take four times as long.
+        longer = text.tokens + (choice.token,)  # noqa: RUF005
+        self.live = (Hypothesis(longer, total),)
+        return _THE_SAME
 
     def _by_probability(self, choices: Sequence[Sequence[Choice]]) -> Iterator[_Candidate]:
         """All candidates, the most probable first; of equals those of the first text."""

@@ -419,6 +419,16 @@ def test_audio_that_is_encoded_anew_is_copied_anew(bench: Bench) -> None:
             bench.agree(bench.reads(slot, TEXT[3:6], position=3), heard, TEXT[:6], ANYTHING)
 
 
+def test_a_slot_given_back_can_be_copied_to_again(bench: Bench) -> None:
+    bench.hears(0, A)
+    bench.reads(0, TEXT[:3])
+    for _ in range(3):
+        bench.engine.copy(copied((0, 2), (0, 1)))
+        for slot in (1, 2, 0):
+            bench.agree(bench.reads(slot, TEXT[3:6], position=3), A, TEXT[:6], ANYTHING)
+        bench.engine.release([2, 1])
+
+
 def test_a_copy_of_a_slot_that_said_nothing_yet_starts_at_the_beginning(bench: Bench) -> None:
     bench.hears(0, A)
     bench.hears(1, B)
