@@ -30,7 +30,7 @@ MEASURED = [
 def test_every_part_measures_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = parts.Scale(3, 1, 4, (1, 2), 1 << 16, repeats=1)
+    tiny = parts.Scale(2, 1, 2, (1, 2), 1 << 16, repeats=1)
     monkeypatch.setattr(parts, "QUICK", tiny)
     monkeypatch.setattr(mix, "TOKENS_PER_S", 0.3)
     assert cuda_bench.main(["--quick", "--out", str(tmp_path), "--parts", ",".join(MEASURED)]) == 0

@@ -83,6 +83,5 @@ EVERY = [
     *EXACT,
     _openvino("bfloat16", 0.5),
     _openvino("int8", 1.5),
-    _pytorch("bfloat16", 0.5),
     *ON_GPU,
 ]
