@@ -251,6 +251,13 @@ class Settings(_Checked):
     threads: int | None = option(
         None, "Processor threads of the engine. Not given: all.", minimum=1, maximum=1024
     )
+    streams: int | None = option(
+        None,
+        "Engines that share a CPU's threads and the queue; several do more in all, and one is "
+        "sooner done with a lone call. Not given: one for every 8 threads.",
+        minimum=1,
+        maximum=256,
+    )
     cache_dir: str | None = option(
         None,
         "Where compiled graphs and joined models are kept. Not given: the user's cache folder.",

@@ -1,7 +1,7 @@
 """One recording's way through the engine: its windows out, their tokens back, its transcript.
 
 The job runs on a worker thread, which brings the windows to the loop's queue as the audio is
-decoded, so that a long recording is never in memory as a whole. The loop's thread puts the
+decoded, so that a long recording is never in memory as a whole. A loop's thread puts the
 transcript together when the last window is done. Where each window is told what was said before
 it, the job reads a little and is resumed when that is used up, so that it holds no thread.
 """
@@ -17,7 +17,7 @@ from functools import partial
 
 from batched_whisper.audio.decode import AudioSource, open_audio
 from batched_whisper.audio.speech import SpeechDetector
-from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.loops import EngineLoops
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.config import DecodingOptions
 from batched_whisper.errors import CallbackError, Closed, EmptyAudio
@@ -43,7 +43,7 @@ class Means:
     """What all recordings of a loaded model share."""
 
     model: ModelTokens
-    loop: EngineLoop
+    loops: EngineLoops
     workers: Workers
     speech_detector: Callable[[], SpeechDetector]
 
@@ -163,7 +163,7 @@ class RecordingJob:
     # --- on any thread -------------------------------------------------------------------------
 
     def _send(self, tasks: WindowTasks, place: Place, task: WindowTask, wait: bool) -> None:
-        answer = self._means.loop.submit(task, group=self, wait=wait)
+        answer = self._means.loops.submit(task, group=self, wait=wait)
         self._answers.append(answer)
         answer.add_done_callback(partial(self._when_decoded, tasks, place))
 
@@ -206,7 +206,7 @@ class RecordingJob:
         with suppress(Closed):
             self._resume(if_enough=True)  # to close the recording
 
-    # --- on the loop's thread, and where the caller is told, on its own ------------------------
+    # --- on a loop's thread, and where the caller is told, on its own ------------------------
 
     def _when_decoded(
         self, tasks: WindowTasks, place: Place, answer: Future[DecodedTokens]

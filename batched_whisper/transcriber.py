@@ -23,12 +23,12 @@ from typing import Any
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
 from batched_whisper.audio.speech import SpeechDetector
-from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.loops import EngineLoops
 from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.config import DecodingOptions, Settings
-from batched_whisper.engines.factory import choose_device, make_engine, most_windows
+from batched_whisper.engines.factory import choose_device, make_engines, most_windows
 from batched_whisper.errors import Closed
 from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.models.cache_folder import user_cache_folder
@@ -108,7 +108,7 @@ class Whisper:
             running, self._running = self._running, None
         if running is not None:
             running.means.workers.finish_reading()
-            running.means.loop.close()
+            running.means.loops.close()
             running.means.workers.finish_telling()
 
     @property
@@ -120,7 +120,7 @@ class Whisper:
     def stats(self) -> LoopStats:
         """The batcher's figures of this moment."""
         running = self._running
-        return running.means.loop.stats if running is not None else LoopStats()
+        return running.means.loops.stats if running is not None else LoopStats()
 
     def transcribe_batch(self, audios: Iterable[AudioSource], **options: Any) -> list[Transcript]:
         """Transcribe a list at once; see `Transcribe.__call__` for options and errors."""
@@ -339,15 +339,15 @@ def _start(settings: Settings) -> _Running:
     checkpoint = load_checkpoint(files)
     tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
     cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder()
-    engine = make_engine(checkpoint, tokens.ids, settings, cache / "graphs")
-    loop = EngineLoop(
-        engine,
-        max_batch_size=engine.info.max_slots,
+    engines = make_engines(checkpoint, tokens.ids, settings, cache / "graphs")
+    loops = EngineLoops(
+        engines,
         policy=FixedWait(settings.wait_ms),
         max_queue_size=settings.max_queue_size,
     )
     chosen = "as asked for" if settings.model else f"the default on {device}"
-    about = engine.info
+    about = engines[0].info
+    max_batch_size = sum(engine.info.max_slots for engine in engines)
     info = WhisperInfo(
         model=name,
         revision=files.revision,
@@ -356,11 +356,11 @@ def _start(settings: Settings) -> _Running:
         device=about.device,
         precision=about.precision,
         threads=about.threads,
-        max_batch_size=about.max_slots,
+        max_batch_size=max_batch_size,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
     )
-    workers = Workers(max_resumed=2 * about.max_slots)
-    return _Running(Means(tokens, loop, workers, _speech_detector), info)
+    workers = Workers(max_resumed=2 * max_batch_size)
+    return _Running(Means(tokens, loops, workers, _speech_detector), info)
 
 
 @cache

@@ -25,7 +25,7 @@ class Room:
         self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
         self.tokenizer = model.tokenizer
         self.listener = Listener(model.tokenizer, most_windows(self.whisper.settings))
-        monkeypatch.setattr(transcriber, "make_engine", lambda *_: self.listener)
+        monkeypatch.setattr(transcriber, "make_engines", lambda *_: [self.listener])
 
     def hear(self, audio: Any, **options: Any) -> Transcript:
         return self.whisper.transcribe(audio, **options)

@@ -45,7 +45,7 @@ def start(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         options = {"wait_ms": 0, **settings}
         whisper = Whisper(base_model.files.folder, **options)
         listener = Listener(base_model.tokenizer, most_windows(whisper.settings))
-        monkeypatch.setattr(transcriber, "make_engine", lambda *_: listener)
+        monkeypatch.setattr(transcriber, "make_engines", lambda *_: [listener])
         made.append((whisper, listener))
         return whisper, listener
 
@@ -495,7 +495,7 @@ def test_it_loads_once_however_many_call_at_the_same_time(
     whisper, listener = start()
     n_loads = itertools.count()
     monkeypatch.setattr(
-        transcriber, "make_engine", lambda *_: listener if next(n_loads) == 0 else None
+        transcriber, "make_engines", lambda *_: [listener] if next(n_loads) == 0 else []
     )
     assert texts(from_threads(whisper, [tone(2)] * 8)) == [sentence(2)] * 8
     assert next(n_loads) == 1

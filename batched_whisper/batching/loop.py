@@ -35,6 +35,9 @@ from batched_whisper.errors import BatchedWhisperError, EngineError, OptionError
 Work = Item[WindowTask, DecodedTokens]
 Fed = list[tuple[Sequence, Feed]]
 
+_PATIENCE_S = 0.01
+"""How long a loop without a step to do waits for another loop before it looks again."""
+
 
 class EngineLoop:
     """Runs one engine for everybody.
@@ -45,6 +48,7 @@ class EngineLoop:
         policy: how long an idle engine waits for company.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
+        queue: where windows wait, if it is shared with other loops; it has its own size and clock.
     """
 
     def __init__(
@@ -55,8 +59,9 @@ class EngineLoop:
         policy: Policy | None = None,
         max_queue_size: int = 256,
         clock: Clock | None = None,
+        queue: ItemQueue[WindowTask, DecodedTokens] | None = None,
     ) -> None:
-        self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size, clock)
+        self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
         self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
         most = max(Limits.max_encodes, engine.info.encode_together)
@@ -190,6 +195,7 @@ class EngineLoop:
     def _step(self) -> None:
         fed = self._copied(self._fed())
         if not fed:
+            self._await_language()
             return
         rows = [row for _, feed in fed for row in feed.rows]
         began = time.perf_counter()
@@ -211,6 +217,13 @@ class EngineLoop:
             if sequence.state is SequenceState.DONE:
                 done.append(sequence)
         self._deliver(done)
+
+    def _await_language(self) -> None:
+        """Where all windows wait for a language that another loop detects: sleep a little."""
+        for sequence in self._slots:
+            if sequence.state is SequenceState.DECODING:
+                sequence.task.shared_language.wait(_PATIENCE_S)
+                return
 
     def _fed(self) -> Fed:
         """What everybody's slots are fed; who waits for a language is left out."""

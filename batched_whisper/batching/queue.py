@@ -1,7 +1,7 @@
 """The queue before every batch: bounded, thread-safe, fair, and left by whoever gives up.
 
-Callers `put` an item from any thread or event loop and get a future; one thread takes batches and
-sets the results. It knows when a batch may be formed and of which items (`policy`, `turns`), but
+Callers `put` an item from any thread or event loop and get a future; those who take batches set
+the results. It knows when a batch may be formed and of which items (`policy`, `turns`), but
 not what a payload is nor what is done with it.
 
 The laws:
@@ -71,7 +71,7 @@ class _Outside(Generic[Payload, Result]):
 class ItemQueue(Generic[Payload, Result]):
     """Items that wait to be batched.
 
-    Any number of threads and event loops may put; one thread takes.
+    Any number of threads and event loops may put, and any number of threads take.
 
     Args:
         max_size: the places in the queue; further callers wait outside.
@@ -93,7 +93,7 @@ class ItemQueue(Generic[Payload, Result]):
         self._departed: deque[int] = deque()  # tickets of the cancelled, not yet removed
         self._closed = False
         self._woken = False
-        self._notify_at = 1  # how many items the waiting taker wants to hear of
+        self._sleepers: list[int] = []  # of how many items each waiting taker wants to hear
 
     def __len__(self) -> int:
         """The items that wait inside."""
@@ -224,8 +224,7 @@ class ItemQueue(Generic[Payload, Result]):
             with self._exclusive():
                 sleep = self._sleep_before_batch(max_items, policy)
                 if sleep is not None:
-                    self._notify_at = sleep.n_items
-                    self._clock.wait(self._takeable, sleep.until_s)
+                    self._sleep(sleep)
                     continue
                 if self._woken:
                     self._woken = False
@@ -304,8 +303,7 @@ class ItemQueue(Generic[Payload, Result]):
                 place = waiting.admitted
             else:
                 self._inside.add(item)
-            if self._n_known() >= self._notify_at:
-                self._takeable.notify_all()
+            self._tell_takers()
         # The callback holds the ticket, not the item: a caller who keeps the future of a result
         # does not keep the payload.
         item.future.add_done_callback(partial(self._when_done, ticket))
@@ -314,6 +312,18 @@ class ItemQueue(Generic[Payload, Result]):
     def _n_known(self) -> int:
         """Those inside and outside; a batch may be larger than the queue, so both count."""
         return len(self._inside) + len(self._outside)
+
+    def _sleep(self, sleep: _Sleep) -> None:
+        self._sleepers.append(sleep.n_items)
+        try:
+            self._clock.wait(self._takeable, sleep.until_s)
+        finally:
+            self._sleepers.remove(sleep.n_items)
+
+    def _tell_takers(self) -> None:
+        """Wake those who sleep, if there is something for any of them."""
+        if self._sleepers and self._n_known() >= min(self._sleepers):
+            self._takeable.notify_all()
 
     def _sleep_before_batch(self, max_items: int, policy: Policy) -> _Sleep | None:
         """What the taker has to wait for now; None if it has something to do."""

@@ -9,6 +9,7 @@ and no text: what its tokens mean, and whether to believe them, is for the task'
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
@@ -76,20 +77,34 @@ class AlignedText:
 class SharedLanguage:
     """The language of a recording whose windows all have the same one.
 
-    The first window to be decoded detects it, the others wait a step for it. It belongs to the
-    loop's thread.
+    The first window to be decoded detects it, the others wait for it. The windows may be in
+    several loops.
     """
 
     def __init__(self) -> None:
         self.detected: DetectedLanguage | None = None
         self._detector: Sequence | None = None
+        self._changed = threading.Condition()
 
     def may_detect(self, sequence: Sequence) -> bool:
         """Whether it is this sequence that detects it: the first, or the next if that one died."""
-        detector = self._detector
-        if detector is None or detector.state in (SequenceState.DONE, SequenceState.CANCELLED):
-            self._detector = detector = sequence
-        return detector is sequence
+        with self._changed:
+            detector = self._detector
+            if detector is None or detector.is_over:
+                self._detector = detector = sequence
+            return detector is sequence
+
+    def found(self, language: DetectedLanguage | None) -> None:
+        """Tell what was detected; None to have it detected anew."""
+        with self._changed:
+            self.detected = language
+            self._changed.notify_all()
+
+    def wait(self, at_most_s: float) -> None:
+        """Sleep until it is detected; not for long, since who detects it may be cancelled."""
+        with self._changed:
+            if self.detected is None:
+                self._changed.wait(at_most_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +184,11 @@ class Sequence:
         self._detected_on: int | None = None  # on how much audio context it detected the language
         self._no_speech_prob = 0.0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in (SequenceState.DONE, SequenceState.CANCELLED)
+
     def begin(self) -> None:
         """Start the attempt's text anew; the first slot holds the encoded audio.
 
@@ -176,7 +196,8 @@ class Sequence:
         """
         self.state = SequenceState.DECODING
         if self._detected_on is not None and self._detected_on < self.attempt.audio_context:
-            self.task.shared_language.detected = self._detected_on = None
+            self.task.shared_language.found(None)
+            self._detected_on = None
         self._decodes += 1
         self._position = 0
         self._pending = (*self.task.prefix, self.task.sot)
@@ -274,7 +295,7 @@ class Sequence:
                 if self.retry is not None:
                     self.state = SequenceState.RETRY
                     return
-                task.shared_language.detected = found
+                task.shared_language.found(found)
                 self._detected_on = self.attempt.audio_context
             self._language = task.shared_language.detected
         self._pending = task.after_sot(self._language.token if self._language else None)

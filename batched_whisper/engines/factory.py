@@ -14,10 +14,10 @@ from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
 ENGINES = {
-    "cpu": "batched_whisper.engines.openvino.engine:OpenVinoEngine",
+    "cpu": "batched_whisper.engines.openvino.streams:make_streams",
     "cuda": "batched_whisper.engines.cuda.engine:CudaEngine",
 }
-"""The import string of each device's engine."""
+"""The import string of what makes each device's engine or engines."""
 
 MOST_SLOTS = {"cpu": 64, "cuda": 256}
 """What ``max_batch_size=auto`` means on each device; a GPU takes fewer where memory is short.
@@ -43,16 +43,21 @@ def choose_device(device: str) -> str:
     return device
 
 
-def make_engine(
+def make_engines(
     checkpoint: Checkpoint, ids: TokenIds, settings: Settings, cache_dir: Path | None
-) -> Engine:
-    """Build the engine that the settings ask for. Raises EngineError, MissingExtra."""
+) -> list[Engine]:
+    """Build the engine that the settings ask for, or several alike that share its device.
+
+    Raises EngineError, MissingExtra.
+    """
     device = choose_device(settings.device)
     module, name = ENGINES[device].split(":")
     own: dict[str, Any] = {}
     if device == "cuda":
         own["memory_fraction"] = settings.gpu_memory_fraction
-    engine: Engine = getattr(import_module(module), name)(
+    else:
+        own["streams"] = settings.streams
+    made = getattr(import_module(module), name)(
         checkpoint,
         ids,
         max_slots=_most(settings, device),
@@ -61,7 +66,7 @@ def make_engine(
         cache_dir=cache_dir,
         **own,
     )
-    return engine
+    return made if isinstance(made, list) else [made]
 
 
 def most_windows(settings: Settings) -> int:

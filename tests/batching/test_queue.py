@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
@@ -564,3 +566,45 @@ def test_from_many_threads_every_item_ends_exactly_once() -> None:
     server.join(SOON_S)
     assert not server.is_alive()
     assert len(taken) == len(set(taken)) == n_threads * n_each - n_cancelled
+
+
+# --- several takers -------------------------------------------------------------------------------
+
+
+def test_each_item_goes_to_one_of_those_who_take() -> None:
+    clock = ManualClock()
+    queue: ItemQueue[str, str] = ItemQueue(100, clock)
+    takers = [Taker(queue, max_items=1, wait_ms=0) for _ in range(3)]
+    for word in "abc":
+        queue.put(word)
+    assert sorted(taker.batch()[0] for taker in takers) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("patient_first", [True, False])
+def test_a_taker_who_waits_for_more_does_not_keep_the_news_from_one_who_wants_one(
+    patient_first: bool,
+) -> None:
+    @dataclass(frozen=True)
+    class AtLeast:
+        n: int
+
+        def decide(self, n_waiting: int, oldest_s: float, now_s: float, most: int) -> Decision:
+            return Start() if n_waiting >= self.n else WaitUntil(math.inf, self.n)
+
+    clock = ManualClock()
+    queue: ItemQueue[str, str] = ItemQueue(100, clock)
+    queue.put("a")
+    wants = [3, 2] if patient_first else [2, 3]
+    found: dict[int, Future[list[str]]] = {n: Future() for n in wants}
+
+    def take(n: int) -> None:
+        found[n].set_result(payloads(queue.take(n, AtLeast(n))))
+
+    for n in wants:
+        threading.Thread(target=take, args=(n,), daemon=True).start()
+        clock.await_sleeper(until_s=math.inf)
+    queue.put("b")
+    assert found[2].result(SOON_S) == ["a", "b"]
+    for word in "cde":
+        queue.put(word)
+    assert found[3].result(SOON_S) == ["c", "d", "e"]

@@ -161,14 +161,14 @@ def tokens_of(
 ) -> Iterator[list[tuple[int, ...]]]:
     """Of all clips together: by OpenVINO's engine, then by PyTorch's, through the whole program."""
 
-    def make_engine(
+    def make_engines(
         checkpoint: Checkpoint, ids: TokenIds, settings: Settings, cache_dir: Path | None
-    ) -> Engine:
-        return CudaEngine(checkpoint, ids, max_slots=8, precision="float32", device="cpu")
+    ) -> list[Engine]:
+        return [CudaEngine(checkpoint, ids, max_slots=8, precision="float32", device="cpu")]
 
-    for replacement in (None, make_engine):
+    for replacement in (None, make_engines):
         if replacement is not None:
-            monkeypatch.setattr(transcriber, "make_engine", replacement)
+            monkeypatch.setattr(transcriber, "make_engines", replacement)
         with Whisper(model.files.folder, device="cpu", precision="float32") as whisper:
             found = whisper.transcribe_batch(
                 clips, timestamps=timestamps, temperature_increment=0.0, audio_context=320

@@ -63,6 +63,7 @@ class OpenVinoEngine:
         precision: float32, bfloat16, int8 (linear layers only), or auto.
         threads: processor threads; None takes all.
         cache_dir: where compiled graphs are kept; None keeps none.
+        runtime: instead of the three before, one that is shared with engines of the same model.
     """
 
     def __init__(
@@ -74,10 +75,13 @@ class OpenVinoEngine:
         precision: str = "auto",
         threads: int | None = None,
         cache_dir: Path | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         sizes = checkpoint.dimensions
-        arithmetic = choose_arithmetic(precision, shared_core())
-        runtime = Runtime(arithmetic, threads, cache_dir, width=sizes.n_text_state)
+        if runtime is None:
+            arithmetic = choose_arithmetic(precision, shared_core())
+            runtime = Runtime(arithmetic, threads, cache_dir, width=sizes.n_text_state)
+        arithmetic = runtime.arithmetic
         kind = arithmetic.cache_type
         self._ids = ids
         self._cache_type = kind
@@ -122,7 +126,11 @@ class OpenVinoEngine:
             precision=arithmetic.precision,
             threads=runtime.threads,
             max_slots=max_slots,
-            why=(f"OpenVINO {ov.__version__.split('-')[0]} on the CPU", arithmetic.why),
+            why=(
+                f"OpenVINO {ov.__version__.split('-')[0]} on the CPU",
+                arithmetic.why,
+                *runtime.why,
+            ),
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:

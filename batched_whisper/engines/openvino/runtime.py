@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -72,6 +73,13 @@ def choose_arithmetic(precision: str, core: ov.Core) -> Arithmetic:
     return Arithmetic(precision, f"{precision}, as asked for", precision)
 
 
+def n_processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Runtime:
     """Compiles graphs with one precision and thread count, and keeps them on disk.
 
@@ -80,27 +88,46 @@ class Runtime:
         threads: how many threads; None takes all processors.
         cache_dir: where compiled graphs are kept; None keeps none.
         width: of the model; activations in 8 bits have a scale for each run of so many.
+        streams: how many engines run at the same time, each on its share of the threads.
     """
 
     def __init__(
-        self, arithmetic: Arithmetic, threads: int | None, cache_dir: Path | None, *, width: int
+        self,
+        arithmetic: Arithmetic,
+        threads: int | None,
+        cache_dir: Path | None,
+        *,
+        width: int,
+        streams: int = 1,
     ) -> None:
         self.core = shared_core()
         self.arithmetic = arithmetic
         self._cache_dir = cache_dir
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
+            "NUM_STREAMS": str(streams),
             "INFERENCE_PRECISION_HINT": arithmetic.cache_type,
         }
         if arithmetic.eight_bits:
             self._options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(width)
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or n_processors()
+        self.why = (f"{streams} streams share the threads",) if streams > 1 else ()
+        self._compiled: dict[str, ov.CompiledModel] = {}
+        self._lock = threading.Lock()
 
     def compile(self, key: str, build: Callable[[], ov.Model]) -> ov.CompiledModel:
-        """The graph of that key, from disk or built; the key names weights and shape of it."""
+        """The graph of that key: the one that is there already, from disk, or built.
+
+        The key names weights and shape of it.
+        """
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(key, build)
+            return self._compiled[key]
+
+    def _compile(self, key: str, build: Callable[[], ov.Model]) -> ov.CompiledModel:
         path = self._path(key)
         if path is not None and path.is_file():
             try:

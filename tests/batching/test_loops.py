@@ -1,0 +1,164 @@
+"""Several loops behind one queue: everybody is answered as by one, whoever takes the window."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import Future
+
+import pytest
+from scripted_windows import (
+    ENGLISH,
+    GERMAN,
+    LANGUAGES,
+    SOON_S,
+    Stage,
+    UntilClosed,
+    run,
+    said,
+    window,
+)
+
+from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.loops import EngineLoops, total
+from batched_whisper.batching.meters import LoopStats
+from batched_whisper.batching.policy import FixedWait
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.engines.scripted import Script
+from batched_whisper.errors import Closed, EngineError, OptionError
+
+SCRIPTS = {number: Script((number % 30 + 1,) * (number % 7)) for number in range(60)}
+
+
+def stages(n: int, max_slots: int = 4) -> list[Stage]:
+    return [Stage(SCRIPTS, max_slots=max_slots) for _ in range(n)]
+
+
+@pytest.mark.parametrize("n_engines", [1, 2, 3])
+def test_everybody_is_answered_as_by_one_engine(n_engines: int) -> None:
+    tasks = [window(number) for number in SCRIPTS]
+    alone = [said(future) for future in run(Stage(SCRIPTS), tasks)]
+    several = stages(n_engines)
+    loops = EngineLoops(several, policy=UntilClosed(), max_queue_size=100, clock=ManualClock())
+    futures = [loops.submit(task) for task in tasks]
+    loops.close()
+    assert [said(future) for future in futures] == alone
+    assert not any(stage.held for stage in several)
+    assert all(stage.engine.closed for stage in several)
+    assert loops.stats.n_windows == len(tasks)
+    assert loops.stats.n_active == loops.stats.queue_depth == 0
+
+
+def test_while_one_engine_is_busy_another_takes_what_comes() -> None:
+    others = threading.Event()
+    held = threading.Event()
+
+    def hold(number: int) -> None:
+        if number == 0:
+            held.set()
+            assert others.wait(SOON_S)
+
+    several = [Stage(SCRIPTS, max_slots=4, before_encode=hold) for _ in range(2)]
+    loops = EngineLoops(several, policy=FixedWait(0))
+    first = loops.submit(window(0))
+    assert held.wait(SOON_S)
+    for number in range(1, 9):  # one engine stands still, so these are the other one's
+        assert said(loops.submit(window(number))) == SCRIPTS[number].tokens
+    others.set()
+    assert said(first) == SCRIPTS[0].tokens
+    loops.close()
+    assert sorted(len(stage.encoded) for stage in several) == [1, 8]
+
+
+class Meeting:
+    """Makes each of two engines wait, before it encodes, until the other one is there too."""
+
+    def __init__(self) -> None:
+        self._both = threading.Barrier(2, timeout=SOON_S)
+
+    def __call__(self, number: int) -> None:
+        if not self._both.broken:
+            self._both.wait()
+
+
+def two_windows_of_a_recording(
+    several: list[Stage], shared: SharedLanguage
+) -> tuple[EngineLoops, list[Future[DecodedTokens]]]:
+    loops = EngineLoops(several, policy=FixedWait(0))
+    tasks: list[WindowTask] = [
+        window(number, languages=LANGUAGES, shared_language=shared) for number in range(2)
+    ]
+    return loops, [loops.submit(task) for task in tasks]
+
+
+def test_a_window_waits_for_the_language_that_another_engine_detects() -> None:
+    waits, steps = threading.Event(), itertools.count()
+
+    class Watched(SharedLanguage):
+        def wait(self, at_most_s: float) -> None:
+            waits.set()
+            super().wait(at_most_s)
+
+    def before_step(numbers: tuple[int, ...]) -> None:
+        if next(steps) == 0:
+            assert waits.wait(SOON_S)
+        waits.set()  # the second to step does not wait for the first
+
+    scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), GERMAN)}
+    meeting = Meeting()
+    several = [
+        Stage(scripts, max_slots=1, before_encode=meeting, before_step=before_step)
+        for _ in range(2)
+    ]
+    loops, futures = two_windows_of_a_recording(several, Watched())
+    languages = {future.result(SOON_S).language for future in futures}
+    assert len(languages) == 1
+    loops.close()
+
+
+def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects() -> None:
+    scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), ENGLISH)}
+    meeting = Meeting()
+    failed = threading.Lock()
+
+    def fail_once(numbers: tuple[int, ...]) -> None:
+        if failed.acquire(blocking=False):  # whoever steps first is the one that detects
+            raise ArithmeticError
+
+    several = [
+        Stage(scripts, max_slots=1, before_encode=meeting, before_step=fail_once) for _ in range(2)
+    ]
+    loops, futures = two_windows_of_a_recording(several, SharedLanguage())
+    errors = [future.exception(SOON_S) for future in futures]
+    assert sorted(type(error) for error in errors if error) == [EngineError]
+    [heard] = [future.result() for future in futures if not future.exception()]
+    assert heard.language is not None and heard.language.token == ENGLISH
+    loops.close()
+
+
+def test_without_draining_what_waits_fails_and_every_engine_is_closed() -> None:
+    several = stages(2)
+    loops = EngineLoops(several, policy=UntilClosed(), clock=ManualClock())
+    future = loops.submit(window(3))
+    loops.close(drain=False)
+    assert said(future) in ("Closed", SCRIPTS[3].tokens)  # taken already, or not
+    assert all(stage.engine.closed for stage in several)
+    with pytest.raises(Closed):
+        loops.submit(window(1))
+
+
+def test_a_window_must_fit_into_one_engine() -> None:
+    from batched_whisper.decoding.beam import Beams
+
+    loops = EngineLoops(stages(2, max_slots=2), policy=FixedWait(0))
+    with pytest.raises(OptionError, match="beam_size=3"):
+        loops.submit(window(1, beams=Beams(size=3)))
+    loops.close()
+
+
+def test_figures_add_up_and_the_shared_queue_counts_once() -> None:
+    one = LoopStats(n_windows=3, largest_batch=2, queue_depth=5, step_s=1.5, n_active=1)
+    other = LoopStats(n_windows=4, largest_batch=6, queue_depth=5, step_s=0.5, n_active=2)
+    assert total([one, other]) == LoopStats(
+        n_windows=7, largest_batch=6, queue_depth=5, step_s=2.0, n_active=3
+    )
