@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from concurrent.futures import Future
 
 import pytest
 from scripted_windows import (
     ENGLISH,
-    GERMAN,
     LANGUAGES,
     SOON_S,
     Stage,
@@ -24,6 +22,8 @@ from batched_whisper.batching.loops import EngineLoops, total
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.decoding.rules import MaskMode, TokenMask
+from batched_whisper.engines.interface import StepRow
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import Closed, EngineError, OptionError
 
@@ -92,28 +92,37 @@ def two_windows_of_a_recording(
 
 
 def test_a_window_waits_for_the_language_that_another_engine_detects() -> None:
-    waits, steps = threading.Event(), itertools.count()
+    waits = threading.Event()
 
     class Watched(SharedLanguage):
         def wait(self, at_most_s: float) -> None:
             waits.set()
             super().wait(at_most_s)
 
-    def before_step(numbers: tuple[int, ...]) -> None:
-        if next(steps) == 0:
-            assert waits.wait(SOON_S)
-        waits.set()  # the second to step does not wait for the first
+    both = threading.Semaphore(0)
 
-    scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), GERMAN)}
+    def before_step(numbers: tuple[int, ...]) -> None:
+        """The first one goes on when the other waits, or steps as well."""
+        if not both.acquire(blocking=False):
+            both.release()
+            assert waits.wait(SOON_S)
+        waits.set()
+
+    scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), ENGLISH)}
     meeting = Meeting()
     several = [
         Stage(scripts, max_slots=1, before_encode=meeting, before_step=before_step)
         for _ in range(2)
     ]
     loops, futures = two_windows_of_a_recording(several, Watched())
-    languages = {future.result(SOON_S).language for future in futures}
-    assert len(languages) == 1
+    assert {said(future) for future in futures} == {(1, 2), (3, 4)}
     loops.close()
+    rows = [row for stage in several for row in stage.rows]
+    assert sum(_detects(row) for row in rows) == 1
+
+
+def _detects(row: StepRow) -> bool:
+    return row.allowed is not None and row.allowed.mask == TokenMask(MaskMode.ONLY, LANGUAGES)
 
 
 def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects() -> None:
