@@ -52,6 +52,9 @@ class TestWithARealModel:
         assert SAID in first
         assert SAID in segments[-1]
 
+    def test_segments_as_they_come(self, talk: Path) -> None:
+        assert SAID in output_of("segments_as_they_come.py", talk).splitlines()[-1]
+
     def test_many_recordings(self, talk: Path) -> None:
         folder = talk.parent / "many"
         folder.mkdir()
