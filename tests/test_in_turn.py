@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from scripted_speech import SOON_S
 
 from batched_whisper.in_turn import InTurn
 
 
-def test_calls_are_made_one_at_a_time_in_the_order_they_were_asked_for() -> None:
-    made, inside = list[int](), threading.Lock()
-
-    def call(number: int) -> None:
-        assert inside.acquire(blocking=False)
-        made.append(number)
-        inside.release()
-
+def test_calls_are_made_in_the_order_they_were_asked_for() -> None:
+    made = list[int]()
     with ThreadPoolExecutor(4) as pool:
         calls = InTurn(pool)
         for number in range(500):
-            calls.ask(lambda number=number: call(number))  # type: ignore[misc]
+            calls.ask(partial(made.append, number))
     assert made == list(range(500))
+
+
+def test_a_call_is_not_made_before_the_one_before_it_returned() -> None:
+    go, made = threading.Event(), list[int]()
+    with ThreadPoolExecutor(2) as pool:
+        calls = InTurn(pool)
+        calls.ask(lambda: go.wait(SOON_S))
+        calls.ask(partial(made.append, 1))
+        pool.submit(int).result(SOON_S)  # the other thread had nothing to do before this
+        assert made == []
+        go.set()
+    assert made == [1]
 
 
 def test_nobody_waits_for_the_calls_of_others() -> None:

@@ -11,10 +11,12 @@ from scripted_room import Room
 from scripted_speech import SOON_S, sentence, tone
 
 from batched_whisper import window_tasks
+from batched_whisper.audio.decode import AudioStream
 from batched_whisper.audio.features import log_mel
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import Closed, EngineError
+from batched_whisper.recording import RecordingJob
 from batched_whisper.workers import MAX_WORKERS
 
 if TYPE_CHECKING:
@@ -175,12 +177,17 @@ def test_a_failure_ends_that_recording_alone(room: Room) -> None:
     assert good.result(SOON_S).text == " ".join(map(sentence, (0, 2, 1)))
 
 
-def test_one_given_up_is_not_read_on_and_lets_others_go_on(room: Room) -> None:
+def test_one_given_up_is_closed_and_not_read_on_and_lets_others_go_on(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = threading.Event()
+    monkeypatch.setattr(AudioStream, "close", lambda stream: closed.set())
     room.listener.hold = 3
     given_up = room.whisper.submit(**long_sentences(*[3] * 12), **TOLD)
     assert room.listener.held.wait(SOON_S)
     other = room.whisper.submit(**sentences(1, 2), **TOLD)
     assert given_up.cancel()
+    assert closed.wait(SOON_S)
     room.listener.go.set()
     assert other.result(SOON_S).text == f"{sentence(1)} {sentence(2)}"
     room.close()
@@ -188,18 +195,23 @@ def test_one_given_up_is_not_read_on_and_lets_others_go_on(room: Room) -> None:
 
 
 def test_no_more_is_read_than_is_soon_needed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, ahead = list[Any](), list[int]()
+    made, left = list[Any](), threading.Semaphore(0)
+    run = RecordingJob.run
 
     def counted(*arguments: Any, **options: Any) -> Any:
         made.append(log_mel(*arguments, **options))
         return made[-1]
 
-    def look(rows: Any) -> None:
-        ahead.append(len(made) - len(room.listener.encoded))
+    def told(job: RecordingJob) -> None:
+        run(job)
+        left.release()
 
     monkeypatch.setattr(window_tasks, "log_mel", counted)
-    room.listener.before_step = look
-    found = room.hear(**long_sentences(*(n % 8 for n in range(12))), **TOLD)
-    assert len(found.windows) == 12
-    assert max(ahead) <= 3  # of twelve: two that wait, and one more that the same block brought
+    monkeypatch.setattr(RecordingJob, "run", told)
+    room.listener.hold = 0
+    future = room.whisper.submit(**long_sentences(*(n % 8 for n in range(12))), **TOLD)
+    assert left.acquire(timeout=SOON_S)  # the thread is given back while the first one is decoded
+    assert len(made) <= 4  # of twelve: that one, two that wait, and what the same block brought
+    room.listener.go.set()
+    assert len(future.result(SOON_S).windows) == 12
     assert prompts(room)[-1] == tokens(room, *range(8), *range(3))[-223:]
