@@ -128,9 +128,12 @@ def test_many_such_recordings_share_batches_and_say_what_each_says_alone(
         brought.release()
         return future
 
+    def hold(rows: Any) -> None:
+        n_together.append(len(rows))
+        assert room.listener.go.wait(SOON_S)
+
     monkeypatch.setattr(EngineLoop, "submit", counted)
-    room.listener.hold = 0
-    room.listener.before_step = lambda rows: n_together.append(len(rows))
+    room.listener.before_step = hold
     futures = [room.whisper.submit(**sentences(*numbered(n)), **TOLD) for n in range(n_recordings)]
     for _ in range(n_recordings):
         assert brought.acquire(timeout=SOON_S)
