@@ -73,6 +73,11 @@ class EngineLoop:
         self._thread.start()
 
     @property
+    def max_batch_size(self) -> int:
+        """The most windows, and beams of windows, decoded together."""
+        return self._limits.max_batch_size
+
+    @property
     def stats(self) -> LoopStats:
         """The figures of this moment."""
         return self._meters.read(len(self.queue), len(self._slots))
@@ -90,7 +95,7 @@ class EngineLoop:
         Without ``wait`` it returns at once, and a window for which there is no place waits outside
         (`ItemQueue.put_in_turn`); so a callback on the loop's own thread can bring one.
         """
-        n_slots, at_most = task.n_slots, self._limits.max_batch_size
+        n_slots, at_most = task.n_slots, self.max_batch_size
         if n_slots > at_most:
             raise OptionError(
                 f"beam_size={n_slots} is more than max_batch_size={at_most}, and each beam takes "

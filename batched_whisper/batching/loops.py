@@ -45,6 +45,7 @@ class EngineLoops:
             )
             for engine in engines
         ]
+        self._smallest = min(self._loops, key=lambda loop: loop.max_batch_size)
 
     @property
     def stats(self) -> LoopStats:
@@ -59,8 +60,8 @@ class EngineLoops:
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
-        """Bring a window, as `EngineLoop.submit` does. Raises Closed, OptionError."""
-        return self._loops[0].submit(task, group=group, priority=priority, wait=wait)
+        """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
+        return self._smallest.submit(task, group=group, priority=priority, wait=wait)
 
     def close(self, *, drain: bool = True) -> None:
         """Let nobody in any more and return when all engines are closed; see `EngineLoop.close`."""

@@ -30,6 +30,8 @@ from scripted_windows import (
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.loops import EngineLoops
+from batched_whisper.batching.policy import FixedWait
 from batched_whisper.batching.sequence import AlignedText, DecodedTokens, WindowTask
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.quality import Attempt
@@ -137,6 +139,17 @@ def test_more_beams_than_a_batch_has_room_for_are_refused_at_once() -> None:
     future = loop.submit(window(0, beams=Beams(4)))
     loop.close()
     assert said(future) == (1,)
+
+
+def test_of_several_engines_the_smallest_says_how_many_beams_there_may_be() -> None:
+    """Any of them may take the window."""
+    stages = [Stage({0: Script((1, 2))}, max_slots=n_slots) for n_slots in (5, 2, 4)]
+    loops = EngineLoops(stages, policy=FixedWait(0))
+    with pytest.raises(OptionError, match=r"beam_size=3 .*max_batch_size=2"):
+        loops.submit(window(0, beams=Beams(3)))
+    future = loops.submit(window(0, beams=Beams(2)))
+    loops.close()
+    assert said(future) == (1, 2)
 
 
 # --- attempts -------------------------------------------------------------------------------------
