@@ -137,6 +137,7 @@ def throughput(rig: Rig, scale: Scale) -> Figures:
     with rig.engine() as engine:
         warm = mixes["short"][: min(len(mixes["short"]), 2 * engine.info.max_slots)]
         run_windows(rig, engine, warm, fitted=True)
+        figures["why"] = "; ".join(engine.info.why)
         for name, windows in mixes.items():
             for fitted in (False, True):
                 run = run_windows(rig, engine, windows, fitted=fitted)

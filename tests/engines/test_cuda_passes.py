@@ -1,12 +1,16 @@
-"""Passes of the GPU engine: which sizes are recorded."""
+"""Passes of the GPU engine: which sizes are recorded, and what happens where none can be."""
 
 from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batched_whisper.engines.cuda.passes import recorded_sizes
+from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_checkpoint  # noqa: E402
+
+from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
+from batched_whisper.engines.cuda.passes import Passes, recorded_sizes  # noqa: E402
+from batched_whisper.engines.interface import StepRow  # noqa: E402
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 16, 17, 64, 100, 256, 1024])
@@ -23,3 +27,35 @@ def test_large_sizes_waste_less_than_half_of_what_is_used() -> None:
     sizes = recorded_sizes(256)
     for n in range(17, 257):
         assert min(size for size in sizes if size >= n) <= 1.5 * n
+
+
+def test_where_steps_cannot_be_recorded_they_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A processor has no graphs to record: asked for them, the engine says so and goes on."""
+
+    def fail(self: Passes) -> None:
+        self._recorded[1] = None
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Passes, "_record", fail)
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
+    engine._passes._try_to_record()
+    assert "cannot be recorded: operation not permitted" in engine._passes.why
+    heard = Heard(0, 20)
+    engine.encode([heard.row(1)])
+    row = StepRow(1, (5,), 0, ANYTHING)
+    [result] = engine.step([row])
+    check(result, row, reference_logits(heard, (5,))[-1], 1e-3)
+
+
+def test_memory_that_runs_out_while_recording_is_told_from_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Passes) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Passes, "_record", fail)
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
+    with pytest.raises(torch.OutOfMemoryError):
+        engine._passes._try_to_record()

@@ -89,7 +89,7 @@ class CudaEngine:
         with self._failures("loading the model"):
             weights = Weights(checkpoint.weights, self._device, self._arithmetic.dtype)
             head_width = self._sizes.n_text_state // self._sizes.n_text_head
-            self._operations = best_operations(self._device, head_width)
+            self._operations = best_operations(self._device, weights.dtype, head_width)
             self._encoder = Encoder(self._encoder_weights(weights), self._sizes)
             self._decoder = Decoder(weights, self._sizes, self._operations.attend)
             why = self._take_slots(max_slots, memory_fraction)
@@ -108,6 +108,7 @@ class CudaEngine:
                 f"PyTorch {torch.__version__} on {self._device.type}",
                 self._arithmetic.why,
                 self._operations.why,
+                self._passes.why,
                 why,
             ),
             encode_together=ENCODE_TOGETHER if self._device.type == "cuda" else 1,

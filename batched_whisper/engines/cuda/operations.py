@@ -9,6 +9,10 @@ import torch
 
 from batched_whisper.engines.cuda.attention import Attend, attend
 from batched_whisper.engines.cuda.choosing import Choose, choose_greedily
+from batched_whisper.engines.cuda.feed import Field
+
+TOLERANCE = 0.05
+"""More than rounding to bfloat16, and less than any mistake."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,42 @@ class Operations:
 PLAIN = Operations(attend, choose_greedily, "attention in plain PyTorch")
 
 
-def best_operations(device: torch.device, head_width: int) -> Operations:
-    """Triton's kernels on a GPU, where they are installed and fit the model."""
+def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
+    """Triton's kernels on a GPU, where they are installed, fit the model, and work."""
     if device.type != "cuda":
         return PLAIN
     if find_spec("triton") is None:
-        return Operations(attend, choose_greedily, "Triton is not installed: slower attention")
+        return slower("Triton is not installed")
     if head_width < 16 or head_width & (head_width - 1):
-        return Operations(
-            attend, choose_greedily, f"slower attention: heads of width {head_width}, not 2^n"
-        )
-    from batched_whisper.engines.cuda import kernels
+        return slower(f"heads are {head_width} wide, which is no power of two")
+    try:
+        from batched_whisper.engines.cuda import kernels
 
+        try_out(kernels.attend, kernels.choose, device, dtype, head_width)
+    except Exception as error:  # such as a machine without a C compiler, which Triton needs
+        return slower(f"Triton's kernels do not work here: {' '.join(str(error).split())[:200]}")
     return Operations(kernels.attend, kernels.choose, "attention by Triton kernels")
+
+
+def slower(why: str) -> Operations:
+    """Plain PyTorch on a GPU, and the reason for it."""
+    return Operations(attend, choose_greedily, f"slower attention in plain PyTorch: {why}")
+
+
+def try_out(
+    kernel: Attend, choose: Choose, device: torch.device, dtype: torch.dtype, head_width: int
+) -> None:
+    """Run them on next to nothing. Raises whatever they do, and ValueError for wrong numbers."""
+    random = torch.Generator().manual_seed(0)
+    table = torch.randn((2, 2, 2, 80, head_width), generator=random).to(device, dtype)
+    rows = torch.tensor([1, 0], device=device)
+    lengths = torch.tensor([80, 3], device=device)
+    found, expected = (each(table[0, :, :, 0], table, rows, lengths) for each in (kernel, attend))
+    logits = torch.randn((2, 90), generator=random).to(device)
+    hidden = torch.zeros((1, 70), dtype=torch.bool, device=device)
+    feed = torch.zeros((len(Field), 2), dtype=torch.int64, device=device)
+    chosen, right = (each(logits, hidden, feed) for each in (choose, choose_greedily))
+    differences = torch.cat([(found - expected).float().flatten(), (chosen - right).flatten()])
+    off = float(differences.abs().max())  # NaN where one is
+    if not off < TOLERANCE:
+        raise ValueError(f"their numbers are off by {off:.2g}")

@@ -82,8 +82,9 @@ class Passes:
         self._logits = torch.zeros((most, decoder.n_vocab), device=device)
         self._sizes = recorded_sizes(most)
         self._recorded: dict[int, Any] = {}  # size -> CUDA graph
+        self.why = "steps are not recorded"
         if record:
-            self._record()
+            self._try_to_record()
 
     def run(self, entries: Sequence[Entry]) -> Answers:
         """One pass, waited for."""
@@ -128,6 +129,18 @@ class Passes:
         logits = self._logits[:size]
         self._decoder.logits(self.tables, tokens, slots, positions, logits)
         self._answers[:, :size].copy_(self._choose(logits, self.masks.hidden, feed))
+
+    def _try_to_record(self) -> None:
+        """Without recordings a step is slower, and as right. Raises torch.OutOfMemoryError."""
+        try:
+            self._record()
+            self.why = f"steps are recorded as CUDA graphs for {len(self._sizes)} sizes"
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._recorded.clear()
+            reason = " ".join(str(error).split())[:200]
+            self.why = f"steps are slower, because they cannot be recorded: {reason}"
 
     def _record(self) -> None:
         """The largest first: the smaller ones then find their memory in its pool."""
