@@ -13,7 +13,6 @@ from scripted_speech import SOON_S, sentence, tone
 from batched_whisper import window_tasks
 from batched_whisper.audio.decode import AudioStream
 from batched_whisper.audio.features import log_mel
-from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import Closed, EngineError
 from batched_whisper.recording import RecordingJob
@@ -118,21 +117,20 @@ def numbered(n: int) -> tuple[int, ...]:
 def test_many_such_recordings_share_batches_and_say_what_each_says_alone(
     base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than there are threads; the engine begins when each has brought its first window."""
+    """More than there are threads; the engine begins when each has read its windows."""
     room = Room(base_model, monkeypatch, max_batch_size=50)
     n_recordings, n_together, brought = 30, list[int](), threading.Semaphore(0)
-    submit = EngineLoop.submit
+    run = RecordingJob.run
 
-    def counted(*arguments: Any, **options: Any) -> Any:
-        future = submit(*arguments, **options)
+    def told(job: RecordingJob) -> None:
+        run(job)
         brought.release()
-        return future
 
     def hold(rows: Any) -> None:
         n_together.append(len(rows))
         assert room.listener.go.wait(SOON_S)
 
-    monkeypatch.setattr(EngineLoop, "submit", counted)
+    monkeypatch.setattr(RecordingJob, "run", told)
     room.listener.before_step = hold
     futures = [room.whisper.submit(**sentences(*numbered(n)), **TOLD) for n in range(n_recordings)]
     for _ in range(n_recordings):
@@ -143,9 +141,9 @@ def test_many_such_recordings_share_batches_and_say_what_each_says_alone(
         assert [w.text.strip() for w in transcript.windows] == [sentence(k) for k in numbered(n)]
     assert sum(n_together) / len(n_together) > 4 * MAX_WORKERS
     assert set(prompts(room)) == {
-        told
+        before
         for n in range(n_recordings)
-        for told in ((), tokens(room, *numbered(n)[:1]), tokens(room, *numbered(n)[:2]))
+        for before in ((), tokens(room, *numbered(n)[:1]), tokens(room, *numbered(n)[:2]))
     }
     room.close()
 
