@@ -2,8 +2,8 @@
 
 A pool holds windows of similar audio context. Its rows are always packed from 0, so that a step
 reads them as one block without copying: when a row is given up, the last one moves into its place.
-Address space is reserved for all slots at once; memory is only taken by rows that were ever used,
-and is kept for the next ones.
+Address space is reserved for all slots at once; memory is only taken by rows that are used. It is
+kept for the next ones until the pool is empty, and then given back but for a few rows.
 
 It knows shapes and bytes, and nothing of OpenVINO's graphs or of what the numbers mean.
 """
@@ -20,6 +20,9 @@ from numpy.typing import DTypeLike, NDArray
 
 TEXT_GRAIN = 32
 """The text caches' length is a multiple of this many tokens."""
+
+KEPT_ROWS = 8
+"""Of an empty pool: so many keep their memory, for a few calls now and then."""
 
 # Without the flag a system may refuse to reserve more than it has, though less will be used.
 _NO_RESERVE = 0x4000  # MAP_NORESERVE, which Python's mmap names from 3.13 on
@@ -58,8 +61,10 @@ class Pool:
         self.audios = np.zeros(shape.n_slots, np.int64)
         self._n_audios = 0
         self._shape = shape
-        self.cross = self._empty(context)
+        self._cross_memory = self._reserve(context)
+        self.cross = self._laid_out(self._cross_memory, context)
         self.own = self._empty(TEXT_GRAIN)
+        self._n_used = 0  # rows that have memory
         self.version = 0
         """Counts the times that the memory was laid out anew."""
 
@@ -70,6 +75,7 @@ class Pool:
         """Give a slot the next row."""
         row = len(self.slots)
         self.slots.append(slot)
+        self._n_used = max(self._n_used, row + 1)
         self.contexts[row] = self.lengths[row] = self.audios[row] = 0
         return row
 
@@ -77,6 +83,8 @@ class Pool:
         """Give up a row. The last row moves into its place; returns that row's slot, if any."""
         last = len(self.slots) - 1
         moved = self.slots.pop()
+        if not self.slots:
+            self._give_back()
         if row == last:
             return None
         self.copy(last, row)
@@ -121,16 +129,32 @@ class Pool:
             self.own = own
             self.version += 1
 
+    def _give_back(self) -> None:
+        """Let the system have the memory of what a burst of windows left behind; zeros remain."""
+        if self._n_used <= KEPT_ROWS or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        row_bytes, page = self._row_bytes(self.context), mmap.PAGESIZE
+        for part in range(2 * self._shape.n_layers):
+            before = part * self._shape.n_slots
+            start = -(-(before + KEPT_ROWS) * row_bytes // page) * page
+            stop = (before + self._n_used) * row_bytes // page * page
+            if start < stop:
+                self._cross_memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._n_used = KEPT_ROWS
+
     def _empty(self, length: int) -> NDArray[Any]:
+        return self._laid_out(self._reserve(length), length)
+
+    def _reserve(self, length: int) -> mmap.mmap:
         """Zeros for every slot, whose memory is taken when they are first written to."""
+        n_rows = 2 * self._shape.n_layers * self._shape.n_slots
+        return mmap.mmap(-1, n_rows * self._row_bytes(length), **_RESERVE)
+
+    def _row_bytes(self, length: int) -> int:
         shape = self._shape
-        layers, rows, heads, width = (
-            2 * shape.n_layers,
-            shape.n_slots,
-            shape.n_heads,
-            shape.head_width,
-        )
-        element = np.dtype(shape.element)
-        n_bytes = layers * rows * heads * length * width * element.itemsize
-        reserved = mmap.mmap(-1, n_bytes, **_RESERVE)
-        return np.frombuffer(reserved, element).reshape(layers, rows, heads, length, width)
+        return shape.n_heads * length * shape.head_width * np.dtype(shape.element).itemsize
+
+    def _laid_out(self, memory: mmap.mmap, length: int) -> NDArray[Any]:
+        shape = self._shape
+        sizes = (2 * shape.n_layers, shape.n_slots, shape.n_heads, length, shape.head_width)
+        return np.frombuffer(memory, shape.element).reshape(sizes)
