@@ -7,12 +7,13 @@ import mmap
 import numpy as np
 import pytest
 
-from batched_whisper.engines.openvino.pools import KEPT_ROWS, CacheShape, Pool
+from batched_whisper.engines.openvino.pools import KEPT_BYTES, CacheShape, Pool
 
+CONTEXT = 1033  # a row is no whole number of pages
+KEPT_ROWS = KEPT_BYTES // (4 * 2 * CONTEXT * 64 * 4)
 SHAPE = CacheShape(
     n_slots=3 * KEPT_ROWS, n_layers=2, n_heads=2, head_width=64, n_text_ctx=64, element=np.float32
 )
-CONTEXT = 33  # a row is no whole number of pages
 
 
 def encoded(number: int, context: int = CONTEXT) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 A pool holds windows of similar audio context. Its rows are always packed from 0, so that a step
 reads them as one block without copying: when a row is given up, the last one moves into its place.
 Address space is reserved for all slots at once; memory is only taken by rows that are used. It is
-kept for the next ones until the pool is empty, and then given back but for a few rows.
+kept for the next ones until the pool is empty, and then given back but for a little.
 
 It knows shapes and bytes, and nothing of OpenVINO's graphs or of what the numbers mean.
 """
@@ -21,8 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 TEXT_GRAIN = 32
 """The text caches' length is a multiple of this many tokens."""
 
-KEPT_ROWS = 8
-"""Of an empty pool: so many keep their memory, for a few calls now and then."""
+KEPT_BYTES = 32 << 20
+"""An empty pool keeps about so much memory, and a row at least, for a call now and then."""
 
 # Without the flag a system may refuse to reserve more than it has, though less will be used.
 _NO_RESERVE = 0x4000  # MAP_NORESERVE, which Python's mmap names from 3.13 on
@@ -131,16 +131,17 @@ class Pool:
 
     def _give_back(self) -> None:
         """Let the system have the memory of what a burst of windows left behind; zeros remain."""
-        if self._n_used <= KEPT_ROWS or not hasattr(mmap, "MADV_DONTNEED"):
-            return
         row_bytes, page = self._row_bytes(self.context), mmap.PAGESIZE
+        n_kept = max(1, KEPT_BYTES // (2 * self._shape.n_layers * row_bytes))
+        if self._n_used <= n_kept or not hasattr(mmap, "MADV_DONTNEED"):
+            return
         for part in range(2 * self._shape.n_layers):
             before = part * self._shape.n_slots
-            start = -(-(before + KEPT_ROWS) * row_bytes // page) * page
+            start = -(-(before + n_kept) * row_bytes // page) * page
             stop = (before + self._n_used) * row_bytes // page * page
             if start < stop:
                 self._cross_memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
-        self._n_used = KEPT_ROWS
+        self._n_used = n_kept
 
     def _empty(self, length: int) -> NDArray[Any]:
         return self._laid_out(self._reserve(length), length)
