@@ -25,7 +25,7 @@ LANGUAGE_PER_WINDOW = "per_window"
 """The language of a recording that switches between several."""
 
 Numbers = tuple[float, ...]
-"""An option that is a list of numbers; as a text they are separated by commas."""
+"""An option that is a list of numbers; as a text they are separated by commas, "none" is empty."""
 
 T = TypeVar("T", bound="_Checked")
 
@@ -130,7 +130,8 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
         if kind in ("int", "float"):
             return {"int": int, "float": float}[kind](text)
         if kind == "Numbers":
-            return tuple(float(part) for part in text.split(","))
+            listed = [] if text.strip().lower() == "none" else text.split(",")
+            return tuple(float(part) for part in listed)
     except (KeyError, ValueError):
         if "str" not in str(declared.type):
             wanted = _IN_WORDS[kind] if kind == "Numbers" else f"a {kind}"
@@ -292,7 +293,9 @@ class DecodingOptions(_Checked):
         check=_check_clips,
     )
     vad: bool = option(
-        False, "Find where someone speaks, and transcribe that alone: nothing is made of silence."
+        True,
+        "Find where someone speaks, and transcribe that alone: nothing is made of silence. "
+        "no transcribes everything.",
     )
     condition_on_previous_text: bool = option(
         False,
@@ -307,6 +310,18 @@ class DecodingOptions(_Checked):
     )
     prompt: str | None = option(
         None, "Text that the model takes as having come before: names, spelling, style."
+    )
+    hotwords: str | None = option(
+        None,
+        "Words to expect, given to the model before every window and before the prompt, with which "
+        "they share half of the text context.",
+    )
+    suppress_tokens: Numbers = option(
+        (-1,),
+        "Tokens that are never written, by number; -1 stands for those that the checkpoint "
+        "suppresses (marks that nobody speaks). An empty list, or the word none: only the marks of "
+        "prompts are suppressed.",
+        minimum=-1,
     )
     audio_context: str | int = option(
         "auto",

@@ -7,12 +7,19 @@ and no window.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from batched_whisper.config import DecodingOptions
+from batched_whisper.config import DecodingOptions, Numbers
 from batched_whisper.decoding.rules import Rules, TokenIds
+from batched_whisper.errors import OptionError
 from batched_whisper.models.catalog import original_repository
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.tokens.tokenizer import Tokenizer
+
+DEFAULT_SET = -1
+"""Among suppressed tokens: all that the checkpoint's configuration suppresses."""
+
+_MOST_RULES = 64
 
 
 class ModelTokens:
@@ -29,15 +36,9 @@ class ModelTokens:
             no_speech=tokenizer.no_speech,
         )
         self.languages = {token: code for code, token in tokenizer.language_tokens.items()}
-        self._rules = {
-            timestamps: Rules(
-                self.ids,
-                suppress=frozenset(checkpoint.suppress_tokens) | _never_said(tokenizer),
-                suppress_begin=frozenset(checkpoint.begin_suppress_tokens),
-                timestamps=timestamps,
-            )
-            for timestamps in (False, True)
-        }
+        self._suppressed = frozenset(checkpoint.suppress_tokens)
+        self._suppressed_first = frozenset(checkpoint.begin_suppress_tokens)
+        self._rules = lru_cache(_MOST_RULES)(self._new_rules)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of sampled tokens, without their timestamps."""
@@ -45,8 +46,36 @@ class ModelTokens:
         return self.tokenizer.decode([token for token in tokens if token < begin])
 
     def rules(self, options: DecodingOptions) -> Rules:
-        """What may be said with these options."""
-        return self._rules[options.timestamps]
+        """What may be said with these options.
+
+        Raises:
+            OptionError: a suppressed token is not in the vocabulary.
+        """
+        return self._rules(options.timestamps, options.suppress_tokens)
+
+    def _new_rules(self, timestamps: bool, suppress_tokens: Numbers) -> Rules:
+        return Rules(
+            self.ids,
+            suppress=self._chosen(suppress_tokens) | _never_said(self.tokenizer),
+            suppress_begin=self._suppressed_first,
+            timestamps=timestamps,
+        )
+
+    def _chosen(self, suppress_tokens: Numbers) -> frozenset[int]:
+        """The tokens meant, `DEFAULT_SET` being those of the checkpoint (openai/whisper's -1)."""
+        chosen = set[int]()
+        for number in suppress_tokens:
+            if number == DEFAULT_SET:
+                chosen |= self._suppressed
+            elif number in range(self.ids.n_vocab):
+                chosen.add(int(number))
+            else:
+                raise OptionError(
+                    f"suppress_tokens: {number:g} is not a token of this model; they are whole "
+                    f"numbers from 0 to {self.ids.n_vocab - 1}, and {DEFAULT_SET} for those that "
+                    "the checkpoint suppresses"
+                )
+        return frozenset(chosen)
 
 
 def _never_said(tokenizer: Tokenizer) -> frozenset[int]:

@@ -106,7 +106,10 @@ class WindowTasks:
     def previous_text(self) -> PreviousText:
         """What a channel's first window is told, for those that are told what was said."""
         n_text_ctx = self._model.dimensions.n_text_ctx
-        return PreviousText(self._model.tokenizer, self._options.prompt, n_text_ctx)
+        options = self._options
+        return PreviousText(
+            self._model.tokenizer, options.prompt, n_text_ctx, hotwords=options.hotwords
+        )
 
     def after_text(self, task: WindowTask, prefix: tuple[int, ...]) -> WindowTask:
         """The task with the text before it, which leaves the less room for its own."""

@@ -123,6 +123,8 @@ def _first_sentence(option: Option) -> str:
 def _default(option: Option) -> str:
     if option.default is None:
         return ""
+    if isinstance(option.default, tuple):
+        return f"`{','.join(f'{number:g}' for number in option.default)}`"
     return f"`{option.default:g}`" if isinstance(option.default, float) else f"`{option.default}`"
 
 

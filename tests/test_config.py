@@ -104,6 +104,11 @@ def test_a_variable_that_is_no_number_is_refused_by_its_own_name() -> None:
         Settings.from_environment({"BATCHED_WHISPER_WAIT_MS": "soon"})
 
 
+def test_a_list_may_be_empty() -> None:
+    told = DecodingOptions.from_environment({"BATCHED_WHISPER_SUPPRESS_TOKENS": "none"})
+    assert told == DecodingOptions.of(suppress_tokens=[])
+
+
 def test_an_empty_variable_is_as_good_as_none() -> None:
     assert Settings.from_environment({"BATCHED_WHISPER_WAIT_MS": ""}) == Settings()
 

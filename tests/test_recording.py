@@ -13,8 +13,11 @@ from scripted_speech import RATE, SOON_S, hum, sentence, tone
 
 from batched_whisper import window_tasks
 from batched_whisper.audio.features import log_mel
+from batched_whisper.config import DecodingOptions
+from batched_whisper.decoding.rules import MaskMode, TokenMask
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
+from batched_whisper.model_tokens import ModelTokens
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -143,6 +146,59 @@ def test_a_prompt_comes_before_the_start_of_every_window(room: Room) -> None:
         tokenizer.sot,
     )
     assert room.listener.starts == [prompt] * 2
+
+
+@pytest.mark.parametrize("condition_on_previous_text", [False, True])
+def test_hot_words_come_before_every_window(room: Room, condition_on_previous_text: bool) -> None:
+    room.hear(
+        tone(0, 40),
+        hotwords="Zanzibar",
+        prompt="Mr. Quilter",
+        language="en",
+        condition_on_previous_text=condition_on_previous_text,
+    )
+    t = room.tokenizer
+    prefix = (t.sot_prev, *t.encode(" Zanzibar"), *t.encode(" Mr. Quilter"))
+    assert len(room.listener.starts) == 2
+    assert all(start[: len(prefix)] == prefix for start in room.listener.starts)
+
+
+@pytest.mark.parametrize("numbers", [[], [-1], [1000, 2000], [-1, 1000]])
+def test_suppressed_tokens_are_never_allowed(
+    room: Room, base_model: LoadedModel, numbers: list[int]
+) -> None:
+    never = {number for number in numbers if number >= 0}
+    if -1 in numbers:
+        never |= set(base_model.checkpoint.suppress_tokens)
+    seen = list[TokenMask]()
+    room.listener.before_step = lambda rows: seen.extend(
+        row.allowed.mask for row in rows if row.allowed is not None
+    )
+    room.hear(tone(0), language="en", suppress_tokens=numbers)
+    marks = {room.tokenizer.sot, room.tokenizer.sot_prev, room.tokenizer.translate}
+    text = [mask for mask in seen if mask.mode is MaskMode.ALL_BUT]
+    assert text
+    for mask in text:
+        assert never | marks <= mask.tokens
+        assert {1000, 2000} - never == {1000, 2000} - mask.tokens
+    words = set(range(room.tokenizer.eot))
+    assert text[-1].tokens & words == never & words
+
+
+def test_by_default_what_the_checkpoint_suppresses_is_suppressed(
+    room: Room, base_model: LoadedModel
+) -> None:
+    rules = ModelTokens(base_model.checkpoint, room.tokenizer).rules
+    default, said = DecodingOptions(), DecodingOptions.of(suppress_tokens=[-1])
+    none = DecodingOptions.of(suppress_tokens=[])
+    assert rules(default).next([5]) == rules(said).next([5]) != rules(none).next([5])
+    assert rules(default) is rules(said)
+
+
+@pytest.mark.parametrize("number", [-2, 51865, 0.5, 10**9])
+def test_a_token_that_does_not_exist_cannot_be_suppressed(room: Room, number: float) -> None:
+    with pytest.raises(OptionError, match="suppress_tokens"):
+        room.hear(tone(0), suppress_tokens=[number])
 
 
 def test_no_prompt_is_a_start_alone(room: Room) -> None:

@@ -39,6 +39,7 @@ Start = Callable[..., tuple[Whisper, Listener]]
 @pytest.fixture
 def start(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Makes a `Whisper` and the engine that it will use; closes them at the end."""
+    monkeypatch.setenv("BATCHED_WHISPER_VAD", "false")  # nobody speaks in tones
     made: list[tuple[Whisper, Listener]] = []
 
     def start(**settings: Any) -> tuple[Whisper, Listener]:

@@ -22,7 +22,7 @@ def windows(source: WindowSource, blocks: Iterator[Channels]) -> list[ChannelWin
 
 
 def source(**options: object) -> WindowSource:
-    return WindowSource(DecodingOptions.of(**options), SileroDetector)
+    return WindowSource(DecodingOptions.of(**{"vad": False, **options}), SileroDetector)
 
 
 def in_blocks(sound: Samples, seconds: int = 30) -> Iterator[Channels]:

@@ -57,22 +57,33 @@ class PreviousText:
 
     As in openai/whisper's transcribe.py: the caller's prompt, then what each window said, its
     timestamps included; all of it is forgotten after a window that took a temperature above 0.5.
+    Hot words come before it, as in faster-whisper, and are never forgotten. Together they have
+    half of the text context, the mark included; the oldest text is left out first.
 
     Args:
         tokenizer: the checkpoint's.
         prompt: text that came before the recording.
         n_text_ctx: the most tokens that the model takes at once.
+        hotwords: words to expect in every window.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str | None, n_text_ctx: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: str | None,
+        n_text_ctx: int,
+        hotwords: str | None = None,
+    ) -> None:
         self._mark = tokenizer.sot_prev
-        self._n_kept = n_text_ctx // 2 - 1
-        text = "" if prompt is None else prompt.strip()
-        self._tokens = self._last(tokenizer.encode(" " + text) if text else ())
+        n_kept = n_text_ctx // 2 - 1
+        self._hotwords = _encoded(tokenizer, hotwords)[:n_kept]
+        self._n_kept = n_kept - len(self._hotwords)
+        self._tokens = self._last(_encoded(tokenizer, prompt))
 
     def prefix(self) -> tuple[int, ...]:
         """What the next window is given: none, or ``sot_prev`` and the last part of the text."""
-        return (self._mark, *self._tokens) if self._tokens else ()
+        tokens = (*self._hotwords, *self._tokens)
+        return (self._mark, *tokens) if tokens else ()
 
     def add(self, tokens: Sequence[int], temperature: float) -> None:
         """A window said these tokens; none if it was silent, which changes nothing."""
@@ -81,7 +92,12 @@ class PreviousText:
         self._tokens = self._last((*self._tokens, *tokens)) if temperature <= _BELIEVED else ()
 
     def _last(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        return tuple(tokens[-self._n_kept :])
+        return tuple(tokens[max(0, len(tokens) - self._n_kept) :])
+
+
+def _encoded(tokenizer: Tokenizer, text: str | None) -> tuple[int, ...]:
+    text = "" if text is None else text.strip()
+    return tuple(tokenizer.encode(" " + text)) if text else ()
 
 
 def _check_english_only(language: str | None, task: str) -> None:

@@ -52,6 +52,34 @@ def test_of_a_long_prompt_the_end_is_kept_in_half_the_context(base_model):
     assert list(tokens[1:]) == t.encode(" " + text)[-223:]
 
 
+def hot(base_model, hotwords, prompt=None, n_text_ctx=448):
+    return PreviousText(base_model.tokenizer, prompt, n_text_ctx, hotwords)
+
+
+def test_hot_words_come_before_the_prompt(base_model):
+    t = base_model.tokenizer
+    found = hot(base_model, " Zanzibar ", "Ada Lovelace").prefix()
+    assert found == (t.sot_prev, *t.encode(" Zanzibar"), *t.encode(" Ada Lovelace"))
+    assert hot(base_model, "Zanzibar").prefix() == (t.sot_prev, *t.encode(" Zanzibar"))
+    assert hot(base_model, " ").prefix() == ()
+
+
+@pytest.mark.parametrize(("n_hot", "n_prompt"), [(5, 500), (500, 500), (500, 0), (223, 9)])
+def test_hot_words_and_text_share_half_the_context(base_model, n_hot, n_prompt):
+    t = base_model.tokenizer
+    previous = hot(base_model, " a" * n_hot, " b" * n_prompt)
+    previous.add([7] * 300, 0.0)
+    n_kept = min(n_hot, 223)
+    assert previous.prefix() == (t.sot_prev, *t.encode(" a" * n_kept), *[7] * (223 - n_kept))
+
+
+def test_hot_words_are_not_forgotten_with_a_text_that_is_not_believed(base_model):
+    t = base_model.tokenizer
+    previous = hot(base_model, "Zanzibar", "Ada")
+    previous.add([7, 8], 0.8)
+    assert previous.prefix() == (t.sot_prev, *t.encode(" Zanzibar"))
+
+
 @pytest.mark.parametrize("text", [None, "", "  \n"])
 def test_no_prompt_is_no_tokens(base_model, text):
     assert prompt_tokens(base_model.tokenizer, text, 448) == ()

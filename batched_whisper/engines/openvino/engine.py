@@ -264,6 +264,7 @@ class OpenVinoEngine:
         length = len(fed[0].tokens)
         allowed = [row.allowed or UNASKED for row in fed]
         spans = [each.timestamps or _NO_TIMESTAMPS for each in allowed]
+        self._masks.make_room()
         text_mask = np.array([self._masks.index(each.mask) for each in allowed], np.int32)
         first = np.array([row.position for row in fed], np.int32)[:, None]
         inputs: dict[str, NDArray[Any]] = {
@@ -279,9 +280,9 @@ class OpenVinoEngine:
             inputs[f"cross_mask.{block.number}"] = block.cross_mask()
         for name, array in inputs.items():
             self._decoder.set_tensor(name, ov.Tensor(array))
-        if self._bound.get("text_masks") != len(self._masks):
+        if self._bound.get("text_masks") is not self._masks.table:
             self._decoder.set_tensor("text_masks", ov.Tensor(self._masks.table))
-            self._bound["text_masks"] = len(self._masks)
+            self._bound["text_masks"] = self._masks.table
         for block in blocks:
             self._bind(block)
 
@@ -325,6 +326,9 @@ class OpenVinoEngine:
         return data if self._cache_type == ov.Type.f32 else data.view(np.uint16)
 
 
+_MOST_MASKS = 64  # 13 MB; rows of one step may bring more
+
+
 class _MaskTable:
     """The token masks in use, as rows to add to the logits below the first timestamp."""
 
@@ -333,8 +337,11 @@ class _MaskTable:
         self._index: dict[TokenMask, int] = {}
         self.table = np.zeros((0, timestamp_begin), np.float32)
 
-    def __len__(self) -> int:
-        return len(self.table)
+    def make_room(self) -> None:
+        """Forget the masks of long ago: callers may bring ever new lists of suppressed tokens."""
+        if len(self.table) > _MOST_MASKS:
+            self._index.clear()
+            self.table = self.table[:0]
 
     def row(self, mask: TokenMask) -> NDArray[np.float32]:
         """What the mask adds, ``[timestamp_begin]``."""
