@@ -25,12 +25,13 @@ from batched_whisper.decoding.quality import (
     compression_ratio,
     says_twice,
 )
+from batched_whisper.decoding.rules import Rules
 from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.tokens.languages import language_code
 from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.pauses import Pause, find_pauses
-from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Window, Word
+from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Samples, Window, Word
 from batched_whisper.window_words import WindowWords
 
 SOT_SEQUENCE_LENGTH = 4
@@ -78,6 +79,7 @@ class WindowTasks:
         if options.word_timestamps:
             n_text_ctx = model.dimensions.n_text_ctx
             self._words = WindowWords(model.tokenizer, model.languages, options.task, n_text_ctx)
+        self._rules = model.rules(options)
         self._common = self._common_task(is_wanted)
 
     def place(self, window: Window, channel: int) -> Place:
@@ -98,6 +100,7 @@ class WindowTasks:
         features = log_mel(window.samples, n_mels, n_frames=2 * context)
         per_window = self._options.language == LANGUAGE_PER_WINDOW
         return self._common(
+            rules=self._rules_for(window),
             shared_language=SharedLanguage() if per_window else language,
             features=lambda positions: pad_features(features, 2 * positions),
             first=self._ladder.first(context, token_limit(n_samples, SAMPLING_RATE)),
@@ -135,6 +138,11 @@ class WindowTasks:
             words=self._timed(place, decoded),
         )
 
+    def _rules_for(self, window: Window) -> Rules:
+        if not self._options.timestamps:
+            return self._rules
+        return self._rules.with_sound_until(_sound_end_s(window.samples))
+
     def _common_task(self, is_wanted: Callable[[], bool]) -> Callable[..., WindowTask]:
         """What all windows of the recording have in common. Raises OptionError."""
         model, options = self._model, self._options
@@ -149,7 +157,6 @@ class WindowTasks:
             WindowTask,
             sot=tokenizer.sot,
             after_sot=partial(_after_sot, tokenizer, model.languages, options),
-            rules=model.rules(options),
             max_tokens=self._max_tokens(prefix),
             prefix=prefix,
             language=None if language is None else tokenizer.language_tokens.get(language),
@@ -192,6 +199,13 @@ class WindowTasks:
         if self._words is None:
             return None
         return self._words.timed(decoded, place.pauses, place.start_s, place.end_s)
+
+
+def _sound_end_s(samples: Samples) -> float:
+    """Where the sound of a window ends: at the silence that it ends with, if there is one."""
+    duration_s = len(samples) / SAMPLING_RATE
+    ends = [pause.start_s for pause in find_pauses(samples) if pause.end_s >= duration_s]
+    return ends[-1] if ends else duration_s
 
 
 def _temperatures(options: DecodingOptions) -> tuple[float, ...]:

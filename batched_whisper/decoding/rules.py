@@ -7,12 +7,17 @@ are those of openai/whisper, ``decoding.py``: SuppressBlank, SuppressTokens, App
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 
 TIMESTAMP_STEP_S = 0.02
 """Seconds between two neighbouring timestamp tokens."""
+
+UNWRITTEN_S = 0.5
+"""So much sound at the end of a window may be left without text: less than most words."""
 
 
 class MaskMode(Enum):
@@ -91,9 +96,24 @@ class Rules:
         first = below | frozenset(token for token in suppress_begin if token < begin)
         self._text = TokenMask(MaskMode.ALL_BUT, below)
         self._text_first = TokenMask(MaskMode.ALL_BUT, first)
+        self._text_goes_on = TokenMask(MaskMode.ALL_BUT, below | {ids.eot})
         self._no_text = TokenMask(MaskMode.ALL_BUT, below | frozenset(range(ids.eot)))
         latest = begin + round(max_initial_timestamp_s / TIMESTAMP_STEP_S)
         self._first_timestamps = range(begin, min(latest + 1, ids.n_vocab))
+        self._unfinished = range(0)
+
+    def with_sound_until(self, end_s: float) -> Rules:
+        """The rules of a window in which there is sound up to `end_s`.
+
+        Whisper leaves off where the last sentence of a window is cut, and says from when on it did
+        not write: a segment that begins and has no text. openai/whisper goes back there with its
+        next window (``transcribe.py``). Here no window begins anew, so the text has to go on where
+        more than `UNWRITTEN_S` of the sound is left.
+        """
+        last = self.ids.timestamp_begin + math.floor((end_s - UNWRITTEN_S) / TIMESTAMP_STEP_S)
+        rules = copy(self)
+        rules._unfinished = range(self.ids.timestamp_begin, last)
+        return rules
 
     def next(self, sampled: Sequence[int]) -> Allowed:
         """What may follow the tokens sampled so far (the prompt is not among them)."""
@@ -109,7 +129,8 @@ class Rules:
         last_timed = sampled[-1] >= begin
         pair_closed = len(sampled) < 2 or sampled[-2] >= begin
         if last_timed and pair_closed:
-            return Allowed(self._text)
+            is_unfinished = len(sampled) > 1 and sampled[-1] in self._unfinished
+            return Allowed(self._text_goes_on if is_unfinished else self._text)
         latest = max((token for token in sampled if token >= begin), default=begin)
         if last_timed:  # a segment just ended: the next one starts here or later, or the text ends
             return Allowed(self._no_text, range(latest, n_vocab))

@@ -100,6 +100,30 @@ def test_a_timed_text_is_well_formed(seed: int, never: frozenset[int]) -> None:
             assert opens, "a closing timestamp is followed by an opening one, or the end"
 
 
+def may_end(rules: Rules, *sampled: int) -> bool:
+    mask = rules.next(sampled).mask
+    return mask.mode is MaskMode.ALL_BUT and EOT not in mask.tokens
+
+
+def test_a_segment_that_began_long_before_the_sound_ends_has_a_text() -> None:
+    rules, _ = both(True, frozenset(), frozenset())
+    bounded = rules.with_sound_until(1.1)  # so nothing may begin before 0.6 s and stay unwritten
+    at = [BEGIN + step for step in (0, 20, 29, 30, 31)]
+    assert not may_end(bounded, at[0], 5, at[1], at[1])
+    assert not may_end(bounded, at[0], 5, at[1], at[2])
+    assert may_end(bounded, at[0], 5, at[1], at[3])
+    assert may_end(bounded, at[0], 5, at[3], at[4])
+    assert may_end(rules, at[0], 5, at[1], at[1])  # elsewhere it is as openai/whisper has it
+
+
+def test_the_end_of_a_text_is_where_a_segment_was_closed_however_much_sound_is_left() -> None:
+    """A window in which nobody speaks, or where music follows, is not made to have words."""
+    rules, _ = both(True, frozenset(), frozenset())
+    bounded = rules.with_sound_until(1.4)
+    assert may_end(bounded, BEGIN)
+    assert may_end(bounded, BEGIN, 5, BEGIN + 10)
+
+
 def test_without_timestamps_none_is_ever_allowed() -> None:
     rules, _ = both(False, frozenset(), frozenset())
     for sampled in ([], [1], [1, 2, 3]):
