@@ -83,9 +83,7 @@ def test_together_and_alone_every_recording_has_the_same_words(
 
 
 @pytest.mark.parametrize("vad", [False, True])
-def test_a_long_recording_keeps_all_its_words(
-    base: Whisper, spoken: Collection, vad: bool
-) -> None:
+def test_a_long_recording_keeps_all_its_words(base: Whisper, spoken: Collection, vad: bool) -> None:
     names = sorted(
         path.relative_to(spoken.folder).as_posix()
         for path in (spoken.folder / "ljspeech").glob("*.flac")
