@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from batched_whisper.audio.features import log_mel, pad_features
 from batched_whisper.batching.sequence import AlignedText, DecodedTokens, SharedLanguage, WindowTask
 from batched_whisper.config import LANGUAGE_PER_WINDOW, DecodingOptions
@@ -37,6 +39,9 @@ from batched_whisper.window_words import WindowWords
 SOT_SEQUENCE_LENGTH = 4
 """At most: the start, the language, the task, and no timestamps."""
 
+_FAINTEST = 2**-15
+"""The step of 16 bits: what never exceeds it is a silent recording, with dither or without."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -47,6 +52,7 @@ class Place:
     start_s: float
     end_s: float
     pauses: tuple[Pause, ...] = ()
+    has_sound: bool = True
 
 
 class WindowTasks:
@@ -85,7 +91,8 @@ class WindowTasks:
     def place(self, window: Window, channel: int) -> Place:
         """Where the window stands, without its samples."""
         pauses = () if self._words is None else find_pauses(window.samples)
-        return Place(channel, window.index, window.start_s, window.end_s, pauses)
+        has_sound = bool(np.abs(window.samples).max(initial=0.0) > _FAINTEST)
+        return Place(channel, window.index, window.start_s, window.end_s, pauses, has_sound)
 
     def task(self, window: Window, language: SharedLanguage) -> WindowTask:
         """What is asked about a window; computes its features.
@@ -121,7 +128,8 @@ class WindowTasks:
     def decoded_window(self, place: Place, decoded: DecodedTokens) -> DecodedWindow:
         """What the model made of a window; its words are timed if that was asked for."""
         model, found = self._model, decoded.language
-        tokens = () if self._verdict(decoded) is Verdict.SILENCE else decoded.tokens
+        is_said = place.has_sound and self._verdict(decoded).has_text
+        tokens = decoded.tokens if is_said else ()
         return DecodedWindow(
             start_s=place.start_s,
             end_s=place.end_s,
@@ -135,7 +143,7 @@ class WindowTasks:
             temperature=decoded.attempt.temperature,
             audio_context=decoded.attempt.audio_context,
             decodes=decoded.decodes,
-            words=self._timed(place, decoded),
+            words=self._timed(place, decoded) if is_said else self._no_words,
         )
 
     def _rules_for(self, window: Window) -> Rules:
@@ -191,9 +199,13 @@ class WindowTasks:
 
     def _to_align(self, decoded: DecodedTokens) -> AlignedText | None:
         """On the loop's thread."""
-        if self._words is None or self._verdict(decoded) is Verdict.SILENCE:
+        if self._words is None or not self._verdict(decoded).has_text:
             return None
         return self._words.to_align(decoded)
+
+    @property
+    def _no_words(self) -> tuple[Word, ...] | None:
+        return None if self._words is None else ()
 
     def _timed(self, place: Place, decoded: DecodedTokens) -> tuple[Word, ...] | None:
         if self._words is None:

@@ -296,6 +296,27 @@ def test_unlikely_words_where_nobody_speaks_are_silence(room: Room) -> None:
     assert (window.tokens, window.no_speech_prob) == ((), 0.9)
 
 
+def test_a_text_that_no_attempt_makes_any_likelier_than_chance_is_no_text(room: Room) -> None:
+    says(room, " armenta mito", logprob=-5.0, no_speech_prob=0.4)
+    [window] = room.hear(tone(0), word_timestamps=True, audio_context="full").windows
+    assert (window.text, window.tokens, window.words) == ("", (), ())
+    assert window.decodes == 6  # it is given up only when nothing is left to try
+    says(room, " armenta mito", logprob=-2.0, no_speech_prob=0.4)
+    assert room.hear(tone(0)).text == "armenta mito"  # unlikely, as openai/whisper keeps it
+
+
+@pytest.mark.parametrize("level", [0.0, 2.0**-16])
+def test_in_a_recording_without_sound_nobody_speaks_whatever_the_model_says(
+    room: Room, level: float
+) -> None:
+    silence = np.full(40 * RATE, level, np.float32)
+    room.listener.engine._read = lambda features, context: room.listener.script(" Thank you.")
+    found = room.hear(silence, language="en", word_timestamps=True)
+    assert (found.text, found.segments) == ("", ())
+    assert {(w.text, w.tokens, w.words) for w in found.windows} == {("", (), ())}
+    assert room.hear(silence + np.float32(0.001), language="en").text != ""
+
+
 def test_likely_words_are_kept_whatever_the_no_speech_probability(room: Room) -> None:
     says(room, " Thank you", logprob=-0.2, no_speech_prob=0.9)
     assert room.hear(tone(0)).text == "Thank you"
@@ -313,6 +334,26 @@ def test_a_text_that_loops_on_a_fitted_context_is_heard_on_the_full_one(room: Ro
     [window] = room.hear(tone(0), audio_context=200, language="en").windows
     assert contexts == [200, 1500]
     assert (window.text, window.audio_context, window.decodes) == (" so it is", 1500, 2)
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 4, 64])
+def test_the_size_of_a_batch_and_who_is_in_it_change_no_text(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, max_batch_size: int
+) -> None:
+    room = Room(base_model, monkeypatch, max_batch_size=max_batch_size)
+    room.listener.scripts[1] = room.listener.script(" and so he goes on with a pos")
+    room.listener.scripts[3] = room.listener.script(" on with a pause at all.")
+    sound = np.concatenate([hum(1, 29), hum(3, 15)])
+    numbers = [(0, 2, 4, 5, 6, 7)[n % 6] for n in range(50)]
+    others = [room.whisper.submit(tone(number, 1 + n)) for n, number in enumerate(numbers)]
+    among = [room.whisper.submit(sound, word_timestamps=timed) for timed in (False, True)]
+    for number, other in zip(numbers, others, strict=True):
+        assert sentence(number) in other.result(SOON_S).text
+    alone = room.hear(sound)
+    for one in (future.result(SOON_S) for future in among):
+        assert one.text == alone.text == "and so he goes on with a pause at all."
+        assert [w.tokens for w in one.windows] == [w.tokens for w in alone.windows]
+    room.close()
 
 
 # --- timestamps -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,3 +137,72 @@ def test_timestamps_tell_where_it_was_said(base: Whisper, spoken: Collection) ->
         times = [at for segment in found.segments for at in (segment.start_s, segment.end_s)]
         assert times == sorted(times)
         assert times[-1] <= found.duration_s
+
+
+def noises(seconds: int) -> dict[str, Samples]:
+    """What is not speech."""
+    chance, n = np.random.default_rng(0), seconds * 16_000
+    spectrum = np.fft.rfft(chance.standard_normal(n))
+    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), n)
+    at = np.arange(n) / 16_000
+    made = {
+        "digital silence": np.zeros(n),
+        "white noise": 0.1 * chance.standard_normal(n),
+        "pink noise": 0.3 * pink / np.abs(pink).max(),
+        "440 Hz": 0.3 * np.sin(2 * np.pi * 440 * at),
+    }
+    return {name: sound.astype(np.float32) for name, sound in made.items()}
+
+
+def test_where_nobody_speaks_no_window_is_heard(base: Whisper, speech: Path) -> None:
+    sounds = [*noises(60).values(), speech / "silence/empty.flac"]
+    assert [found.windows for found in base.transcribe_batch(sounds)] == [()] * 5
+
+
+def test_without_the_detector_nothing_is_made_of_noise_either(base: Whisper, speech: Path) -> None:
+    sounds = [*noises(10).values(), speech / "silence/empty.flac"]
+    found = base.transcribe_batch(sounds, vad=False, language="en")
+    assert [each.text for each in found] == [""] * 5
+
+
+def test_a_long_reading_is_heard_as_well_as_its_sentences_one_by_one(
+    base: Whisper, speech: Path
+) -> None:
+    pytest.importorskip("jiwer")
+    pytest.importorskip("whisper_normalizer")
+    name = "long/ljspeech_chapter.flac"
+    lines = map(json.loads, (speech / "manifest.jsonl").read_text("utf-8").splitlines())
+    entry = next(line for line in lines if line["audio"] == name)
+    clips = [speech / segment["clip"] for segment in entry["segments"]]
+    options = {"language": "en", "timestamps": True, "word_timestamps": True}
+    whole = base.transcribe(speech / name, **options)
+    alone = base.transcribe_batch(clips, language="en")
+    one_by_one = count_errors(entry["text"], " ".join(each.text for each in alone), "en").rate
+    at_once = count_errors(entry["text"], whole.text, "en").rate
+    assert at_once is not None
+    assert one_by_one is not None
+    assert at_once <= one_by_one + 0.005
+
+    words = [word for segment in whole.segments for word in segment.words or ()]
+    middles = [(word.start_s + word.end_s) / 2 for word in words]
+    for segment in entry["segments"]:
+        assert any(segment["start"] < at < segment["end"] for at in middles)
+    for before, after in pairwise(entry["segments"]):
+        in_silence = [at for at in middles if before["end"] + 0.1 < at < after["start"] - 0.1]
+        assert not in_silence
+
+
+def test_the_size_of_the_batch_changes_no_text(
+    tiny_en: Whisper, tiny_en_model: LoadedModel, spoken: Collection
+) -> None:
+    """Where windows overlap, too: here there is no pause to cut in."""
+    clips = [spoken.samples(name) for name in SHORT]
+    loud = [clip[np.abs(clip) > 0.005] for clip in clips]
+    sound = np.concatenate([*loud, *clips])
+    alone = tiny_en.transcribe(sound, vad=False)
+    assert len(alone.windows) > 1
+    files = tiny_en_model.files.folder
+    with Whisper(files, threads=2, precision="float32", max_batch_size=1) as one_slot:
+        assert one_slot.transcribe(sound, vad=False).text == alone.text
+    timed = tiny_en.transcribe_batch([sound, *clips], vad=False, word_timestamps=True)
+    assert timed[0].text == alone.text

@@ -33,7 +33,13 @@ class Verdict(Enum):
     LOOPS = "it repeats itself"
     SAYS_TWICE = "it says a phrase twice in a row"
     UNLIKELY = "the model itself thinks it unlikely"
+    NOISE = "so unlikely that nobody said it"
     ENDLESS = "it ran into the token limit"
+
+    @property
+    def has_text(self) -> bool:
+        """Whether anything is written down, once there is nothing left to try."""
+        return self not in (Verdict.SILENCE, Verdict.NOISE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,14 @@ class Figures:
     says_twice: bool = False
 
 
+NOISE = 3.0
+"""So many times below the threshold of log-probability a text is no text.
+
+By default less than 5 % a token, as where the model picks words at random because it hears none:
+openai/whisper would write them down, after trying all temperatures in vain.
+"""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Where belief ends; the defaults are openai/whisper's."""
@@ -73,6 +87,8 @@ class Thresholds:
         unlikely = figures.avg_logprob < self.logprob
         if figures.no_speech_prob > self.no_speech and unlikely:
             return Verdict.SILENCE
+        if figures.avg_logprob < NOISE * self.logprob:
+            return Verdict.NOISE
         if figures.compression_ratio > self.compression_ratio:
             return Verdict.LOOPS
         if not figures.ended:
