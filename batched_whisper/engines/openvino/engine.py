@@ -24,6 +24,7 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
+from batched_whisper.engines.openvino import heap
 from batched_whisper.engines.openvino.aligner import Aligner
 from batched_whisper.engines.openvino.blocks import UNASKED, Block, no_rows, one_row, whole_pool
 from batched_whisper.engines.openvino.choices import Found
@@ -41,6 +42,9 @@ Four pools read at most about a third more than each row's own context, and cost
 they are empty.
 """
 
+
+WINDOWS_OF_A_BURST = 256
+"""After so many, and as soon as nobody is left, memory that they freed is given back."""
 
 _NO_TIMESTAMPS = range(1, 1)
 
@@ -117,6 +121,7 @@ class OpenVinoEngine:
         self._decoder = decoder.create_infer_request()
         self._aligner = Aligner(checkpoint, runtime, key, ids.eot)
         self._places: dict[int, _Place] = {}
+        self._n_encoded = 0  # since memory was given back
         self._masks = _MaskTable(ids.timestamp_begin)
         self._bound: dict[str, object] = {}  # what the decoder's inputs hold now
         self._memory: dict[str, object] = {}
@@ -135,6 +140,7 @@ class OpenVinoEngine:
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """One window at a time: on a CPU the encoder gains nothing from company."""
+        self._n_encoded += len(rows)
         for row in rows:
             self._checks.encode(row)
             with _failures("encoding"):
@@ -183,6 +189,9 @@ class OpenVinoEngine:
             place = self._places.pop(slot, None)
             if place is not None:
                 self._leave(place)
+        if not self._places and self._n_encoded >= WINDOWS_OF_A_BURST:
+            self._n_encoded = 0
+            heap.give_back()
 
     def close(self) -> None:
         """Forget the graphs and the caches."""
