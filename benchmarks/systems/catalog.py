@@ -95,6 +95,11 @@ _OURS = (
         work=(Work.SHORT,),
     ),
     Configuration(
+        "ours, int8, two streams",
+        OURS,
+        {"calls": "map", "options": {"precision": "int8", "streams": 2}},
+    ),
+    Configuration(
         "ours, int8, one at a time",
         OURS,
         {"calls": 1, "options": {"precision": "int8", "max_batch_size": 1}},
