@@ -222,7 +222,11 @@ def choose(
 
 
 def _is_meant(configuration: Configuration, word: str) -> bool:
-    """By its whole name, its system, or (with a ``*`` at the end) how its name begins."""
+    """By its whole name or its system (with a ``=`` before it by its name alone), or how its name
+    begins (with a ``*`` at the end).
+    """
+    if word.startswith("="):
+        return configuration.name == word[1:]
     if word.endswith("*"):
         return configuration.name.startswith(word[:-1])
     return word in (configuration.name, configuration.system)
