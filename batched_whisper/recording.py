@@ -26,7 +26,7 @@ from batched_whisper.transcript.assembly import Assembly
 from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.transcript.stitching import Stitcher
 from batched_whisper.types import Segment, Transcript
-from batched_whisper.window_chain import WindowChain
+from batched_whisper.window_chain import Send, WindowChain
 from batched_whisper.window_source import Found, WindowSource
 from batched_whisper.window_tasks import Place, WindowTasks
 from batched_whisper.workers import Workers
@@ -46,6 +46,9 @@ class Means:
     loops: EngineLoops
     workers: Workers
     speech_detector: Callable[[], SpeechDetector]
+    max_windows_ahead: int
+    """Windows of one recording that are not decoded yet, before its reading is resumed: what they
+    take of the memory is all that a recording of any length does."""
 
 
 class RecordingJob:
@@ -60,7 +63,6 @@ class RecordingJob:
         on_segment: OnSegment | None = None,
     ) -> None:
         self.future: Future[Transcript] = Future()
-        self.is_resumed = options.condition_on_previous_text
         self._means = means
         self._audio = audio
         self._sampling_rate = sampling_rate
@@ -136,8 +138,7 @@ class RecordingJob:
         send = partial(self._send, tasks, wait=False)
         with self._lock:
             while len(self._channels) < len(found.settled_s):
-                chain = WindowChain(tasks, tasks.previous_text(), send) if self.is_resumed else None
-                self._channels.append(_Channel(SharedLanguage(), chain))
+                self._channels.append(_Channel(SharedLanguage(), self._new_chain(tasks, send)))
             for each in found.windows:
                 self._assembly.announce(each.channel, each.window.start_s)
             self._assembly.settle(found.settled_s)
@@ -150,13 +151,20 @@ class RecordingJob:
         self._give()
         self._one_done()
 
+    def _new_chain(self, tasks: WindowTasks, send: Send) -> WindowChain | None:
+        if not self._options.condition_on_previous_text:
+            return None
+        return WindowChain(tasks, tasks.previous_text(), send)
+
     def _pauses(self) -> bool:
-        """Whether enough windows wait for those before them; then it is resumed later."""
+        """Whether enough of its windows are with the engine; then it is resumed later."""
         with self._lock:
             self._is_paused = self._has_enough() and not self.future.done()
             return self._is_paused
 
     def _has_enough(self) -> bool:
+        if self._n_due > self._means.max_windows_ahead:
+            return True
         chains = [channel.chain for channel in self._channels if channel.chain is not None]
         return bool(chains) and sum(c.n_waiting for c in chains) >= _READ_AHEAD * len(chains)
 
@@ -219,8 +227,8 @@ class RecordingJob:
             chain = self._channels[place.channel].chain
             if chain is not None:
                 chain.decoded(window)
-                self._resume(if_enough=False)
             self._one_done()
+            self._resume(if_enough=False)
         except CancelledError:
             return
         except BaseException as error:

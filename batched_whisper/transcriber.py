@@ -41,6 +41,12 @@ from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Segment, Transcript
 from batched_whisper.workers import Workers
 
+ALONE_ON_CPU = 24
+"""Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
+
+FEWEST_OPEN = 64
+"""Recordings that may be open at a time, however few windows are decoded together."""
+
 
 @dataclass(frozen=True)
 class WhisperInfo:
@@ -359,8 +365,21 @@ def _start(settings: Settings) -> _Running:
         max_batch_size=max_batch_size,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
     )
-    workers = Workers(max_resumed=2 * max_batch_size)
-    return _Running(Means(tokens, loops, workers, _speech_detector), info)
+    workers = Workers(max_open=max(2 * max_batch_size, FEWEST_OPEN))
+    ahead = _windows_ahead(settings, device, max_batch_size)
+    return _Running(Means(tokens, loops, workers, _speech_detector, ahead), info)
+
+
+def _windows_ahead(settings: Settings, device: str, max_batch_size: int) -> int:
+    """How many windows of one recording are with the engine, waiting or decoded, at a time.
+
+    Enough to fill the slots, and some that wait. On a processor, where more company gains little,
+    and nobody said how much there should be, `ALONE_ON_CPU`: a slot of a full context takes 18 MB
+    with base, and more with larger models.
+    """
+    if device == "cpu" and isinstance(settings.max_batch_size, str):
+        return ALONE_ON_CPU
+    return max_batch_size + max(2, max_batch_size // 4)
 
 
 @cache

@@ -1,8 +1,8 @@
 """The threads around the engine's: they read recordings, and tell callers what was found.
 
-A recording whose windows go one after another would hold its thread for nothing most of the time,
-so such recordings read a little, give their thread back and are resumed; any number of them
-advance together on a few threads. Knows jobs by their protocol alone.
+A recording that is far ahead of the engine would hold its thread for nothing, so recordings read
+a little, give their thread back and are resumed; any number of them advance together on a few
+threads. Knows jobs by their protocol alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from batched_whisper.errors import Closed
 from batched_whisper.in_turn import InTurn
 
 MAX_WORKERS = 4
-"""Threads of each kind: those that read recordings and compute features ahead of the engine,
-those that resume recordings, and those that tell segments."""
+"""Threads of each kind: those that begin to read recordings and compute features ahead of the
+engine, those that read on, and those that tell segments."""
 
 _PREFIX = "whisper-"
 
@@ -29,26 +29,27 @@ class Job(Protocol):
 
     future: Future[Any]
     """Done when nobody waits for the recording any more."""
-    is_resumed: bool
-    """Whether `run` returns when it has read enough, to be called again by `Workers.resume`."""
 
     def run(self) -> None:
-        """Read on; never called by two threads at a time, and raises nothing."""
+        """Read on, until enough is read for now; to be called again by `Workers.resume`.
+
+        Never called by two threads at a time, and raises nothing.
+        """
 
 
 class Workers:
     """The threads of one loaded model.
 
     Args:
-        max_resumed: how many recordings that are resumed may be open at a time; others wait.
+        max_open: how many recordings may be open at a time; others wait.
     """
 
-    def __init__(self, max_resumed: int) -> None:
+    def __init__(self, max_open: int) -> None:
         n_threads = min(MAX_WORKERS, 2 * (os.cpu_count() or 1))
         self._readers = ThreadPoolExecutor(n_threads, _PREFIX + "audio")
         self._resumers = ThreadPoolExecutor(n_threads, _PREFIX + "resumed")
         self._tellers = ThreadPoolExecutor(MAX_WORKERS, _PREFIX + "segments")
-        self._max_resumed = max_resumed
+        self._max_open = max_open
         self._is_closed = False
         self._n_open = 0
         self._waiting: deque[Job] = deque()
@@ -57,9 +58,6 @@ class Workers:
 
     def start(self, job: Job) -> None:
         """Begin a recording. Raises Closed after `finish_reading`."""
-        if not job.is_resumed:
-            _submit(self._readers, job)
-            return
         with self._changed:
             if self._is_closed:
                 raise _closed()
@@ -95,14 +93,14 @@ class Workers:
         """Begin as many of those who wait as may be open."""
         opened: list[Job] = []
         with self._changed, suppress(IndexError):
-            while self._n_open < self._max_resumed:
+            while self._n_open < self._max_open:
                 job = self._waiting.popleft()
                 if not job.future.done():
                     self._n_open += 1
                     opened.append(job)
         for job in opened:
             job.future.add_done_callback(self._when_done)
-            _submit(self._resumers, job)
+            _submit(self._readers, job)
 
     def _when_done(self, _: Future[Any]) -> None:
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from scripted_speech import RATE, SOON_S, hum, sentence, tone
 
 from batched_whisper import window_tasks
 from batched_whisper.audio.features import log_mel
+from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.config import DecodingOptions
 from batched_whisper.decoding.rules import MaskMode, TokenMask
 from batched_whisper.engines.scripted import Script
@@ -119,6 +121,38 @@ def test_a_recording_given_up_is_not_read_to_its_end(
     room.listener.go.set()
     room.close()
     assert next(n_made) <= 3  # of eleven: one in the engine, one in the queue, one outside
+
+
+@pytest.mark.parametrize("channels", ["mix", "split"])
+def test_a_long_recording_is_read_no_further_ahead_than_a_few_windows(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, channels: str
+) -> None:
+    """However long it is, and however many windows the queue could hold."""
+    room = Room(base_model, monkeypatch, max_batch_size=4)
+    n_alive, most, lock = 0, 0, threading.Lock()
+    submit = EngineLoop.submit
+
+    def done(_: object) -> None:
+        nonlocal n_alive
+        with lock:
+            n_alive -= 1
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_alive, most
+        with lock:
+            n_alive += 1
+            most = max(most, n_alive)
+        future = submit(*arguments, **options)
+        future.add_done_callback(done)
+        return future
+
+    monkeypatch.setattr(EngineLoop, "submit", counted)
+    long = np.tile(tone(1, 30), 20)
+    found = room.hear(np.stack([long, long]), channels=channels)
+    n_channels = 2 if channels == "split" else 1
+    assert len(found.windows) >= 20 * n_channels
+    assert most <= 6 + 2 * n_channels  # the slots, two that wait, and what one block brings
+    room.close()
 
 
 def test_a_recording_without_samples_is_an_error_that_names_it(room: Room) -> None:

@@ -18,7 +18,6 @@ class Job:
 
     def __init__(self, workers: Workers, n_runs: int, *, by_itself: bool) -> None:
         self.future: Future[Any] = Future()
-        self.is_resumed = True
         self.ran = threading.Semaphore(0)
         self._workers, self._n_left, self._by_itself = workers, n_runs, by_itself
 
@@ -32,7 +31,7 @@ class Job:
 
 
 def test_many_more_recordings_than_threads_are_open_at_a_time() -> None:
-    workers = Workers(max_resumed=50)
+    workers = Workers(max_open=50)
     jobs = [Job(workers, 2, by_itself=False) for _ in range(10 * MAX_WORKERS)]
     for job in jobs:
         workers.start(job)
@@ -45,7 +44,7 @@ def test_many_more_recordings_than_threads_are_open_at_a_time() -> None:
 
 
 def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> None:
-    workers = Workers(max_resumed=3)
+    workers = Workers(max_open=3)
     jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
     for job in jobs:
         workers.start(job)
@@ -61,21 +60,18 @@ def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> 
 
 
 def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
-    workers = Workers(max_resumed=2)
+    workers = Workers(max_open=2)
     jobs = [Job(workers, 20, by_itself=True) for _ in range(7)]
     for job in jobs:
         workers.start(job)
     workers.finish_reading()
     assert all(job.future.done() for job in jobs)
-    for is_resumed in (True, False):
-        late = Job(workers, 1, by_itself=True)
-        late.is_resumed = is_resumed
-        with pytest.raises(Closed):
-            workers.start(late)
+    with pytest.raises(Closed):
+        workers.start(Job(workers, 1, by_itself=True))
 
 
 def test_one_of_its_own_threads_may_close_it_and_waits_for_nobody() -> None:
-    workers, closed = Workers(max_resumed=2), threading.Event()
+    workers, closed = Workers(max_open=2), threading.Event()
 
     def close() -> None:
         workers.finish_reading()
