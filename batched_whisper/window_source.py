@@ -23,12 +23,10 @@ misheard leave nothing to find the place by (docs/lab-log.md, "Windows that over
 
 @dataclass(frozen=True)
 class ChannelWindow:
-    """A window of one channel, and how it follows the one before on the same channel."""
+    """A window of one channel."""
 
     window: Window
     channel: int
-    overlap_samples: int = 0
-    """Its first samples that the window before it ends with."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,7 @@ class WindowSource:
 
 def _found(cutters: list[ClipCutter], cut: list[Iterator[SpeechWindow]]) -> Found:
     windows = [
-        ChannelWindow(each.window, channel, each.overlap_samples)
-        for channel, found in enumerate(cut)
-        for each in found
+        ChannelWindow(each.window, channel) for channel, found in enumerate(cut) for each in found
     ]
     windows.sort(key=lambda found: found.window.start_sample)
     return Found(tuple(windows), tuple(cutter.settled_sample / SAMPLING_RATE for cutter in cutters))

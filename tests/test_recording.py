@@ -20,6 +20,7 @@ from batched_whisper.decoding.rules import MaskMode, TokenMask
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
 from batched_whisper.model_tokens import ModelTokens
+from batched_whisper.recording import RecordingJob
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -129,29 +130,26 @@ def test_a_long_recording_is_read_no_further_ahead_than_a_few_windows(
 ) -> None:
     """However long it is, and however many windows the queue could hold."""
     room = Room(base_model, monkeypatch, max_batch_size=4)
-    n_alive, most, lock = 0, 0, threading.Lock()
-    submit = EngineLoop.submit
-
-    def done(_: object) -> None:
-        nonlocal n_alive
-        with lock:
-            n_alive -= 1
+    room.listener.hold = 1
+    n_brought, returned = itertools.count(), threading.Event()
+    submit, run = EngineLoop.submit, RecordingJob.run
 
     def counted(*arguments: Any, **options: Any) -> Any:
-        nonlocal n_alive, most
-        with lock:
-            n_alive += 1
-            most = max(most, n_alive)
-        future = submit(*arguments, **options)
-        future.add_done_callback(done)
-        return future
+        next(n_brought)
+        return submit(*arguments, **options)
+
+    def told(job: RecordingJob) -> None:
+        run(job)
+        returned.set()
 
     monkeypatch.setattr(EngineLoop, "submit", counted)
-    long = np.tile(tone(1, 30), 20)
-    found = room.hear(np.stack([long, long]), channels=channels)
-    n_channels = 2 if channels == "split" else 1
-    assert len(found.windows) >= 20 * n_channels
-    assert most <= 6 + 2 * n_channels  # the slots, two that wait, and what one block brings
+    monkeypatch.setattr(RecordingJob, "run", told)
+    long, n_channels = np.tile(tone(1, 30), 20), 2 if channels == "split" else 1
+    found = room.whisper.submit(np.stack([long, long]), channels=channels, language="en")
+    assert returned.wait(SOON_S)  # its thread is free again, though the engine has done nothing
+    assert next(n_brought) <= 6 + 2 * n_channels  # the slots, two that wait, the rest of a block
+    room.listener.go.set()
+    assert len(found.result(SOON_S).windows) >= 20 * n_channels
     room.close()
 
 
