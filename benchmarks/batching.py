@@ -76,9 +76,10 @@ class Gain:
 
     @property
     def ceiling(self) -> float:
-        """How many times faster together could be if the decoder's steps cost nothing at all.
+        """How many times faster together would be if the decoder's steps then cost nothing at all.
 
-        Only they gain from company: on a processor, windows are encoded one by one.
+        What is more than that comes from elsewhere: while one call is decoded, others' audio is
+        prepared. Windows are encoded one by one either way.
         """
         return 1 / (1 - self.decoder_share)
 
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{found.ratio:.2f} times faster together; {found.n_different_texts} texts differ")
     print(
         f"alone, {100 * found.decoder_share:.0f} % of the time is the decoder's: "
-        f"{found.ceiling:.2f} times is the most that company could bring"
+        f"without it everything would be {found.ceiling:.2f} times faster"
     )
     path = given.output / f"{given.name}-{machine.machine_slug()}-{machine.today()}.json"
     content = {
