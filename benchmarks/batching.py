@@ -30,7 +30,8 @@ from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Samples
 from benchmarks import machine, report
 from benchmarks.compare import RESULTS
-from benchmarks.systems.ours import MODEL, settings_and_options
+from benchmarks.peer_models import MODEL
+from benchmarks.systems.ours import settings_and_options
 from benchmarks.workloads import SpeechMissing, speech_folder, standard_workload
 
 N_CALLERS = 64

@@ -26,7 +26,7 @@ from benchmarks.figures import (
     said,
     summarise,
 )
-from benchmarks.peer_models import models_folder
+from benchmarks.peer_models import MODEL
 from benchmarks.process import Loaded, WorkerProcess
 from benchmarks.report import Comparison, NotMeasured
 from benchmarks.systems.catalog import Configuration, Work, choose
@@ -53,6 +53,7 @@ class Plan:
 
     configurations: Sequence[Configuration]
     workload: Workload
+    model: str
     n_rounds: int
     n_warm_up: int
     limit_s: float
@@ -99,7 +100,7 @@ class Run:
                 raise LeftOut(f"this processor has no {', '.join(sorted(missing))}")
             python = plan.pythons.get(configuration.system, sys.executable)
             process = stack.enter_context(WorkerProcess(configuration, python))
-            loaded = process.load(plan.workload, threads=plan.threads, models=models_folder())
+            loaded = process.load(plan.workload, threads=plan.threads, model=plan.model)
             warm_up = process.transcribe(Work.SHORT, plan.n_warm_up)
             sizes = self._sizes(configuration, warm_up)
         except LeftOut as error:
@@ -199,6 +200,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     return Plan(
         configurations=configurations,
         workload=workload,
+        model=given.model,
         n_rounds=given.rounds or (1 if given.quick else 3),
         n_warm_up=min(n_calls, 8 if given.quick else len(workload.clips)),
         limit_s=given.limit_s,
@@ -219,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         help="configurations of this name or system, or whose name begins so (WORD*); again for "
         "more",
     )
+    parser.add_argument("--model", default=MODEL, help="base or tiny.en, of every system")
     parser.add_argument("--quick", action="store_true", help="few calls, one round")
     parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
     parser.add_argument("--calls", type=int, help=f"short calls a turn, default {N_CALLS}")

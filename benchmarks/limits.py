@@ -35,7 +35,8 @@ from batched_whisper.types import DecodedWindow, Samples
 from benchmarks import machine, report
 from benchmarks.batching import option
 from benchmarks.compare import RESULTS
-from benchmarks.systems.ours import MODEL, settings_and_options
+from benchmarks.peer_models import MODEL
+from benchmarks.systems.ours import settings_and_options
 from benchmarks.work_of_a_model import Spoken, decoder_bytes, encoder_flops
 from benchmarks.workloads import SpeechMissing, speech_folder, standard_workload
 

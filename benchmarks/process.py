@@ -7,7 +7,6 @@ import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -50,14 +49,14 @@ class WorkerProcess:
         except OSError as error:
             raise LeftOut(f"{python} cannot be started: {error.strerror}") from error
 
-    def load(self, workload: Workload, *, threads: int, models: Path) -> Loaded:
+    def load(self, workload: Workload, *, threads: int, model: str) -> Loaded:
         """Load the system."""
         answer = self._ask(
             do="load",
             system=self.configuration.system,
             settings=dict(self.configuration.settings),
             threads=threads,
-            models=str(models),
+            model=model,
             workload=workload.to_json(),
         )
         return Loaded(answer["load_s"], answer["versions"])

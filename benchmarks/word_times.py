@@ -36,11 +36,10 @@ from batched_whisper.errors import BatchedWhisperError
 from batched_whisper.transcriber import Whisper
 from batched_whisper.types import SAMPLING_RATE, Samples
 from benchmarks import machine, report
-from benchmarks.peer_models import ctranslate2_folder
+from benchmarks.peer_models import MODEL, PeerModels
 from benchmarks.workloads import SpeechMissing, speech_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
-MODEL = "base"
 FRAME = SAMPLING_RATE // 50
 SOUND = 0.04  # of the loudness of the clip's loud parts
 PARTS = re.compile(r"[\s\-–—]+")
@@ -196,7 +195,7 @@ def ours(whisper: Whisper, **options: Any) -> Transcribe:
 
 def faster_whisper() -> Transcribe:
     package: Any = import_module("faster_whisper")
-    model = package.WhisperModel(str(ctranslate2_folder()), device="cpu", compute_type="int8")
+    model = package.WhisperModel(str(PeerModels().ctranslate2()), device="cpu", compute_type="int8")
 
     def transcribe(path: Path, language: str) -> list[TimedWord]:
         segments, _ = model.transcribe(

@@ -21,6 +21,7 @@ from typing import IO, Any
 from batched_whisper.audio.decode import decode
 from batched_whisper.types import Samples
 from benchmarks import machine
+from benchmarks.peer_models import PeerModels
 from benchmarks.systems.interface import Counts, LeftOut, Place, System
 from benchmarks.workloads import Workload
 
@@ -47,11 +48,11 @@ class Worker:
             return {"left_out": f"failed: {_reason(error)}"}
 
     def _load(
-        self, system: str, settings: Message, threads: int, models: str, workload: Message
+        self, system: str, settings: Message, threads: int, model: str, workload: Message
     ) -> Message:
         self._workload = Workload.from_json(workload)
         self._sounds = [decode(Path(clip.audio)).samples for clip in self._workload.clips]
-        place = Place(settings, threads, Path(models))
+        place = Place(settings, threads, PeerModels(model))
         made: System = import_module(f"benchmarks.systems.{system}").make(place)
         began_s = time.perf_counter()
         made.load()

@@ -16,7 +16,6 @@ from batched_whisper.audio.features import log_mel
 from batched_whisper.tokens.prompt import sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Samples
-from benchmarks.peer_models import ctranslate2_folder
 from benchmarks.systems.interface import LeftOut, Place
 
 N_MELS = 80
@@ -35,17 +34,20 @@ class CTranslate2:
     def __init__(self, place: Place) -> None:
         self._threads = place.threads
         self._batch_size: int = place.settings["batch_size"]
+        self._models = place.models
         self._package: Any = None
         self._model: Any = None
 
     def load(self) -> None:
-        folder = ctranslate2_folder()
+        folder = self._models.ctranslate2()
         self._package = import_module("ctranslate2")
         self._model = self._package.models.Whisper(
             str(folder), device="cpu", compute_type="int8", intra_threads=self._threads
         )
         self._tokenizer = Tokenizer.from_folder(folder)
-        self._prompt = list(sot_sequence(self._tokenizer, "en"))
+        self._prompt = list(
+            sot_sequence(self._tokenizer, None if self._models.is_english_only else "en")
+        )
 
     def transcribe_short(self, clips: Sequence[Samples]) -> list[str]:
         texts: list[str] = []

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from batched_whisper.types import Samples
-from benchmarks.peer_models import ctranslate2_folder
 from benchmarks.systems.interface import Place
 
 
@@ -32,13 +31,14 @@ class FasterWhisper:
         self._workers: int = place.threads if wanted == "threads" else wanted
         self._threads_each = max(1, place.threads // self._workers)
         self._batch_size: int | None = place.settings.get("batch_size")
+        self._models = place.models
         self._model: Any = None
         self._pipeline: Any = None
 
     def load(self) -> None:
         package: Any = import_module("faster_whisper")
         self._model = package.WhisperModel(
-            str(ctranslate2_folder()),
+            str(self._models.ctranslate2()),
             device="cpu",
             compute_type="int8",
             cpu_threads=self._threads_each,

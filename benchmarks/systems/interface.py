@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from batched_whisper.types import Samples
+
+if TYPE_CHECKING:
+    from benchmarks.peer_models import PeerModels
 
 
 class LeftOut(Exception):
@@ -22,13 +25,13 @@ class LeftOut(Exception):
 class Place:
     """What an adapter is made of.
 
-    ``models`` is the folder in which the same weights lie in every format (`peer_models.py`);
+    ``models`` has the same weights in every format (`peer_models.py`);
     ``threads`` is the number of processors that every system may use.
     """
 
     settings: Mapping[str, Any]
     threads: int
-    models: Path
+    models: PeerModels
 
 
 class System(Protocol):

@@ -9,7 +9,6 @@ from typing import Any
 
 from batched_whisper.audio.decode import decode
 from batched_whisper.types import Samples
-from benchmarks.peer_models import openvino_folder
 from benchmarks.systems.interface import Place
 
 
@@ -27,10 +26,13 @@ class OpenVinoGenAI:
         self._weights: str = place.settings["weights"]
         self._threads = place.threads
         self._models = place.models
+        self._language = (
+            {} if place.models.is_english_only else {"language": "<|en|>", "task": "transcribe"}
+        )
         self._pipeline: Any = None
 
     def load(self) -> None:
-        folder = openvino_folder(self._models, self._weights)
+        folder = self._models.openvino(self._weights)
         package: Any = import_module("openvino_genai")
         self._pipeline = package.WhisperPipeline(
             str(folder), "CPU", INFERENCE_NUM_THREADS=self._threads
@@ -47,9 +49,6 @@ class OpenVinoGenAI:
 
     def _text(self, samples: Samples, *, return_timestamps: bool) -> str:
         result = self._pipeline.generate(
-            samples,
-            language="<|en|>",
-            task="transcribe",
-            return_timestamps=return_timestamps,
+            samples, return_timestamps=return_timestamps, **self._language
         )
         return str(result.texts[0]).strip()

@@ -14,8 +14,6 @@ from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Samples
 from benchmarks.systems.interface import LeftOut, Place
 
-MODEL = "base"
-
 
 def make(place: Place) -> Ours:
     """``calls`` is "map", or how many callers there are; ``options`` are those of the package."""
@@ -30,6 +28,7 @@ class Ours:
     def __init__(self, place: Place) -> None:
         self._calls = place.settings["calls"]
         self._threads = place.threads
+        self._model = place.models.model
         self._given = dict(place.settings.get("options", {}))
         self._options: dict[str, Any] = {}
         self._whisper: Whisper | None = None
@@ -38,7 +37,7 @@ class Ours:
         try:
             settings, options = settings_and_options(self._given)
             self._options = {"language": "en", **options}
-            settings = {"model": MODEL, "threads": self._threads, **settings}
+            settings = {"model": self._model, "threads": self._threads, **settings}
             self._whisper = Whisper(**settings).load()
         except BatchedWhisperError as error:
             raise LeftOut(str(error)) from error

@@ -9,7 +9,6 @@ from typing import Any
 
 from batched_whisper.audio.decode import decode
 from batched_whisper.types import SAMPLING_RATE, Samples
-from benchmarks.peer_models import huggingface_folder
 from benchmarks.systems.interface import Place
 
 
@@ -27,10 +26,13 @@ class Transformers:
         self._threads = place.threads
         self._batch_size: int = place.settings["batch_size"]
         self._models = place.models
+        self._generate: dict[str, Any] = {"num_beams": 1}
+        if not place.models.is_english_only:
+            self._generate |= {"language": "en", "task": "transcribe"}
         self._pipeline: Any = None
 
     def load(self) -> None:
-        folder = str(huggingface_folder(self._models))
+        folder = str(self._models.huggingface())
         torch: Any = import_module("torch")
         package: Any = import_module("transformers")
         torch.set_num_threads(self._threads)
@@ -45,19 +47,16 @@ class Transformers:
         )
 
     def transcribe_short(self, clips: Sequence[Samples]) -> list[str]:
-        results = self._pipeline((_sound(clip) for clip in clips), generate_kwargs=_GENERATE)
+        results = self._pipeline((_sound(clip) for clip in clips), generate_kwargs=self._generate)
         return [result["text"].strip() for result in results]
 
     def transcribe_long(self, path: Path) -> str:
         sound = _sound(decode(path).samples)
-        result = self._pipeline(sound, chunk_length_s=30, generate_kwargs=_GENERATE)
+        result = self._pipeline(sound, chunk_length_s=30, generate_kwargs=self._generate)
         return str(result["text"]).strip()
 
     def close(self) -> None:
         self._pipeline = None
-
-
-_GENERATE = {"language": "en", "task": "transcribe", "num_beams": 1}
 
 
 def _sound(samples: Samples) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from batched_whisper.audio.decode import decode
 from batched_whisper.types import SAMPLING_RATE, Samples
-from benchmarks.peer_models import ggml_file
 from benchmarks.systems.interface import Place
 
 FULL_CONTEXT = 1500
@@ -46,7 +45,7 @@ class WhisperCpp:
         self._model: Any = None
 
     def load(self) -> None:
-        path = ggml_file(self._models, self._weights)
+        path = self._models.ggml(self._weights)
         package: Any = import_module("pywhispercpp.model")
         self._model = package.Model(
             str(path),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
+from benchmarks.peer_models import PeerModels
 from benchmarks.systems.catalog import CONFIGURATIONS, OURS, Configuration, Run, choose
 from benchmarks.systems.interface import Place
 from benchmarks.systems.ours import settings_and_options
@@ -22,12 +22,13 @@ def test_names_are_unique() -> None:
     assert len({each.name for each in CONFIGURATIONS}) == len(CONFIGURATIONS)
 
 
+@pytest.mark.parametrize("model", ["base", "tiny.en"])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda each: each.name)
 def test_every_configuration_has_an_adapter_that_takes_its_settings(
-    configuration: Configuration,
+    configuration: Configuration, model: str
 ) -> None:
     module = import_module(f"benchmarks.systems.{configuration.system}")
-    system = module.make(Place(configuration.settings, threads=2, models=Path("absent")))
+    system = module.make(Place(configuration.settings, threads=2, models=PeerModels(model)))
     assert system.packages
 
 
