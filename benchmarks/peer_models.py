@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.features import mel_filters
+from batched_whisper.errors import BatchedWhisperError
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.checkpoint import Checkpoint, load_checkpoint
 from batched_whisper.models.model_files import ModelFiles
@@ -343,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for make in formats:
         try:
             print(f"made: {make()}", flush=True)
-        except (LeftOut, subprocess.CalledProcessError) as error:
+        except (LeftOut, BatchedWhisperError, subprocess.CalledProcessError) as error:
             print(f"not made: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
