@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tiny_whisper import ANYTHING, Heard, check, random_text, reference_logits
 from batched_whisper.engines.interface import Engine, StepResult, StepRow
 
 [FLOAT32] = KEEPING_GRAPHS
+DAY_S = 24 * 3600
 HEARD, TEXT = Heard(0, 40), random_text(0, 6)
 
 
@@ -76,6 +79,27 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None
     blocked = tmp_path / "file"
     blocked.write_text("no folder can be made here")
     assert said(blocked / "graphs")
+
+
+def test_a_month_unused_is_forgotten_when_a_new_graph_comes(tmp_path: Path) -> None:
+    of_long_ago, other = tmp_path / "a.graph", tmp_path / "a.txt"
+    for path in (of_long_ago, other):
+        path.touch()
+        os.utime(path, (time.time() - 31 * DAY_S,) * 2)
+    of_last_week = tmp_path / "b.graph"
+    of_last_week.touch()
+    os.utime(of_last_week, (time.time() - 7 * DAY_S,) * 2)
+    said(tmp_path)
+    assert not of_long_ago.exists()
+    assert other.exists() and of_last_week.exists()
+
+
+def test_a_graph_in_use_is_never_a_month_old(tmp_path: Path) -> None:
+    said(tmp_path)
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 29 * DAY_S,) * 2)
+    said(tmp_path)
+    assert all(time.time() - path.stat().st_mtime < DAY_S for path in tmp_path.iterdir())
 
 
 def test_no_half_written_file_is_left(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.openvino.graph import (
     Node,
     attention,
+    attention_of_few,
     axis_length,
     log_sum_exp,
     model,
@@ -65,9 +66,10 @@ class DecoderGraph:
         """The graph of one step.
 
         Inputs: ``tokens`` and ``positions`` ``[rows, length]``; ``pool_rows`` ``[pools]``, how many
-        rows are each pool's, at least one; ``text_masks`` ``[masks, timestamp_begin]`` and
-        ``text_mask`` ``[rows]``, which of them is a row's; ``time_first`` and ``time_last``
-        ``[rows, 1]``, the timestamps allowed, inclusive. Then masks and caches of each pool.
+        rows are each pool's, at least one; ``text_masks`` ``[masks, n_vocab]``, -inf at the
+        timestamps, and ``text_mask`` ``[rows]``, which of them is a row's; ``time_first`` and
+        ``time_last`` ``[rows, 1]``, the timestamps allowed, inclusive. Then masks and caches of
+        each pool.
 
         Outputs: those of `OUTPUTS`, ``[rows, 1]``; ``logits`` ``[rows, n_vocab]``; ``new_cache``
         ``[2 * layers, rows, heads, length, head_width]``, this step's keys and values.
@@ -132,7 +134,7 @@ class DecoderGraph:
         heard = []
         for g, rows in enumerate(self._by_pool(queries, pool_rows)):
             keys, values = (self._cache("cross", i, part, g) for part in ("key", "value"))
-            heard.append(attention(rows, keys, values, masks[g].cross))
+            heard.append(attention_of_few(rows, keys, values, masks[g].cross))
         return self._layers.add_cross(x, self._joined(heard), i)
 
     def _joined(self, parts: list[Node]) -> Node:
@@ -141,9 +143,9 @@ class DecoderGraph:
     def _choices(self, logits: Node) -> list[Node]:
         """Best token, its logit and the log-sum-exp: of text, then of timestamps."""
         begin = self._ids.timestamp_begin
-        table = self._input("text_masks", [-1, begin], ov.Type.f32)
+        table = self._input("text_masks", [-1, self._ids.n_vocab], ov.Type.f32)
         mask = op.gather(table, self._input("text_mask", [-1], ov.Type.i32), 0)
-        text = slice_axis(logits, np.array([0]), np.array([begin]), axis=1)
+        text = op.add(logits, mask)  # all of the vocabulary: its texts are too long to cut out
         timed = slice_axis(logits, np.array([begin]), axis_length(logits, 1), axis=1)
         first = self._input("time_first", [-1, 1], ov.Type.f32)
         last = self._input("time_last", [-1, 1], ov.Type.f32)
@@ -151,7 +153,7 @@ class DecoderGraph:
         inside = op.logical_and(op.greater_equal(numbers, first), op.less_equal(numbers, last))
         timed = op.select(inside, timed, np.float32(-np.inf))
         found = []
-        for part, offset in ((op.add(text, mask), 0), (timed, begin)):
+        for part, offset in ((text, 0), (timed, begin)):
             best = op.topk(part, np.int32(1), -1, "max", "none", index_element_type="i32")
             token = op.add(best.output(1), np.int32(offset))
             found += [token, best.output(0), log_sum_exp(part, best.output(0))]

@@ -122,7 +122,7 @@ class OpenVinoEngine:
         self._aligner = Aligner(checkpoint, runtime, key, ids.eot)
         self._places: dict[int, _Place] = {}
         self._n_encoded = 0  # since memory was given back
-        self._masks = _MaskTable(ids.timestamp_begin)
+        self._masks = _MaskTable(ids)
         self._bound: dict[str, object] = {}  # what the decoder's inputs hold now
         self._memory: dict[str, object] = {}
         self.info = EngineInfo(
@@ -339,12 +339,12 @@ _MOST_MASKS = 64  # 13 MB; rows of one step may bring more
 
 
 class _MaskTable:
-    """The token masks in use, as rows to add to the logits below the first timestamp."""
+    """The token masks in use, as rows to add to the logits; timestamps are not for them."""
 
-    def __init__(self, timestamp_begin: int) -> None:
-        self._begin = timestamp_begin
+    def __init__(self, ids: TokenIds) -> None:
+        self._begin = ids.timestamp_begin
         self._index: dict[TokenMask, int] = {}
-        self.table = np.zeros((0, timestamp_begin), np.float32)
+        self.table = np.zeros((0, ids.n_vocab), np.float32)
 
     def make_room(self) -> None:
         """Forget the masks of long ago: callers may bring ever new lists of suppressed tokens."""
@@ -353,15 +353,17 @@ class _MaskTable:
             self.table = self.table[:0]
 
     def row(self, mask: TokenMask) -> NDArray[np.float32]:
-        """What the mask adds, ``[timestamp_begin]``."""
-        row: NDArray[np.float32] = self.table[self.index(mask)]
+        """What the mask adds to the logits below the first timestamp, ``[timestamp_begin]``."""
+        row: NDArray[np.float32] = self.table[self.index(mask), : self._begin]
         return row
 
     def index(self, mask: TokenMask) -> int:
         """The number of the mask's row, which is made if it is new."""
         if mask not in self._index:
             self._index[mask] = len(self.table)
-            self.table = np.vstack([self.table, mask_row(mask, self._begin)])
+            row = np.full((1, self.table.shape[1]), -np.inf, np.float32)
+            row[0, : self._begin] = mask_row(mask, self._begin)
+            self.table = np.vstack([self.table, row])
         return self._index[mask]
 
 

