@@ -103,6 +103,45 @@ def best_of(work: Callable[[], object], n: int = 7) -> float:
 # --- what the engine reaches ----------------------------------------------------------------------
 
 
+def attention_rate(
+    sizes: Dimensions, precision: str, threads: int, context: int, n_rows: int = 64
+) -> float:
+    """Bytes a second of keys and values that the engine's cross-attention reads, on its own.
+
+    Every layer's, as a step of ``n_rows`` rows reads them; the best of some runs.
+    """
+    import openvino as ov
+    import openvino.opset13 as op
+
+    from batched_whisper.engines.openvino.graph import attention_of_few
+
+    kind = ov.Type.f32 if precision == "float32" else ov.Type.bf16
+    heads = sizes.n_text_head
+    width, length = sizes.n_text_state // heads, context
+    mask = op.parameter([-1, 1, 1, -1], ov.Type.f32)
+    given, heard = [mask], []
+    for _ in range(sizes.n_text_layer):
+        queries = op.parameter([-1, heads, -1, width], ov.Type.f32)
+        caches = [op.parameter([-1, heads, -1, width], kind) for _ in range(2)]
+        keys, values = (each if kind == ov.Type.f32 else op.convert(each, "f32") for each in caches)
+        heard.append(attention_of_few(queries, keys, values, mask))
+        given += [queries, *caches]
+    options = {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads}
+    graph = ov.Core().compile_model(
+        ov.Model(heard, given), "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"}
+    )
+    request, read = graph.create_infer_request(), 0
+    for i, port in enumerate(graph.inputs):
+        is_cache = i > 0 and (i - 1) % 3 > 0
+        shape = [n_rows, heads, length if is_cache else 1, width] if i else [n_rows, 1, 1, length]
+        tensor = ov.Tensor(port.element_type, shape)
+        # all of it written once, or the reads would be of one page of zeros
+        tensor.data.view(np.uint8)[:] = 0
+        request.set_tensor(port, tensor)
+        read += tensor.byte_size if is_cache else 0
+    return read / best_of(request.infer)
+
+
 @dataclass(frozen=True)
 class Reached:
     """The engine's work in one round, and its shares of the limits."""
@@ -115,6 +154,7 @@ class Reached:
     wall_s: float
     encoder_flops_per_s: float
     decoder_bytes_per_s: float
+    attention_bytes_per_s: float
 
 
 @dataclass(frozen=True)
@@ -147,7 +187,7 @@ def measure_limits(sizes: Dimensions, threads: int, context: int) -> Limits:
 def reach(
     whisper: Whisper, clips: Sequence[Samples], options: dict[str, Any], sizes: Dimensions
 ) -> Reached:
-    """Transcribe the clips once, together."""
+    """Transcribe the clips once, together; then cross-attention alone, at their mean context."""
     before, began_s = whisper.stats, time.perf_counter()
     transcripts = whisper.transcribe_batch(clips, **options)
     wall_s, after = time.perf_counter() - began_s, whisper.stats
@@ -155,17 +195,22 @@ def reach(
     spoken = [Spoken(w.audio_context, len(w.tokens) + 1) for w in windows]
     encode_s, step_s = after.encode_s - before.encode_s, after.step_s - before.step_s
     n_batches, n_rows = after.n_batches - before.n_batches, after.n_rows - before.n_rows
+    mean_context = sum(each.context for each in spoken) / len(spoken)
+    about = whisper.info
     flops = sum(encoder_flops(sizes, each.context) for each in spoken)
-    read = decoder_bytes(sizes, spoken, n_batches, n_rows, whisper.info.precision)
+    read = decoder_bytes(sizes, spoken, n_batches, n_rows, about.precision)
     return Reached(
         n_windows=len(windows),
-        mean_context=sum(each.context for each in spoken) / len(spoken),
+        mean_context=mean_context,
         mean_batch_size=n_rows / n_batches,
         encode_s=encode_s,
         step_s=step_s,
         wall_s=wall_s,
         encoder_flops_per_s=flops / encode_s,
         decoder_bytes_per_s=read / step_s,
+        attention_bytes_per_s=attention_rate(
+            sizes, about.precision, about.threads, round(mean_context)
+        ),
     )
 
 
@@ -175,6 +220,7 @@ class Shares:
 
     encoder: float
     decoder: float
+    cross_attention: float  # alone, of 64 rows
     engine_of_wall: float  # the time in which the engine computed, of all
 
 
@@ -183,6 +229,7 @@ def shares(rounds: Sequence[tuple[Limits, Reached]], precision: str) -> Shares:
     return Shares(
         median(r.encoder_flops_per_s / limits.flops_per_s(precision) for limits, r in rounds),
         median(r.decoder_bytes_per_s / limits.memory_bytes_per_s for limits, r in rounds),
+        median(r.attention_bytes_per_s / limits.memory_bytes_per_s for limits, r in rounds),
         median((r.encode_s + r.step_s) / r.wall_s for _, r in rounds),
     )
 
@@ -199,9 +246,16 @@ def table(rounds: Sequence[tuple[Limits, Reached]], precision: str) -> Table:
     name = f"encoder, {precision}{against}, GFLOP/s"
     shown.add_row(name, f"{limit / 1e9:.0f}", f"{reached / 1e9:.0f}", f"{found.encoder:.0%}")
     limit = median(limits.memory_bytes_per_s for limits, _ in rounds)
-    reached = median(r.decoder_bytes_per_s for _, r in rounds)
-    name = "decoder, memory read, GB/s"
-    shown.add_row(name, f"{limit / 1e9:.1f}", f"{reached / 1e9:.1f}", f"{found.decoder:.0%}")
+    for name, reached, share in (
+        ("decoder", median(r.decoder_bytes_per_s for _, r in rounds), found.decoder),
+        (
+            "cross-attention alone, 64 rows",
+            median(r.attention_bytes_per_s for _, r in rounds),
+            found.cross_attention,
+        ),
+    ):
+        name = f"{name}, memory read, GB/s"
+        shown.add_row(name, f"{limit / 1e9:.1f}", f"{reached / 1e9:.1f}", f"{share:.0%}")
     shown.add_row("engine, of the wall time", "", "", f"{found.engine_of_wall:.0%}")
     return shown
 

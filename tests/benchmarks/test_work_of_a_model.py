@@ -60,7 +60,7 @@ def test_more_rows_a_batch_read_the_weights_less_often() -> None:
 
 def test_shares_are_of_the_limits_of_the_same_round() -> None:
     def reached(flops: float, read: float) -> Reached:
-        return Reached(1, 500.0, 1.0, 1.0, 2.0, 4.0, flops, read)
+        return Reached(1, 500.0, 1.0, 1.0, 2.0, 4.0, flops, read, 2 * read)
 
     rounds = [
         (Limits(100.0, 10.0, 1000.0), reached(50.0, 100.0)),
@@ -69,6 +69,7 @@ def test_shares_are_of_the_limits_of_the_same_round() -> None:
     ]
     found = shares(rounds, "bfloat16")
     assert (found.encoder, found.decoder, found.engine_of_wall) == (0.5, 0.1, 0.75)
+    assert found.cross_attention == pytest.approx(0.2)
     assert shares(rounds, "float32").encoder == pytest.approx(2.5)
 
 
