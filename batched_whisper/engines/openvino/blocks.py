@@ -1,13 +1,14 @@
 """One pass of the decoder's graph, pool by pool: what each row is fed and what it may attend to.
 
 The graph wants at least one row of every pool, all fed the same number of tokens. A block is one
-pool's share of a pass: all its rows (those not asked for are computed and forgotten), or a single
-one that is fed a longer text, or, where the pool has none, a row of nothing.
+pool's share of a pass: all its rows (those not asked for are computed and forgotten), or
+neighbours that are fed a longer text, or, where the pool has none, a row of nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +77,36 @@ def _scores(visible: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.where(visible, np.float32(0), np.float32(-np.inf))
 
 
-def whole_pool(number: int, pool: Pool, wanted: Mapping[int, StepRow], idle_token: int) -> Block:
+@dataclass(frozen=True)
+class Fed:
+    """A row of a step, and where it lies: the number of its pool, its place there."""
+
+    pool: int
+    place: int
+    row: StepRow
+
+
+def fed_together(fed: Iterable[Fed]) -> list[list[Fed]]:
+    """Passes: in each, rows that are fed the same number of tokens, neighbours in every pool.
+
+    New windows lie at the end of their pools, so their prompts mostly make one pass.
+    """
+    passes: dict[tuple[int, int], list[Fed]] = {}
+    parts: Counter[tuple[int, int]] = Counter()  # of each length and pool: how many gaps so far
+    before: dict[tuple[int, int], int] = {}
+    for each in sorted(fed, key=lambda each: (each.pool, each.place)):
+        length = len(each.row.tokens)
+        here = (length, each.pool)
+        if here in before and each.place != before[here] + 1:
+            parts[here] += 1
+        before[here] = each.place
+        passes.setdefault((length, parts[here]), []).append(each)
+    return list(passes.values())
+
+
+def whole_pool(number: int, pool: Pool, asked_rows: Sequence[StepRow], idle_token: int) -> Block:
     """All rows of a pool, each fed one token."""
+    wanted = {row.slot: row for row in asked_rows}
     rows = tuple(
         wanted.get(slot) or StepRow(slot, (idle_token,), int(pool.lengths[row]), None)
         for row, slot in enumerate(pool.slots)
@@ -86,9 +115,10 @@ def whole_pool(number: int, pool: Pool, wanted: Mapping[int, StepRow], idle_toke
     return _block(number, pool, 0, rows, asked)
 
 
-def one_row(number: int, pool: Pool, index: int, row: StepRow) -> Block:
-    """One row of a pool, fed any number of tokens."""
-    return _block(number, pool, index, (row,), (True,))
+def some_rows(number: int, pool: Pool, neighbours: Sequence[Fed]) -> Block:
+    """Neighbours of a pool, in their order, each fed the same number of tokens."""
+    rows = tuple(each.row for each in neighbours)
+    return _block(number, pool, neighbours[0].place, rows, (True,) * len(rows))
 
 
 def no_rows(number: int, shape: CacheShape, n_tokens: int, idle_token: int) -> Block:

@@ -26,7 +26,15 @@ from batched_whisper.engines.interface import (
 )
 from batched_whisper.engines.openvino import heap
 from batched_whisper.engines.openvino.aligner import Aligner
-from batched_whisper.engines.openvino.blocks import UNASKED, Block, no_rows, one_row, whole_pool
+from batched_whisper.engines.openvino.blocks import (
+    UNASKED,
+    Block,
+    Fed,
+    fed_together,
+    no_rows,
+    some_rows,
+    whole_pool,
+)
 from batched_whisper.engines.openvino.choices import Found
 from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
 from batched_whisper.engines.openvino.encoder import build_encoder
@@ -150,15 +158,14 @@ class OpenVinoEngine:
             self._pools[place.pool].hear(place.row, encoded)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """Rows with one token go together; a row with more is a pass of its own."""
+        """Rows with one token go together, and so do neighbours that are fed the same number."""
         self._checks.step(rows, self._lengths())
         results: dict[int, StepResult | None] = {}
         together = [row for row in rows if len(row.tokens) == 1]
         if together:
-            results.update(self._pass(together))
-        for row in rows:
-            if len(row.tokens) > 1:
-                results.update(self._pass([row]))
+            results.update(self._pass([self._fed(row) for row in together]))
+        for alike in fed_together(self._fed(row) for row in rows if len(row.tokens) > 1):
+            results.update(self._pass(alike))
         return [results[row.slot] for row in rows]
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
@@ -235,9 +242,13 @@ class OpenVinoEngine:
             self._places[slot] = place
         return place
 
-    def _pass(self, rows: list[StepRow]) -> dict[int, StepResult | None]:
+    def _fed(self, row: StepRow) -> Fed:
+        place = self._places[row.slot]
+        return Fed(place.pool, place.row, row)
+
+    def _pass(self, fed: list[Fed]) -> dict[int, StepResult | None]:
         """One run of the decoder's graph: every row is fed the same number of tokens."""
-        blocks = self._blocks(rows)
+        blocks = self._blocks(fed)
         self._set_inputs(blocks)
         with _failures("decoding"):
             self._decoder.infer()
@@ -254,18 +265,17 @@ class OpenVinoEngine:
             start += len(block)
         return results
 
-    def _blocks(self, rows: list[StepRow]) -> list[Block]:
-        length, eot = len(rows[0].tokens), self._ids.eot
-        wanted = {row.slot: row for row in rows}
-        places = {self._places[row.slot].pool for row in rows}
+    def _blocks(self, fed: list[Fed]) -> list[Block]:
+        length, eot = len(fed[0].row.tokens), self._ids.eot
         blocks = []
         for g, pool in enumerate(self._pools):
-            if g not in places:
+            here = [each for each in fed if each.pool == g]
+            if not here:
                 blocks.append(no_rows(g, self._shape, length, eot))
             elif length == 1:
-                blocks.append(whole_pool(g, pool, wanted, eot))
+                blocks.append(whole_pool(g, pool, [each.row for each in here], eot))
             else:
-                blocks.append(one_row(g, pool, self._places[rows[0].slot].row, rows[0]))
+                blocks.append(some_rows(g, pool, here))
         return blocks
 
     def _set_inputs(self, blocks: list[Block]) -> None:
