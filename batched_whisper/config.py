@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from batched_whisper.devices import check_device
 from batched_whisper.errors import OptionError
 
 ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
@@ -222,7 +223,14 @@ class Settings(_Checked):
     revision: str | None = option(
         None, "The model's branch, tag or commit on the Hub.", environment="REVISION"
     )
-    device: str = option("auto", "Where the model runs.", choices=("auto", "cpu", "cuda"))
+    device: str = option(
+        "auto",
+        "Where the model runs: auto, cpu, cuda, cuda:1, cuda:0,2 or cuda:all. cuda is the first "
+        "GPU; cuda:1 that one; cuda:0,2 those; cuda:all every one that PyTorch sees, which "
+        "CUDA_VISIBLE_DEVICES narrows. auto is cuda if there is a GPU, else cpu: a machine with "
+        "several GPUs is taken whole only where that is asked for.",
+        check=check_device,
+    )
     precision: str = option(
         "auto",
         "Arithmetic of the engine. auto: on a GPU float16; on a CPU bfloat16 where the processor "
@@ -231,14 +239,14 @@ class Settings(_Checked):
     )
     max_batch_size: int | str = option(
         "auto",
-        "The most windows that are decoded together. auto: 64 on a CPU, on a GPU what fits into "
-        "its memory, 256 at most.",
+        "The most windows that are decoded together, on each GPU where there are several. "
+        "auto: 64 on a CPU, on a GPU what fits into its memory, 256 at most.",
         minimum=1,
         maximum=1024,
         choices=("auto",),
     )
     gpu_memory_fraction: float = option(
-        0.9, "The share of a GPU's memory that the engine may take.", minimum=0.05, maximum=1
+        0.9, "The share of each GPU's memory that its engine may take.", minimum=0.05, maximum=1
     )
     wait_ms: float = option(
         20.0,

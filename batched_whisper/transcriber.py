@@ -28,7 +28,9 @@ from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.config import DecodingOptions, Settings
-from batched_whisper.engines.factory import choose_device, make_engines, most_windows
+from batched_whisper.devices import Devices
+from batched_whisper.engines.factory import choose_devices, make_engines, most_windows
+from batched_whisper.engines.together import together
 from batched_whisper.errors import Closed
 from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.models.cache_folder import user_cache_folder
@@ -339,8 +341,8 @@ class _Run:
 
 
 def _start(settings: Settings) -> _Running:
-    device = choose_device(settings.device)
-    name = settings.model or default_model(device)
+    devices = choose_devices(settings.device)
+    name = settings.model or default_model(devices.on_gpu)
     files = find(name, settings.revision, cache_dir=settings.cache_dir)
     checkpoint = load_checkpoint(files)
     tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
@@ -351,9 +353,8 @@ def _start(settings: Settings) -> _Running:
         policy=FixedWait(settings.wait_ms),
         max_queue_size=settings.max_queue_size,
     )
-    chosen = "as asked for" if settings.model else f"the default on {device}"
-    about = engines[0].info
-    max_batch_size = sum(engine.info.max_slots for engine in engines)
+    chosen = "as asked for" if settings.model else f"the default on {devices}"
+    about = together([engine.info for engine in engines])
     info = WhisperInfo(
         model=name,
         revision=files.revision,
@@ -362,22 +363,22 @@ def _start(settings: Settings) -> _Running:
         device=about.device,
         precision=about.precision,
         threads=about.threads,
-        max_batch_size=max_batch_size,
+        max_batch_size=about.max_slots,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
     )
-    workers = Workers(max_open=max(2 * max_batch_size, FEWEST_OPEN))
-    ahead = _windows_ahead(settings, device, max_batch_size)
+    workers = Workers(max_open=max(2 * about.max_slots, FEWEST_OPEN))
+    ahead = _windows_ahead(settings, devices, about.max_slots)
     return _Running(Means(tokens, loops, workers, _speech_detector, ahead), info)
 
 
-def _windows_ahead(settings: Settings, device: str, max_batch_size: int) -> int:
+def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:
     """How many windows of one recording are with the engine, waiting or decoded, at a time.
 
     Enough to fill the slots, and some that wait. On a processor, where more company gains little,
     and nobody said how much there should be, `ALONE_ON_CPU`: a slot of a full context takes 18 MB
     with base, and more with larger models.
     """
-    if device == "cpu" and isinstance(settings.max_batch_size, str):
+    if not devices.on_gpu and isinstance(settings.max_batch_size, str):
         return ALONE_ON_CPU
     return max_batch_size + max(2, max_batch_size // 4)
 

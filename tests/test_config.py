@@ -81,6 +81,8 @@ def _another_value(field: dataclasses.Field[Any]) -> Any:
     others = [choice for choice in choices or () if choice != default]
     if others:
         return others[0]
+    if field.name == "device":
+        return "cuda:0,2"
     if "bool" in str(field.type):
         return not default
     if "str" in str(field.type) and choices is None:

@@ -3,11 +3,13 @@
 Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
 steps every slot by one token, and answers whoever ended at once. The beams of one window are
 stepped with everybody else. A failure of the engine, or of what a task brought along, is the
-failure of the windows it happened to; the loop goes on with the others.
+failure of the windows it happened to; the loop goes on with the others. Where other loops serve the
+same queue, an engine that does nothing but fail leaves it to them.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Hashable
@@ -28,9 +30,12 @@ from batched_whisper.batching.sequence import (
     SequenceState,
     WindowTask,
 )
+from batched_whisper.batching.service import Crew, Health
 from batched_whisper.batching.slots import SlotTable
 from batched_whisper.engines.interface import AlignRow, EncodeRow, Engine
 from batched_whisper.errors import BatchedWhisperError, EngineError, OptionError
+
+log = logging.getLogger(__name__)
 
 Work = Item[WindowTask, DecodedTokens]
 Fed = list[tuple[Sequence, Feed]]
@@ -49,6 +54,7 @@ class EngineLoop:
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
         queue: where windows wait, if it is shared with other loops; it has its own size and clock.
+        crew: the loops that share it, if there are others.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class EngineLoop:
         max_queue_size: int = 256,
         clock: Clock | None = None,
         queue: ItemQueue[WindowTask, DecodedTokens] | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
@@ -69,6 +76,8 @@ class EngineLoop:
         self._slots = SlotTable(max_batch_size)
         self._items: dict[Sequence, Work] = {}
         self._meters = Meters()
+        self._health = Health()
+        self._crew = crew or Crew(1)
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -118,13 +127,36 @@ class EngineLoop:
         try:
             while not self.queue.drained or len(self._slots):
                 self._round()
+                if self._health.broken_after_round() and self._crew.leave():
+                    self._give_up()
+                    break
         except BaseException as error:  # a defect of ours: nobody shall wait for ever because of it
-            self.queue.close(drain=False)
-            for sequence in self._slots:
-                self._fail(sequence, EngineError(f"the engine's loop broke: {error!r}"))
+            if not self._crew.leave():
+                self.queue.close(drain=False)
+            self._fail_all(EngineError(f"the engine's loop broke: {error!r}"))
             raise
         finally:
+            self._close_engine()
+
+    def _give_up(self) -> None:
+        """Leave the queue to the other loops, with an engine that only fails."""
+        where, error = self._engine.info.device, self._health.last_error
+        log.error("the engine on %s only fails and is out of service: %s", where, error)
+        gone = EngineError(
+            f"the engine on {where} only fails and is out of service; the others go on ({error})"
+        )
+        gone.__cause__ = error
+        self._fail_all(gone)
+
+    def _fail_all(self, error: EngineError) -> None:
+        for sequence in self._slots:
+            self._fail(sequence, error)
+
+    def _close_engine(self) -> None:
+        try:
             self._engine.close()
+        except Exception as error:  # such as of a device that is gone: everybody has an answer
+            log.error("the engine on %s could not be closed: %s", self._engine.info.device, error)
 
     def _round(self) -> None:
         self._drop_unwanted()
@@ -187,6 +219,7 @@ class EngineLoop:
             self._engine.encode([row for _, row in heard])
         except BaseException as error:
             if len(heard) == 1:
+                self._health.failed(error)
                 self._fail(heard[0][0], error)
                 return
             for each in heard:
@@ -207,9 +240,11 @@ class EngineLoop:
         try:
             results = iter(self._engine.step(rows))
         except Exception as error:
+            self._health.failed(error)
             for sequence, _ in fed:
                 self._fail(sequence, error)
             return
+        self._health.stepped()
         self._meters.stepped(len(rows), time.perf_counter() - began)
         done: list[Sequence] = []
         for sequence, feed in fed:
@@ -290,6 +325,7 @@ class EngineLoop:
     def _answer(self, sequence: Sequence) -> None:
         assert sequence.result is not None
         self._meters.n_windows += 1
+        self._health.answered()
         self._leave(sequence).future.set_result(sequence.result)
 
     def _fail(self, sequence: Sequence, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 A machine with many processors, or with several GPUs, does more with several engines than with one
 that spreads every small step over all of it. Windows of one recording may go to different engines.
+An engine that breaks fails the windows that it holds, and leaves the queue to the others.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import Policy
 from batched_whisper.batching.queue import ItemQueue
 from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.batching.service import Crew
 from batched_whisper.engines.interface import Engine
 
 
@@ -39,9 +41,14 @@ class EngineLoops:
         clock: Clock | None = None,
     ) -> None:
         self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size, clock)
+        crew = Crew(len(engines))
         self._loops = [
             EngineLoop(
-                engine, max_batch_size=engine.info.max_slots, policy=policy, queue=self.queue
+                engine,
+                max_batch_size=engine.info.max_slots,
+                policy=policy,
+                queue=self.queue,
+                crew=crew,
             )
             for engine in engines
         ]

@@ -61,6 +61,7 @@ def origin(info: Info, settings: dict[str, Any], options: dict[str, Any]) -> dic
         "model": info.model,
         "revision": info.revision,
         "engine": info.engine,
+        "device": info.device,
         "precision": info.precision,
         "threads": info.threads,
         "settings": settings,

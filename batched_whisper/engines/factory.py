@@ -2,79 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from batched_whisper.config import Settings
 from batched_whisper.decoding.rules import TokenIds
-from batched_whisper.engines.cuda.presence import demand_gpu, has_gpu
+from batched_whisper.devices import Devices, Wanted, read_device
+from batched_whisper.engines.cuda.presence import count_gpus, demand_gpu
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
-ENGINES = {
-    "cpu": "batched_whisper.engines.openvino.streams:make_streams",
-    "cuda": "batched_whisper.engines.cuda.engine:CudaEngine",
-}
-"""The import string of what makes each device's engine or engines."""
+ON_CPU = "batched_whisper.engines.openvino.streams:make_streams"
+"""The import string of what makes the engines that share a processor."""
+ON_GPU = "batched_whisper.engines.cuda.engine:CudaEngine"
+"""The import string of what makes the engine of one GPU."""
 
-MOST_SLOTS = {"cpu": 64, "cuda": 256}
-"""What ``max_batch_size=auto`` means on each device; a GPU takes fewer where memory is short.
+MOST_SLOTS_ON_CPU = 64
+"""What ``max_batch_size=auto`` means on a processor, for all its engines together."""
+MOST_SLOTS_ON_GPU = 256
+"""What it means on each GPU; fewer where memory is short.
 
 With more rows a GPU's rate hardly rises: reading keys and values, which no two rows share, is by
 then most of a step.
 """
 
 
-def choose_device(device: str) -> str:
-    """The device that a setting means: of ``auto`` the GPU, where PyTorch is there and sees one.
+def choose_devices(device: str) -> Devices:
+    """The devices that a setting means: of ``auto`` a GPU, where PyTorch is there and sees one.
 
     Raises:
-        EngineError: no engine runs on it, or there is no GPU.
+        OptionError: it cannot be read.
+        EngineError: a GPU that is asked for is not there.
         MissingExtra: PyTorch is not installed.
     """
-    if device == "auto":
-        return "cuda" if has_gpu() else "cpu"
-    if device not in ENGINES:
-        raise EngineError(f"there is no engine for device {device!r}: use cpu, cuda or auto")
-    if device == "cuda":
-        demand_gpu()
-    return device
+    option = read_device(device)
+    if option.wanted is Wanted.PROCESSOR:
+        return Devices()
+    if option.wanted is not Wanted.BEST:
+        demand_gpu(device)
+    return option.chosen(count_gpus())
 
 
 def make_engines(
     checkpoint: Checkpoint, ids: TokenIds, settings: Settings, cache_dir: Path | None
 ) -> list[Engine]:
-    """Build the engine that the settings ask for, or several alike that share its device.
+    """Build the engines that the settings ask for: one on each GPU, or those that share a CPU.
 
-    Raises EngineError, MissingExtra.
+    All are made of the one checkpoint in memory.
+
+    Raises:
+        EngineError: one cannot start; those that had are closed again.
+        OptionError, MissingExtra: as `choose_devices`.
     """
-    device = choose_device(settings.device)
-    module, name = ENGINES[device].split(":")
-    own: dict[str, Any] = {}
-    if device == "cuda":
-        own["memory_fraction"] = settings.gpu_memory_fraction
-    else:
-        own["streams"] = settings.streams
-    made = getattr(import_module(module), name)(
+    devices = choose_devices(settings.device)
+    make = partial(
+        _imported(ON_GPU if devices.on_gpu else ON_CPU),
         checkpoint,
         ids,
-        max_slots=_most(settings, device),
+        max_slots=_most_slots(settings, devices.on_gpu),
         precision=settings.precision,
         threads=settings.threads,
         cache_dir=cache_dir,
-        **own,
     )
-    return made if isinstance(made, list) else [made]
+    if not devices.on_gpu:
+        return list(make(streams=settings.streams))
+    return _on_each(devices.gpus, partial(make, memory_fraction=settings.gpu_memory_fraction))
 
 
 def most_windows(settings: Settings) -> int:
     """How many windows may be decoded together, as far as that is known before an engine starts."""
-    on_gpu = settings.device == "cuda" or (settings.device == "auto" and has_gpu())
-    return _most(settings, "cuda" if on_gpu else "cpu")
+    n_gpus = read_device(settings.device).n_gpus(count_gpus)
+    return _most_slots(settings, n_gpus > 0) * max(1, n_gpus)
 
 
-def _most(settings: Settings, device: str) -> int:
+def _most_slots(settings: Settings, on_gpu: bool) -> int:
+    """Of each GPU's engine, or of the processor's together."""
     wanted = settings.max_batch_size
-    return MOST_SLOTS[device] if isinstance(wanted, str) else wanted
+    auto = MOST_SLOTS_ON_GPU if on_gpu else MOST_SLOTS_ON_CPU
+    return auto if isinstance(wanted, str) else wanted
+
+
+def _imported(where: str) -> Callable[..., Any]:
+    module, name = where.split(":")
+    made: Callable[..., Any] = getattr(import_module(module), name)
+    return made
+
+
+def _on_each(gpus: Sequence[int], make: Callable[..., Engine]) -> list[Engine]:
+    """An engine on each GPU, one after another: only one may record CUDA graphs at a time."""
+    started: list[Engine] = []
+    for gpu in gpus:
+        try:
+            started.append(make(device=f"cuda:{gpu}"))
+        except BaseException as error:
+            for engine in started:
+                with suppress(Exception):  # the first error is the one to tell
+                    engine.close()
+            if isinstance(error, EngineError) and len(gpus) > 1:
+                raise EngineError(f"GPU {gpu} cannot be started: {error}") from error
+            raise
+    return started

@@ -175,6 +175,6 @@ def wheel(model: str, revision: str | None) -> WheelModel | None:
     return next((found for found in WHEELS if found.serves(model, revision)), None)
 
 
-def default_model(device: str) -> str:
+def default_model(on_gpu: bool) -> str:
     """The model used when nobody names one: what the device can run in good time."""
-    return "large-v3" if device.startswith("cuda") else "base"
+    return "large-v3" if on_gpu else "base"

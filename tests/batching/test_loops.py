@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import pytest
 from scripted_windows import (
@@ -12,18 +14,21 @@ from scripted_windows import (
     SOON_S,
     Stage,
     UntilClosed,
+    number_in,
     run,
     said,
     window,
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.loops import EngineLoops, total
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.service import ROUNDS_FAILED, Crew
 from batched_whisper.decoding.rules import MaskMode, TokenMask
-from batched_whisper.engines.interface import StepRow
+from batched_whisper.engines.interface import EncodeRow, StepRow
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import Closed, EngineError, OptionError
 
@@ -143,6 +148,148 @@ def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects
     [heard] = [future.result() for future in futures if not future.exception()]
     assert heard.language is not None and heard.language.token == ENGLISH
     loops.close()
+
+
+# --- engines that break ---------------------------------------------------------------------------
+
+N_SLOTS = 4
+
+
+@dataclass
+class Watched(Stage):
+    """Tells when it is closed."""
+
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        super().close()
+        self.closed.set()
+
+
+def one_breaks(fault: Callable[[tuple[int, ...]], None]) -> tuple[EngineLoops, Watched, Watched]:
+    """The first engine has the fault; the other one begins when that one is closed."""
+    breaks = Watched(SCRIPTS, max_slots=N_SLOTS, before_step=fault)
+
+    def hold(number: int) -> None:
+        assert breaks.closed.wait(SOON_S)
+
+    sound = Watched(SCRIPTS, max_slots=N_SLOTS, before_encode=hold)
+    return EngineLoops([breaks, sound], policy=FixedWait(0)), breaks, sound
+
+
+def assert_the_other_goes_on(loops: EngineLoops, breaks: Watched, sound: Watched) -> None:
+    """Those whom the broken engine held fail, all others are answered, then and later."""
+    futures = {number: loops.submit(window(number)) for number in SCRIPTS}
+    lost = {number for number, future in futures.items() if said(future) == "EngineError"}
+    assert lost == {number for number, _ in breaks.encoded}
+    assert 0 < len(lost) <= ROUNDS_FAILED * N_SLOTS
+    for number in SCRIPTS.keys() - lost:
+        assert said(futures[number]) == SCRIPTS[number].tokens
+    assert said(loops.submit(window(7))) == SCRIPTS[7].tokens
+    assert not sound.closed.is_set()
+    loops.close()
+    assert not breaks.held and not sound.held
+    assert loops.stats.n_failed == len(lost)
+    assert loops.stats.n_active == 0
+
+
+def test_an_engine_that_only_fails_leaves_the_queue_to_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(numbers: tuple[int, ...]) -> None:
+        raise RuntimeError("the GPU fell off the bus")
+
+    loops, breaks, sound = one_breaks(fail)
+    assert_the_other_goes_on(loops, breaks, sound)
+    assert "out of service" in caplog.text and "fell off the bus" in caplog.text
+
+
+def test_an_engine_that_cannot_encode_any_more_leaves_too() -> None:
+    loops, breaks, sound = one_breaks(lambda numbers: None)
+
+    def encode(rows: Sequence[EncodeRow]) -> None:
+        breaks.encoded.extend((number_in(row.features), 0) for row in rows)
+        raise RuntimeError("the GPU fell off the bus")
+
+    breaks.encode = encode  # type: ignore[method-assign]
+    assert_the_other_goes_on(loops, breaks, sound)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loop_that_dies_takes_only_its_own_windows_with_it() -> None:
+    def die(numbers: tuple[int, ...]) -> None:
+        raise SystemExit
+
+    loops, breaks, sound = one_breaks(die)
+    assert_the_other_goes_on(loops, breaks, sound)
+    assert len(breaks.steps) == 1
+
+
+def test_a_window_that_waited_in_a_slot_of_an_engine_given_up_is_told_so() -> None:
+    class OfAnotherEngine(SharedLanguage):
+        def may_detect(self, sequence: object) -> bool:
+            return False
+
+    def fail(numbers: tuple[int, ...]) -> None:
+        raise RuntimeError("the GPU fell off the bus")
+
+    stage = Stage(SCRIPTS, max_slots=N_SLOTS, before_step=fail)
+    loop = EngineLoop(
+        stage, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock(), crew=Crew(2)
+    )
+    waits = loop.submit(window(0, languages=LANGUAGES, shared_language=OfAnotherEngine()))
+    for number in range(1, 20):
+        loop.submit(window(number))
+    loop.close()
+    with pytest.raises(EngineError, match=r"on none .*out of service.*fell off the bus"):
+        waits.result(SOON_S)
+    assert stage.engine.closed and not stage.held
+
+
+def test_the_last_engine_stays_whatever_happens_and_serves_on_when_it_is_well() -> None:
+    ill = threading.Event()
+    ill.set()
+
+    def fail(numbers: tuple[int, ...]) -> None:
+        if ill.is_set():
+            raise RuntimeError("no")
+
+    several = [Watched(SCRIPTS, max_slots=N_SLOTS, before_step=fail) for _ in range(3)]
+    loops = EngineLoops(several, policy=FixedWait(0))
+    futures = [loops.submit(window(number)) for number in SCRIPTS]
+    assert {said(future) for future in futures} == {"EngineError"}
+    ill.clear()
+    for number in range(7):
+        assert said(loops.submit(window(number))) == SCRIPTS[number].tokens
+    loops.close()
+    assert all(stage.closed.is_set() for stage in several)
+
+
+def test_an_engine_that_answers_stays_though_some_windows_fail_in_it() -> None:
+    def refuse(number: int) -> None:
+        if number % 3:
+            raise RuntimeError("not this one")
+
+    several = [Watched(SCRIPTS, max_slots=N_SLOTS, before_encode=refuse) for _ in range(2)]
+    loops = EngineLoops(several, policy=FixedWait(0))
+    futures = [loops.submit(window(number)) for number in SCRIPTS]
+    for number, future in enumerate(futures):
+        assert said(future) == ("EngineError" if number % 3 else SCRIPTS[number].tokens)
+    assert not any(stage.closed.is_set() for stage in several)
+    loops.close()
+
+
+def test_an_engine_that_cannot_be_closed_keeps_nobody_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(Stage):
+        def close(self) -> None:
+            raise RuntimeError("the context is gone")
+
+    loops = EngineLoops([Stuck(SCRIPTS), Stage(SCRIPTS)], policy=FixedWait(0))
+    assert said(loops.submit(window(5))) == SCRIPTS[5].tokens
+    loops.close()
+    assert "could not be closed: the context is gone" in caplog.text
 
 
 def test_without_draining_what_waits_fails_and_every_engine_is_closed() -> None:

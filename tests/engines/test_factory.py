@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import pytest
+from tiny_whisper import IDS, tiny_checkpoint
 
 from batched_whisper.config import Settings
+from batched_whisper.decoding.rules import TokenIds
+from batched_whisper.devices import Devices
 from batched_whisper.engines import factory
 from batched_whisper.engines.cuda import presence
 from batched_whisper.errors import EngineError, MissingExtra
+from batched_whisper.models.checkpoint import Checkpoint
 
 
-def here(monkeypatch: pytest.MonkeyPatch, *, pytorch: bool, gpu: bool) -> None:
+def here(monkeypatch: pytest.MonkeyPatch, *, n_gpus: int, pytorch: bool = True) -> None:
     monkeypatch.setattr(presence, "has_pytorch", lambda: pytorch)
-    for module in (presence, factory):
-        monkeypatch.setattr(module, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(presence, "has_gpu", lambda: n_gpus > 0)
+    monkeypatch.setattr(factory, "count_gpus", lambda: n_gpus)
 
 
-@pytest.mark.parametrize(("gpu", "chosen"), [(True, "cuda"), (False, "cpu")])
-def test_auto_is_the_gpu_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, chosen: str
+@pytest.mark.parametrize(("n_gpus", "gpus"), [(0, ()), (1, (0,)), (3, (0,))])
+def test_auto_is_one_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, n_gpus: int, gpus: tuple[int, ...]
 ) -> None:
-    here(monkeypatch, pytorch=True, gpu=gpu)
-    assert factory.choose_device("auto") == chosen
-    assert factory.choose_device("cpu") == "cpu"
+    here(monkeypatch, n_gpus=n_gpus)
+    assert factory.choose_devices("auto") == Devices(gpus)
+    assert factory.choose_devices("cpu") == Devices()
 
 
-def test_without_pytorch_cuda_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    here(monkeypatch, pytorch=False, gpu=False)
-    with pytest.raises(MissingExtra, match=r"batched-whisper\[cuda\]"):
-        factory.choose_device("cuda")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])
+def test_without_pytorch_cuda_names_the_extra(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    here(monkeypatch, pytorch=False, n_gpus=0)
+    with pytest.raises(MissingExtra, match=rf"device={device} .*batched-whisper\[cuda\]"):
+        factory.choose_devices(device)
 
 
-def test_without_a_gpu_cuda_says_what_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    here(monkeypatch, pytorch=True, gpu=False)
-    with pytest.raises(EngineError, match="nvidia-smi"):
-        factory.choose_device("cuda")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])
+def test_without_a_gpu_cuda_says_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    here(monkeypatch, n_gpus=0)
+    with pytest.raises(EngineError, match=f"device={device}: .*nvidia-smi"):
+        factory.choose_devices(device)
 
 
 def test_pytorch_is_not_imported_where_it_is_not_installed(
@@ -46,18 +58,118 @@ def test_pytorch_is_not_imported_where_it_is_not_installed(
 
 
 @pytest.mark.parametrize(
-    ("device", "wanted", "gpu", "most"),
+    ("device", "wanted", "n_gpus", "most"),
     [
-        ("auto", "auto", True, 256),
-        ("auto", "auto", False, 64),
-        ("cpu", "auto", True, 64),
-        ("cuda", "auto", False, 256),
-        ("auto", 7, True, 7),
-        ("cpu", 7, False, 7),
+        ("auto", "auto", 2, 256),
+        ("auto", "auto", 0, 64),
+        ("cpu", "auto", 1, 64),
+        ("cuda", "auto", 0, 256),
+        ("auto", 7, 1, 7),
+        ("cpu", 7, 0, 7),
+        ("cuda:1", 7, 2, 7),
+        ("cuda:0,2", "auto", 0, 512),
+        ("cuda:all", 7, 3, 21),
     ],
 )
 def test_how_many_windows_go_together(
-    monkeypatch: pytest.MonkeyPatch, device: str, wanted: int | str, gpu: bool, most: int
+    monkeypatch: pytest.MonkeyPatch, device: str, wanted: int | str, n_gpus: int, most: int
 ) -> None:
-    here(monkeypatch, pytorch=True, gpu=gpu)
+    here(monkeypatch, n_gpus=n_gpus)
     assert factory.most_windows(Settings(device=device, max_batch_size=wanted)) == most
+
+
+# --- one engine on each GPU -----------------------------------------------------------------------
+
+
+@dataclass
+class Rack:
+    """Pretend GPUs: notes which engines are started on them, and which are closed."""
+
+    broken: frozenset[str] = frozenset()
+    error: BaseException = field(default_factory=lambda: EngineError("0.3 GB free"))
+    close_error: Exception | None = None
+    started: list[dict[str, Any]] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    def engine(self, checkpoint: Checkpoint, ids: TokenIds, **given: Any) -> PretendEngine:
+        if given["device"] in self.broken:
+            raise self.error
+        self.started.append({"checkpoint": checkpoint, "ids": ids, **given})
+        return PretendEngine(self, given["device"])
+
+
+@dataclass(frozen=True)
+class PretendEngine:
+    rack: Rack
+    device: str
+
+    def close(self) -> None:
+        self.rack.closed.append(self.device)
+        if self.rack.close_error is not None:
+            raise self.rack.close_error
+
+
+def start(monkeypatch: pytest.MonkeyPatch, rack: Rack, **settings: Any) -> list[Any]:
+    here(monkeypatch, n_gpus=3)
+    monkeypatch.setattr(factory, "_imported", lambda where: {factory.ON_GPU: rack.engine}[where])
+    return list(factory.make_engines(tiny_checkpoint(), IDS, Settings(**settings), Path("kept")))
+
+
+@pytest.mark.parametrize(
+    ("device", "on"),
+    [
+        ("auto", ["cuda:0"]),
+        ("cuda", ["cuda:0"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda:0,2", ["cuda:0", "cuda:2"]),
+        ("cuda:all", ["cuda:0", "cuda:1", "cuda:2"]),
+    ],
+)
+@pytest.mark.parametrize(("wanted", "slots"), [("auto", 256), (7, 7)])
+def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
+    monkeypatch: pytest.MonkeyPatch, device: str, on: list[str], wanted: int | str, slots: int
+) -> None:
+    rack = Rack()
+    own = {"precision": "float16", "gpu_memory_fraction": 0.5, "max_batch_size": wanted}
+    engines = start(monkeypatch, rack, device=device, **own)
+    assert (
+        [engine.device for engine in engines] == [given["device"] for given in rack.started] == on
+    )
+    for given in rack.started:
+        assert given.pop("checkpoint") is tiny_checkpoint()
+        assert given.pop("ids") is IDS
+        del given["device"]
+        assert given == {
+            "max_slots": slots,
+            "precision": "float16",
+            "memory_fraction": 0.5,
+            "threads": None,
+            "cache_dir": Path("kept"),
+        }
+    assert not rack.closed
+
+
+@pytest.mark.parametrize("close_error", [None, RuntimeError("the context is gone")])
+def test_where_one_cannot_start_the_others_are_closed_and_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, close_error: Exception | None
+) -> None:
+    rack = Rack(broken=frozenset(["cuda:2"]), close_error=close_error)
+    with pytest.raises(EngineError, match=r"GPU 2 cannot be started: 0\.3 GB free"):
+        start(monkeypatch, rack, device="cuda:all")
+    assert sorted(rack.closed) == ["cuda:0", "cuda:1"]
+
+
+def test_giving_up_while_they_start_closes_those_that_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    rack = Rack(broken=frozenset(["cuda:1"]), error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        start(monkeypatch, rack, device="cuda:0,1")
+    assert rack.closed == ["cuda:0"]
+
+
+def test_a_gpu_that_is_not_there_is_said_before_any_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rack = Rack()
+    with pytest.raises(EngineError, match=r"no GPU 3: PyTorch sees 3 here \(0, 1, 2\)"):
+        start(monkeypatch, rack, device="cuda:0,3")
+    assert not rack.started

@@ -64,7 +64,7 @@ class CudaEngine:
         precision: float32, float16, bfloat16, fp8 (the encoder's linear layers), or auto.
         threads: of the processor, where that computes; None leaves PyTorch's own number.
         cache_dir: not used, there is nothing to keep.
-        device: PyTorch's name of the device.
+        device: PyTorch's name of the device; a GPU without a number is the calling thread's own.
         memory_fraction: the share of the GPU's memory that may be used.
     """
 
@@ -81,7 +81,7 @@ class CudaEngine:
         memory_fraction: float = 0.9,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
-        self._device = torch.device(device)
+        self._device = _numbered(torch.device(device))
         self._heads = checkpoint.alignment_heads
         self._arithmetic = choose_arithmetic(precision, self._device)
         if threads is not None and self._device.type == "cpu":
@@ -128,6 +128,13 @@ class CudaEngine:
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """All rows' tokens in one pass, or as few as hold them."""
         self._checks.step(rows, self._texts)
+        with self._failures("decoding"):
+            results = self._passed(rows)
+        for row in rows:
+            self._texts[row.slot] = row.position + len(row.tokens)
+        return results
+
+    def _passed(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         results: list[StepResult | None] = []
         pending: list[Entry] = []
         ending: dict[int, StepRow] = {}  # place in the pass -> the row that it ends
@@ -141,8 +148,6 @@ class CudaEngine:
                     pending, ending = [], {}
         if pending:
             results += self._pass(pending, ending)
-        for row in rows:
-            self._texts[row.slot] = row.position + len(row.tokens)
         return results
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
@@ -171,9 +176,10 @@ class CudaEngine:
 
     def close(self) -> None:
         """Forget weights and tables, and give their memory back to the device."""
-        del self._encoder, self._decoder, self._passes, self._tables, self._masks
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        with self._failures("closing"):
+            del self._encoder, self._decoder, self._passes, self._tables, self._masks
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _take_slots(self, wanted: int, fraction: float) -> str:
         """Take the tables and record the passes; says how many slots, and why."""
@@ -237,13 +243,11 @@ class CudaEngine:
     def _pass(
         self, entries: Sequence[Entry], ending: dict[int, StepRow]
     ) -> list[StepResult | None]:
-        with self._failures("decoding"):
-            answers = self._passes.run(entries)
-            best = self._best(ending, answers)
-            return [
-                self._result(row, place, answers, best.get(place, ()))
-                for place, row in ending.items()
-            ]
+        answers = self._passes.run(entries)
+        best = self._best(ending, answers)
+        return [
+            self._result(row, place, answers, best.get(place, ())) for place, row in ending.items()
+        ]
 
     def _best(self, ending: dict[int, StepRow], answers: Answers) -> dict[int, tuple[Choice, ...]]:
         """The best tokens of the rows that want them, by their place in the pass."""
@@ -282,12 +286,22 @@ class CudaEngine:
         return Alignment(read.seen.cpu().numpy(), logprobs)
 
     def _device_name(self) -> str:
-        on_gpu = self._device.type == "cuda"
-        return str(torch.cuda.get_device_name(self._device) if on_gpu else self._device)
+        if self._device.type != "cuda":
+            return str(self._device)
+        return f"{torch.cuda.get_device_name(self._device)} (GPU {self._device.index})"
+
+    @property
+    def _where(self) -> str:
+        """What error messages call the device."""
+        return f"GPU {self._device.index}" if self._device.type == "cuda" else "the processor"
 
     @contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
-        """PyTorch's errors as ours, on this engine's device whatever the thread's own is."""
+        """PyTorch's errors as ours, on this engine's device whatever the thread's own is.
+
+        Streams, graphs and kernels are made and run on the thread's current device, so all work on
+        a GPU happens in here.
+        """
         try:
             if self._device.type == "cuda":
                 with torch.cuda.device(self._device):
@@ -296,11 +310,20 @@ class CudaEngine:
                 yield
         except torch.OutOfMemoryError as error:
             raise EngineError(
-                f"the GPU ran out of memory while {doing}: lower max_batch_size or "
+                f"{self._where} ran out of memory while {doing}: lower max_batch_size or "
                 f"gpu_memory_fraction ({_first_line(error)})"
             ) from error
         except RuntimeError as error:
-            raise EngineError(f"PyTorch failed while {doing}: {_first_line(error)}") from error
+            raise EngineError(
+                f"PyTorch failed on {self._where} while {doing}: {_first_line(error)}"
+            ) from error
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """A GPU by its number: which one ``cuda`` is depends on the thread that asks."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _entries(row: StepRow, mask: int) -> Iterator[Entry]:

@@ -143,25 +143,30 @@ class Passes:
             self.why = f"steps are slower, because they cannot be recorded: {reason}"
 
     def _record(self) -> None:
-        """The largest first: the smaller ones then find their memory in its pool."""
-        pool: Any = None
+        """The largest first: the smaller ones then find their memory in its pool.
+
+        On a stream of this device. PyTorch's own for recording is one for the whole process, on
+        the device that recorded first: what another device does would not be in the recording.
+        """
+        pool, stream = None, torch.cuda.Stream(self.tables.cross.device)
         for size in reversed(self._sizes):
-            self._recorded[size] = graph = record(partial(self._compute, size), pool)
-            pool = graph.pool()
+            graph = record(partial(self._compute, size), pool, stream)
+            self._recorded[size], pool = graph, graph.pool()
 
 
-def record(compute: Callable[[], None], pool: Any) -> Any:
+def record(compute: Callable[[], None], pool: Any, stream: Any) -> Any:
     """A CUDA graph of what is computed, with its memory in a pool that recordings share.
 
     They may, because nothing that they leave behind lies there, and no two of them run at once.
+    They share the stream too, which is of the current device. In a process one graph may be
+    recorded at a time.
     """
-    stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             compute()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph, pool=pool, stream=stream):
         compute()
     return graph

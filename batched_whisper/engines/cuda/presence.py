@@ -23,14 +23,26 @@ def has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def demand_gpu() -> None:
-    """Raises MissingExtra without PyTorch, EngineError where it sees no GPU."""
+def count_gpus() -> int:
+    """How many GPUs PyTorch sees; 0 where it is not installed."""
+    if not has_gpu():
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def demand_gpu(device: str) -> None:
+    """Raises MissingExtra without PyTorch, EngineError where it sees no GPU.
+
+    ``device`` is what was asked for, for the message.
+    """
     if not has_pytorch():
         raise MissingExtra(
-            f"device=cuda needs PyTorch, which is not installed: {INSTALL}, or use device=cpu"
+            f"device={device} needs PyTorch, which is not installed: {INSTALL}, or use device=cpu"
         )
     if not has_gpu():
         raise EngineError(
-            "device=cuda: PyTorch sees no NVIDIA GPU here. Check that nvidia-smi lists one and "
-            "that PyTorch was installed with CUDA, or use device=cpu"
+            f"device={device}: PyTorch sees no NVIDIA GPU here. Check that nvidia-smi lists one "
+            "and that PyTorch was installed with CUDA, or use device=cpu"
         )

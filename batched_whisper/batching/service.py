@@ -1,0 +1,56 @@
+"""Which engines still serve a queue: one that only fails leaves it to the others.
+
+An engine that is broken would otherwise be the quickest of all to take what waits, and fail it.
+It knows rounds of a loop and their outcome, and no engine.
+"""
+
+from __future__ import annotations
+
+import threading
+
+ROUNDS_FAILED = 3
+"""After so many failed rounds without an answer between them an engine counts as broken."""
+
+
+class Crew:
+    """The loops that serve one queue; the last one never leaves, because somebody has to answer."""
+
+    def __init__(self, n_loops: int) -> None:
+        self._lock = threading.Lock()
+        self._n_loops = n_loops
+
+    def leave(self) -> bool:
+        """Take one loop out of service, if others are left; whether that was done."""
+        with self._lock:
+            if self._n_loops == 1:
+                return False
+            self._n_loops -= 1
+            return True
+
+
+class Health:
+    """Whether an engine can still do anything; one loop's, and touched by its thread alone."""
+
+    def __init__(self) -> None:
+        self.last_error: BaseException | None = None
+        self._n_rounds = 0
+        self._failed = False
+
+    def failed(self, error: BaseException) -> None:
+        """The engine could not encode a window, or not step."""
+        self.last_error = error
+        self._failed = True
+
+    def stepped(self) -> None:
+        """It did step after all: what it could not encode in this round may be that window's."""
+        self._failed = False
+
+    def answered(self) -> None:
+        """A window went through it from beginning to end."""
+        self._n_rounds = 0
+
+    def broken_after_round(self) -> bool:
+        """Count the round that ends here, and tell whether the engine is broken."""
+        self._n_rounds += self._failed
+        self._failed = False
+        return self._n_rounds >= ROUNDS_FAILED

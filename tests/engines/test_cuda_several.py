@@ -1,0 +1,137 @@
+"""Several GPU engines behind one queue: the same words as of one, each on its own device."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from tiny_whisper import BEGIN, IDS, N_TEXT_CTX, Heard, tiny_checkpoint  # noqa: E402
+
+from batched_whisper.batching.loops import EngineLoops  # noqa: E402
+from batched_whisper.batching.policy import FixedWait  # noqa: E402
+from batched_whisper.batching.sequence import DecodedTokens, WindowTask  # noqa: E402
+from batched_whisper.decoding.beam import ONE_TEXT, Beams  # noqa: E402
+from batched_whisper.decoding.quality import Attempt  # noqa: E402
+from batched_whisper.decoding.rules import Rules  # noqa: E402
+from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
+from batched_whisper.engines.cuda import passes  # noqa: E402
+from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
+
+RULES = Rules(
+    IDS, suppress=frozenset(range(151, BEGIN)), suppress_begin=frozenset(), timestamps=True
+)
+SOON_S = 60.0
+
+
+def window(number: int) -> WindowTask:
+    heard = Heard(number, 20 + 7 * (number % 12))
+
+    return WindowTask(
+        features=lambda context: heard.features,
+        sot=151,
+        after_sot=lambda language: (152,),
+        rules=RULES,
+        max_tokens=N_TEXT_CTX // 20,
+        first=Attempt(heard.audio_context),
+        beams=Beams(size=3) if number % 4 == 3 else ONE_TEXT,
+    )
+
+
+def texts_of(devices: tuple[str, ...], n_windows: int) -> list[DecodedTokens]:
+    engines = [
+        CudaEngine(
+            tiny_checkpoint(), IDS, max_slots=4, precision="float32", threads=1, device=device
+        )
+        for device in devices
+    ]
+    loops = EngineLoops(engines, policy=FixedWait(0))
+    futures = [loops.submit(window(number)) for number in range(n_windows)]
+    found = [future.result(SOON_S) for future in futures]
+    assert loops.stats.n_windows == n_windows
+    loops.close()
+    return found
+
+
+N_GPUS = torch.cuda.device_count()
+PAIRS = [("cuda:0", "cuda:0"), ("cuda:1", "cuda:0")][:N_GPUS]
+
+
+def test_two_engines_behind_one_queue_say_what_one_says() -> None:
+    one, two = texts_of(("cpu",), 16), texts_of(("cpu", "cpu"), 16)
+    assert [each.tokens for each in two] == [each.tokens for each in one]
+    assert sum(len(each.tokens) for each in one) > 16
+    for our, their in zip(two, one, strict=True):
+        assert our.sum_logprob == pytest.approx(their.sum_logprob, abs=1e-3)
+
+
+@pytest.mark.skipif(not PAIRS, reason="PyTorch sees no GPU here")
+@pytest.mark.parametrize("devices", PAIRS)
+def test_two_engines_on_gpus_say_what_one_says_on_the_processor(devices: tuple[str, ...]) -> None:
+    """But for windows where two tokens are as good: other sizes have other kernels."""
+    one, two = texts_of(("cpu",), 64), texts_of(devices, 64)
+    same = [our.tokens == their.tokens for our, their in zip(two, one, strict=True)]
+    assert sum(same) > 0.9 * len(same)
+
+
+def test_a_gpu_without_a_number_is_the_one_of_the_thread_that_asks_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert engine_module._numbered(torch.device("cuda")) == torch.device("cuda", 2)
+    assert engine_module._numbered(torch.device("cuda:1")) == torch.device("cuda", 1)
+    assert engine_module._numbered(torch.device("cpu")) == torch.device("cpu")
+
+
+class PretendStream:
+    """Of a device; waits for nothing."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.device = device
+
+    def wait_stream(self, other: Any) -> None:
+        pass
+
+
+class PretendGraph:
+    def pool(self) -> str:
+        return "pool"
+
+
+def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch's own stream for recording is of whichever device recorded first in the process."""
+    recorded_on: list[Any] = []
+
+    @contextmanager
+    def graph(graph: Any, pool: Any = None, stream: Any = None) -> Any:
+        recorded_on.append(stream)
+        yield
+
+    @contextmanager
+    def stream(stream: Any) -> Any:
+        yield
+
+    for name, pretended in {
+        "Stream": PretendStream,
+        "stream": stream,
+        "current_stream": PretendStream,
+        "CUDAGraph": PretendGraph,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, pretended)
+    engines = [
+        CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu", threads=1) for _ in range(2)
+    ]
+    for engine in engines:
+        engine._passes._try_to_record()
+        assert "recorded as CUDA graphs" in engine._passes.why
+    n_sizes = len(passes.recorded_sizes(engines[0]._passes.most))
+    assert len(recorded_on) == 2 * n_sizes
+    assert {each.device for each in recorded_on} == {torch.device("cpu")}
+    assert len(set(map(id, recorded_on[:n_sizes]))) == 1
+    assert not set(map(id, recorded_on[:n_sizes])) & set(map(id, recorded_on[n_sizes:]))

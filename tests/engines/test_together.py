@@ -1,0 +1,37 @@
+"""What is said of several engines: every device is named, and no reason is lost or repeated."""
+
+from __future__ import annotations
+
+from batched_whisper.engines.interface import EngineInfo
+from batched_whisper.engines.together import together
+
+
+def info(device: str, slots: int, *why: str) -> EngineInfo:
+    return EngineInfo("cuda", device, "float16", 8, slots, why)
+
+
+def test_one_engine_speaks_for_itself() -> None:
+    alone = info("H200 (GPU 1)", 4, "PyTorch", "4 slots")
+    assert together([alone]) == alone
+
+
+def test_engines_that_share_a_device_are_described_once() -> None:
+    shared = [info("EPYC", 4, "OpenVINO") for _ in range(3)]
+    assert together(shared) == info("EPYC", 12, "OpenVINO")
+
+
+def test_every_gpu_is_named_and_reasons_that_differ_are_told_apart() -> None:
+    said = together(
+        [
+            info("H200 (GPU 0)", 256, "PyTorch", "256 slots"),
+            info("A10 (GPU 2)", 40, "PyTorch", "40 slots instead of 256"),
+        ]
+    )
+    assert said.device == "2 GPUs: H200 (GPU 0), A10 (GPU 2)"
+    assert said.max_slots == 296
+    assert said.why == (
+        "2 engines, one on each device, behind one queue",
+        "PyTorch",
+        "H200 (GPU 0): 256 slots",
+        "A10 (GPU 2): 40 slots instead of 256",
+    )
