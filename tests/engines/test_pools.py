@@ -43,6 +43,20 @@ def test_an_empty_pool_gives_the_memory_of_a_burst_back() -> None:
         assert part[: KEPT_ROWS - 1].all()
 
 
+def test_so_it_does_with_what_was_said() -> None:
+    pool = filled(SHAPE.n_slots)
+    pool.fit_text(SHAPE.n_text_ctx)
+    layers, heads, width = 2 * SHAPE.n_layers, SHAPE.n_heads, SHAPE.head_width
+    rows = np.arange(SHAPE.n_slots)
+    new = np.ones((layers, len(rows), heads, SHAPE.n_text_ctx, width), np.float32)
+    pool.say(rows, np.zeros_like(rows), new)
+    empty(pool)
+    n_page = mmap.PAGESIZE // 4
+    for part in pool.own:
+        assert not part[KEPT_ROWS:].reshape(-1)[n_page:-n_page].any()
+        assert part[: KEPT_ROWS - 1].all()
+
+
 @pytest.mark.parametrize("n_rows", [1, KEPT_ROWS, KEPT_ROWS + 1, SHAPE.n_slots])
 def test_what_is_heard_after_that_is_kept_whole(n_rows: int) -> None:
     pool = filled(SHAPE.n_slots)

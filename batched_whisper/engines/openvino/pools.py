@@ -61,9 +61,8 @@ class Pool:
         self.audios = np.zeros(shape.n_slots, np.int64)
         self._n_audios = 0
         self._shape = shape
-        self._cross_memory = self._reserve(context)
-        self.cross = self._laid_out(self._cross_memory, context)
-        self.own = self._empty(TEXT_GRAIN)
+        self._cross_memory, self.cross = self._empty(context)
+        self._own_memory, self.own = self._empty(TEXT_GRAIN)
         self._n_used = 0  # rows that have memory
         self.version = 0
         """Counts the times that the memory was laid out anew."""
@@ -124,38 +123,38 @@ class Pool:
         held = self.own.shape[3]
         needed = min(-(-max(longest, 1) // TEXT_GRAIN) * TEXT_GRAIN, self._shape.n_text_ctx)
         if held < needed or held >= 4 * needed:
-            own, rows, kept = self._empty(needed), len(self.slots), min(held, needed)
+            memory, own = self._empty(needed)
+            rows, kept = len(self.slots), min(held, needed)
             own[:, :rows, :, :kept] = self.own[:, :rows, :, :kept]
-            self.own = own
+            self._own_memory, self.own = memory, own
             self.version += 1
 
     def _give_back(self) -> None:
         """Let the system have the memory of what a burst of windows left behind; zeros remain."""
-        row_bytes, page = self._row_bytes(self.context), mmap.PAGESIZE
-        n_kept = max(1, KEPT_BYTES // (2 * self._shape.n_layers * row_bytes))
+        n_kept = max(1, KEPT_BYTES // (2 * self._shape.n_layers * self._row_bytes(self.context)))
         if self._n_used <= n_kept or not hasattr(mmap, "MADV_DONTNEED"):
             return
+        self._give_back_rows(self._cross_memory, self._row_bytes(self.context), n_kept)
+        self._give_back_rows(self._own_memory, self._row_bytes(self.own.shape[3]), n_kept)
+        self._n_used = n_kept
+
+    def _give_back_rows(self, memory: mmap.mmap, row_bytes: int, n_kept: int) -> None:
+        """All whole pages of the rows in use but for the first ones."""
+        page = mmap.PAGESIZE
         for part in range(2 * self._shape.n_layers):
             before = part * self._shape.n_slots
             start = -(-(before + n_kept) * row_bytes // page) * page
             stop = (before + self._n_used) * row_bytes // page * page
             if start < stop:
-                self._cross_memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
-        self._n_used = n_kept
+                memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
-    def _empty(self, length: int) -> NDArray[Any]:
-        return self._laid_out(self._reserve(length), length)
-
-    def _reserve(self, length: int) -> mmap.mmap:
+    def _empty(self, length: int) -> tuple[mmap.mmap, NDArray[Any]]:
         """Zeros for every slot, whose memory is taken when they are first written to."""
-        n_rows = 2 * self._shape.n_layers * self._shape.n_slots
-        return mmap.mmap(-1, n_rows * self._row_bytes(length), **_RESERVE)
+        shape = self._shape
+        sizes = (2 * shape.n_layers, shape.n_slots, shape.n_heads, length, shape.head_width)
+        memory = mmap.mmap(-1, sizes[0] * sizes[1] * self._row_bytes(length), **_RESERVE)
+        return memory, np.frombuffer(memory, shape.element).reshape(sizes)
 
     def _row_bytes(self, length: int) -> int:
         shape = self._shape
         return shape.n_heads * length * shape.head_width * np.dtype(shape.element).itemsize
-
-    def _laid_out(self, memory: mmap.mmap, length: int) -> NDArray[Any]:
-        shape = self._shape
-        sizes = (2 * shape.n_layers, shape.n_slots, shape.n_heads, length, shape.head_width)
-        return np.frombuffer(memory, shape.element).reshape(sizes)
