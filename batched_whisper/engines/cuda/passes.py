@@ -159,7 +159,8 @@ def record(compute: Callable[[], None], pool: Any, stream: Any) -> Any:
 
     They may, because nothing that they leave behind lies there, and no two of them run at once.
     They share the stream too, which is of the current device. In a process one graph may be
-    recorded at a time.
+    recorded at a time; what other threads do meanwhile, another model's engine say, is their own
+    affair (by the default it would break the recording off).
     """
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -167,6 +168,6 @@ def record(compute: Callable[[], None], pool: Any, stream: Any) -> Any:
             compute()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream):
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         compute()
     return graph
