@@ -26,11 +26,11 @@ from benchmarks.figures import (
     said,
     summarise,
 )
+from benchmarks.left_out import LeftOut
 from benchmarks.peer_models import MODEL
 from benchmarks.process import Loaded, WorkerProcess
 from benchmarks.report import Comparison, NotMeasured
 from benchmarks.systems.catalog import Configuration, Work, choose
-from benchmarks.systems.interface import LeftOut
 from benchmarks.workloads import (
     N_CALLS,
     SpeechMissing,

@@ -33,7 +33,7 @@ from batched_whisper.models.checkpoint import Checkpoint, load_checkpoint
 from batched_whisper.models.model_files import ModelFiles
 from batched_whisper.models.sources import find
 from batched_whisper.tokens.tokenizer import Tokenizer
-from benchmarks.systems.interface import LeftOut
+from benchmarks.left_out import LeftOut
 
 MODEL = "base"
 OPENVINO_WEIGHTS = ("fp16", "int8")

@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.figures import Turn
+from benchmarks.left_out import LeftOut
 from benchmarks.systems.catalog import Configuration, Work
-from benchmarks.systems.interface import LeftOut
 from benchmarks.workloads import Workload
 
 _LAST_LINES = 3

@@ -21,8 +21,9 @@ from typing import IO, Any
 from batched_whisper.audio.decode import decode
 from batched_whisper.types import Samples
 from benchmarks import machine
+from benchmarks.left_out import LeftOut
 from benchmarks.peer_models import PeerModels
-from benchmarks.systems.interface import Counts, LeftOut, Place, System
+from benchmarks.systems.interface import Counts, Place, System
 from benchmarks.workloads import Workload
 
 Message = dict[str, Any]

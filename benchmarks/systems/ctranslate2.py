@@ -16,7 +16,8 @@ from batched_whisper.audio.features import log_mel
 from batched_whisper.tokens.prompt import sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Samples
-from benchmarks.systems.interface import LeftOut, Place
+from benchmarks.left_out import LeftOut
+from benchmarks.systems.interface import Place
 
 N_MELS = 80
 

@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from batched_whisper.types import Samples
-
-if TYPE_CHECKING:
-    from benchmarks.peer_models import PeerModels
-
-
-class LeftOut(Exception):
-    """This system cannot be measured here; the message says why in one line."""
+from benchmarks.peer_models import PeerModels
 
 
 @dataclass(frozen=True)

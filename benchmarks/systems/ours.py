@@ -12,7 +12,8 @@ from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import BatchedWhisperError, OptionError
 from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Samples
-from benchmarks.systems.interface import LeftOut, Place
+from benchmarks.left_out import LeftOut
+from benchmarks.systems.interface import Place
 
 
 def make(place: Place) -> Ours:
