@@ -6,13 +6,15 @@ data set holds and decoded as every other recording is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from batched_whisper.cli.inputs import Source
 from batched_whisper.errors import ManifestError, MissingExtra, OptionError, UnreadableAudio
+from batched_whisper.models import hub
 
 SMALL = "hf-internal-testing/librispeech_asr_dummy"
 """73 short recordings of LibriSpeech: what one tries first."""
@@ -64,16 +66,37 @@ def _load(wanted: DatasetName) -> Any:
             "--dataset needs the package datasets: "
             "install it with pip install 'batched-whisper[datasets]'"
         ) from error
+    is_here = Path(wanted.name).exists() or hub.is_reachable()
     try:
-        loaded = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
+        with nullcontext() if is_here else _what_is_kept_alone():
+            loaded = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
     except Exception as error:  # every kind of trouble has its own class there
         reason = " ".join(str(error).split()) or type(error).__name__
+        if not is_here:
+            reason = (
+                f"the Hub ({hub.endpoint()}) cannot be reached, and this machine keeps no copy; "
+                "connect to the network, or give the data set's folder"
+            )
         raise ManifestError(f"the data set {wanted.name} cannot be loaded: {reason}") from error
     if not isinstance(loaded, dict):
         return loaded
     if len(loaded) > 1:
         raise OptionError(f"--split: choose one of {', '.join(loaded)} of {wanted.name}")
     return next(iter(loaded.values()))
+
+
+@contextmanager
+def _what_is_kept_alone() -> Iterator[None]:
+    """Data sets of the cache at once: without it every one of many requests is tried for long."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 def _undecoded(rows: Any, wanted: DatasetName) -> Any:

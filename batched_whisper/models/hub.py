@@ -11,6 +11,8 @@ import errno
 import json
 import os
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,6 +56,20 @@ def is_offline() -> bool:
     """Whether the environment forbids the network, by the Hub's own variables."""
     values = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
     return any(value.upper() in ("1", "TRUE", "YES", "ON") for value in values)
+
+
+def is_reachable() -> bool:
+    """Whether the Hub may be asked, and answers anything at all within `PROBE_TIMEOUT_S`."""
+    if is_offline():
+        return False
+    request = urllib.request.Request(endpoint(), method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True  # a refusal is an answer
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def from_cache(repository: str, revision: str | None, cache: Path | None) -> Path | None:

@@ -51,6 +51,21 @@ def test_what_is_not_there_is_told_with_what_is(stored):
         from_dataset(DatasetName(f"{stored}/gone"))
 
 
+def test_without_a_network_it_is_told_at_once(stored, monkeypatch):
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    before = datasets.config.HF_HUB_OFFLINE
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(ManifestError, match=r"127.0.0.1:9\) cannot be reached, and this machine"):
+        from_dataset(DatasetName("somebody/speech"))
+    assert not slept  # no request is tried again
+    assert before == datasets.config.HF_HUB_OFFLINE
+
+
 def test_a_data_set_is_transcribed(stored, run):
     ended = run("transcribe", "--dataset", stored, "--split", "test", "--format", "text")
     assert ended.out == f"{stored}/test/000000: one\n{stored}/test/000001: two\n"
