@@ -14,7 +14,6 @@ from typing import Any
 
 from batched_whisper.cli.inputs import Source
 from batched_whisper.errors import ManifestError, MissingExtra, OptionError, UnreadableAudio
-from batched_whisper.models import hub
 
 SMALL = "hf-internal-testing/librispeech_asr_dummy"
 """73 short recordings of LibriSpeech: what one tries first."""
@@ -66,6 +65,8 @@ def _load(wanted: DatasetName) -> Any:
             "--dataset needs the package datasets: "
             "install it with pip install 'batched-whisper[datasets]'"
         ) from error
+    from batched_whisper.models import hub
+
     is_here = Path(wanted.name).exists() or hub.is_reachable()
     try:
         with nullcontext() if is_here else _what_is_kept_alone():
