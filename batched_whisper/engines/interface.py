@@ -41,7 +41,8 @@ class EncodeRow:
     """A window to encode into a slot, in place of whatever the slot held.
 
     ``features`` is ``[n_mels, 2 * audio_context]``, owned by the caller and read before the call
-    returns; ``audio_context`` counts encoder positions of 20 ms, at most 1500.
+    returns; ``audio_context`` counts encoder positions of 20 ms, at most 1500. What is missing to
+    those is silence, and heard as `stand_ins` says.
     """
 
     slot: int

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from installed import EVERY, EXACT, Installed
 from numpy.typing import NDArray
-from numpy_whisper import NumpyWhisper
+from numpy_whisper import Audio, NumpyWhisper
 from tiny_whisper import ANY_TEXT, IDS, N_AUDIO_CTX, N_TEXT_CTX, Heard, random_text, tiny_checkpoint
 
 from batched_whisper.engines.interface import Alignment, AlignRow, Engine, StepRow
@@ -20,29 +20,20 @@ N_PROMPT = 3
 
 
 class WatchedWhisper(NumpyWhisper):
-    """Keeps the cross-attention of every layer's heads, ``[n_heads, n_tokens, n_positions]``."""
+    """Keeps the cross-attention of every layer's heads, ``[n_heads, n_tokens, n_own]``."""
 
     def __init__(self) -> None:
         super().__init__(tiny_checkpoint())
         self.seen: dict[str, NDArray[np.float32]] = {}
 
     def _attention(
-        self,
-        name: str,
-        x: NDArray[np.float32],
-        source: NDArray[np.float32],
-        n_heads: int,
-        causal: bool,
+        self, name: str, x: NDArray[np.float32], audio: Audio | None, n_heads: int
     ) -> NDArray[np.float32]:
-        if name.endswith("cross_attn"):
-            parts = [
-                self._linear(of, f"{name}.{part}").reshape(len(of), n_heads, -1).swapaxes(0, 1)
-                for of, part in ((x, "query"), (source, "key"))
-            ]
-            scores = parts[0] @ parts[1].swapaxes(1, 2) / np.sqrt(parts[0].shape[-1])
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
+        if audio is not None and name.endswith("cross_attn"):
+            own = audio.hidden[: audio.n_own]
+            weights = np.exp(self._scores(name, x, own, n_heads))
             self.seen[name] = weights / weights.sum(-1, keepdims=True)
-        return super()._attention(name, x, source, n_heads, causal)
+        return super()._attention(name, x, audio, n_heads)
 
 
 def by_numpy(heard: Heard, row: AlignRow) -> Alignment:

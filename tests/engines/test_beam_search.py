@@ -28,7 +28,7 @@ from batched_whisper.decoding.sampling import apply, log_sum_exp
 from batched_whisper.types import Features
 
 SOT, TRANSCRIBE = 151, 152
-MAX_TOKENS = 11
+MAX_TOKENS = 10
 
 
 class Lively(Rules):
@@ -49,11 +49,11 @@ RULES = {
     for timed in (False, True)
 }
 WINDOWS = (
-    (Heard(0, 60), Beams(5), False),
+    (Heard(7, 31), Beams(5), False),
     (Heard(4, 31), Beams(1), True),
-    (Heard(3, 60), Beams(3, patience=2.0), True),
+    (Heard(3, 31), Beams(3, patience=2.0), True),
     (Heard(3, 120), Beams(2, length_penalty=1.0), False),
-    (Heard(5, 60), Beams(4, length_penalty=0.0), True),
+    (Heard(7, 60), Beams(4, length_penalty=0.0), True),
 )
 
 

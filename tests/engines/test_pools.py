@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from batched_whisper.engines.openvino.pools import KEPT_BYTES, CacheShape, Pool
+from batched_whisper.engines.stand_ins import layout
 
 CONTEXT = 1033  # a row is no whole number of pages
 KEPT_ROWS = KEPT_BYTES // (4 * 2 * CONTEXT * 64 * 4)
 SHAPE = CacheShape(
     n_slots=3 * KEPT_ROWS, n_layers=2, n_heads=2, head_width=64, n_text_ctx=64, element=np.float32
 )
+
+
+WHOLE, SHORTER = layout(CONTEXT, CONTEXT), layout(CONTEXT - 1, CONTEXT - 1)
 
 
 def encoded(number: int, context: int = CONTEXT) -> list[np.ndarray]:
@@ -23,7 +27,7 @@ def encoded(number: int, context: int = CONTEXT) -> list[np.ndarray]:
 def filled(n_rows: int) -> Pool:
     pool = Pool(CONTEXT, SHAPE)
     for slot in range(n_rows):
-        pool.hear(pool.add(slot), encoded(slot + 1))
+        pool.hear(pool.add(slot), encoded(slot + 1), WHOLE)
     return pool
 
 
@@ -63,7 +67,7 @@ def test_what_is_heard_after_that_is_kept_whole(n_rows: int) -> None:
     for _ in range(2):
         empty(pool)
         for slot in range(n_rows):
-            pool.hear(pool.add(slot), encoded(slot + 1, context=CONTEXT - 1))
+            pool.hear(pool.add(slot), encoded(slot + 1, context=CONTEXT - 1), SHORTER)
         for slot in range(n_rows):
             for part, expected in zip(pool.cross, encoded(slot + 1, CONTEXT - 1), strict=True):
                 assert (part[slot, :, : CONTEXT - 1] == expected).all()

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from numpy_whisper import NumpyWhisper
+from numpy_whisper import Audio, NumpyWhisper
 
 from batched_whisper.decoding.rules import EVERYTHING, Allowed, TokenIds
 from batched_whisper.decoding.sampling import apply, log_sum_exp, probability
@@ -84,14 +84,14 @@ def _reference() -> NumpyWhisper:
 
 
 @cache
-def _hidden(heard: Heard) -> NDArray[np.float32]:
+def _encoded(heard: Heard) -> Audio:
     return _reference().encode(heard.features)
 
 
 @cache
 def reference_logits(heard: Heard, text: tuple[int, ...]) -> NDArray[np.float32]:
     """Logits after each token of the text, ``[n_tokens, n_vocab]``."""
-    return _reference().logits(list(text), _hidden(heard))
+    return _reference().logits(list(text), _encoded(heard))
 
 
 def random_text(seed: int, length: int) -> tuple[int, ...]:

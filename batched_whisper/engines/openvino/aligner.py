@@ -24,6 +24,7 @@ from batched_whisper.engines.openvino.graph import (
 )
 from batched_whisper.engines.openvino.runtime import Runtime
 from batched_whisper.engines.openvino.text_layers import TextLayers
+from batched_whisper.engines.stand_ins import Layout, own_weights
 from batched_whisper.models.checkpoint import Checkpoint
 
 _GRAIN = 16
@@ -117,19 +118,19 @@ class Aligner:
         self._filler = filler
         self._request: Any = None
 
-    def align(self, row: AlignRow, cross: NDArray[Any], context: int) -> Alignment:
+    def align(self, row: AlignRow, cross: NDArray[Any], laid_out: Layout) -> Alignment:
         """Align the text of a row with its slot's audio.
 
         Args:
             row: the text.
             cross: the slot's keys and values, ``[2 * layers, 1, heads, positions, head_width]``,
                 read where they lie.
-            context: how many of the positions are real.
+            laid_out: what the positions are, of which there may be more.
         """
         if self._request is None:
             self._request = self._compile().create_infer_request()
         request, n_tokens = self._request, len(row.tokens)
-        inputs = self._inputs(row, cross.shape[3], context)
+        inputs = self._inputs(row, cross.shape[3], laid_out)
         for name, array in inputs.items():
             request.set_tensor(name, ov.Tensor(array))
         kind = self._runtime.arithmetic.cache_type
@@ -138,7 +139,7 @@ class Aligner:
                 view = cross[2 * i + j]
                 request.set_tensor(_cache(i, part), ov.Tensor(view, list(view.shape), kind))
         request.infer()
-        weights = request.get_tensor("weights").data[0, :, :n_tokens, :context].copy()
+        weights = own_weights(request.get_tensor("weights").data[0, :, :n_tokens], laid_out.n_own)
         logprobs = np.zeros(n_tokens, np.float32)
         first = row.n_prompt
         logprobs[first:] = request.get_tensor("logprobs").data[0, first - 1 : n_tokens - 1]
@@ -154,17 +155,19 @@ class Aligner:
             self._checkpoint, arithmetic.cache_type, eight_bits=arithmetic.eight_bits
         )
 
-    def _inputs(self, row: AlignRow, held: int, context: int) -> dict[str, NDArray[Any]]:
+    def _inputs(self, row: AlignRow, held: int, laid_out: Layout) -> dict[str, NDArray[Any]]:
         n_most = self._checkpoint.dimensions.n_text_ctx
         length = min(-(-len(row.tokens) // _GRAIN) * _GRAIN, n_most)
         tokens = np.full((1, length), self._filler, np.int32)
         tokens[0, : len(row.tokens)] = row.tokens
+        scores = np.full((1, 1, 1, held), -np.inf, np.float32)
+        scores[..., : len(laid_out)] = laid_out.scores
         return {
             "tokens": tokens,
             "positions": np.arange(length, dtype=np.int32)[None],
             "next_tokens": np.roll(tokens, -1),
             "own_mask": _hidden(np.tri(length, dtype=bool))[None, None],
-            "cross_mask": _hidden(np.arange(held) < context)[None, None, None],
+            "cross_mask": scores,
         }
 
 

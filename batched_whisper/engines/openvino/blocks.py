@@ -29,8 +29,8 @@ class Block:
     """Rows ``start`` to ``stop`` of a pool, or one row of zeros where ``pool`` is None.
 
     ``own`` and ``cross`` are the rows' caches, ``[2 * layers, rows, heads, length, width]``;
-    ``lengths`` counts the tokens that each row keeps of its past, ``contexts`` its positions of
-    audio.
+    ``lengths`` counts the tokens that each row keeps of its past; ``scores`` ``[rows, positions]``
+    are added to the scores of its audio, -inf where it has none.
     """
 
     number: int
@@ -41,7 +41,7 @@ class Block:
     own: NDArray[Any]
     cross: NDArray[Any]
     lengths: NDArray[np.int64]
-    contexts: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,9 +62,8 @@ class Block:
         return _scores(np.concatenate([past, new], axis=-1))
 
     def cross_mask(self) -> NDArray[np.float32]:
-        """Added to the cross-attention scores: the audio that each row has."""
-        heard = np.arange(self.cross.shape[3]) < self.contexts[:, None]
-        return _scores(heard[:, None, None])
+        """Added to the cross-attention scores."""
+        return self.scores[:, None, None]
 
     def keep(self, new: NDArray[Any]) -> None:
         """Keep the new tokens of the rows that were asked for in the pool."""
@@ -126,8 +125,8 @@ def no_rows(number: int, shape: CacheShape, n_tokens: int, idle_token: int) -> B
     layers = 2 * shape.n_layers
     cache = np.zeros((layers, 1, shape.n_heads, _EMPTY_LENGTH, shape.head_width), shape.element)
     idle = StepRow(-1, (idle_token,) * n_tokens, 0, None, GREEDY)
-    one = np.array([_EMPTY_LENGTH])
-    return Block(number, None, 0, (idle,), (False,), cache, cache, 0 * one, one)
+    scores, lengths = np.zeros((1, _EMPTY_LENGTH), np.float32), np.zeros(1, np.int64)
+    return Block(number, None, 0, (idle,), (False,), cache, cache, lengths, scores)
 
 
 def _block(
@@ -139,4 +138,4 @@ def _block(
     pool.fit_text(max(longest, int(pool.lengths[: len(pool)].max())))
     here = slice(start, start + len(rows))
     own, cross = pool.own[:, here], pool.cross[:, here]
-    return Block(number, pool, start, rows, asked, own, cross, positions, pool.contexts[here])
+    return Block(number, pool, start, rows, asked, own, cross, positions, pool.scores[here])

@@ -40,11 +40,13 @@ from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cach
 from batched_whisper.engines.openvino.encoder import build_encoder
 from batched_whisper.engines.openvino.pools import CacheShape, Pool
 from batched_whisper.engines.openvino.runtime import Runtime, choose_arithmetic, shared_core
+from batched_whisper.engines.stand_ins import Layout, layout, with_silence
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
+from batched_whisper.types import Features
 
 POOL_SHARES = (0.25, 0.45, 0.7, 1.0)
-"""The audio contexts of the pools, as shares of the full one.
+"""The positions of the pools, as shares of the full audio context.
 
 Four pools read at most about a third more than each row's own context, and cost little where
 they are empty.
@@ -96,6 +98,7 @@ class OpenVinoEngine:
         arithmetic = runtime.arithmetic
         kind = arithmetic.cache_type
         self._ids = ids
+        self._full_context = sizes.n_audio_ctx
         self._cache_type = kind
         element = np.float32 if kind == ov.Type.f32 else np.uint16  # bfloat16 as its bits
         shape = CacheShape(
@@ -151,11 +154,12 @@ class OpenVinoEngine:
         self._n_encoded += len(rows)
         for row in rows:
             self._checks.encode(row)
+            laid_out = layout(row.audio_context, self._full_context)
             with _failures("encoding"):
-                self._encoder.infer({0: row.features[None]}, share_inputs=True)
+                self._encode(with_silence(row.features, self._full_context), laid_out)
             encoded = [self._numbers(tensor)[0] for tensor in self._encoder.output_tensors]
-            place = self._make_place(row.slot, row.audio_context)
-            self._pools[place.pool].hear(place.row, encoded)
+            place = self._make_place(row.slot, len(laid_out))
+            self._pools[place.pool].hear(place.row, encoded, laid_out)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """Rows with one token go together, and so do neighbours that are fed the same number."""
@@ -187,7 +191,7 @@ class OpenVinoEngine:
             pool = self._pools[place.pool]
             cross = pool.cross[:, place.row : place.row + 1]
             with _failures("aligning words"):
-                alignments.append(self._aligner.align(row, cross, int(pool.contexts[place.row])))
+                alignments.append(self._aligner.align(row, cross, pool.layouts[place.row]))
         return alignments
 
     def release(self, slots: Sequence[int]) -> None:
@@ -206,6 +210,11 @@ class OpenVinoEngine:
         self._places.clear()
         del self._encoder, self._decoder, self._aligner
 
+    def _encode(self, features: Features, laid_out: Layout) -> None:
+        scores = laid_out.scores[None, None, None]
+        inputs = (features[None], laid_out.frames, laid_out.positions, scores)
+        self._encoder.infer(dict(enumerate(inputs)), share_inputs=True)
+
     def _prime_encoder(self, n_mels: int) -> None:
         """Run it once on next to nothing, two positions of it.
 
@@ -213,7 +222,7 @@ class OpenVinoEngine:
         compute wrongly for all later ones of other lengths.
         """
         with _failures("encoding"):
-            self._encoder.infer({0: np.zeros((1, n_mels, 4), np.float32)})
+            self._encode(np.zeros((n_mels, 4), np.float32), layout(2, 2))
 
     def _lengths(self) -> dict[int, int]:
         """How many tokens each slot knows that was encoded."""
@@ -227,8 +236,8 @@ class OpenVinoEngine:
         if moved is not None:
             self._places[moved] = place
 
-    def _make_place(self, slot: int, context: int) -> _Place:
-        pool = next(g for g, pool in enumerate(self._pools) if pool.context >= context)
+    def _make_place(self, slot: int, n_positions: int) -> _Place:
+        pool = next(g for g, pool in enumerate(self._pools) if pool.context >= n_positions)
         return self._place_in(pool, slot)
 
     def _place_in(self, pool: int, slot: int) -> _Place:

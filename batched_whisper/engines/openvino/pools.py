@@ -5,7 +5,7 @@ reads them as one block without copying: when a row is given up, the last one mo
 Address space is reserved for all slots at once; memory is only taken by rows that are used. It is
 kept for the next ones until the pool is empty, and then given back but for a little.
 
-It knows shapes and bytes, and nothing of OpenVINO's graphs or of what the numbers mean.
+It knows shapes and bytes, and nothing of OpenVINO's graphs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from batched_whisper.engines.stand_ins import Layout, layout
 
 TEXT_GRAIN = 32
 """The text caches' length is a multiple of this many tokens."""
@@ -33,6 +35,9 @@ _RESERVE = (
 )
 
 
+_NOTHING = layout(0, 0)
+
+
 @dataclass(frozen=True)
 class CacheShape:
     """What all pools of a model share. ``element`` is the type that stands for one number."""
@@ -46,17 +51,19 @@ class CacheShape:
 
 
 class Pool:
-    """The rows of one audio context; ``context`` is the most encoder positions that they hold.
+    """Rows of similar audio context; ``context`` is the most encoder positions that they hold.
 
     ``cross`` is ``[2 * layers, rows, heads, context, head_width]``, keys and values of the layers
-    in turn; ``own`` is the same over the tokens so far. ``contexts`` and ``lengths`` say how many
-    positions of each row are real. Rows with equal ``audios`` hold the same audio.
+    in turn; ``own`` is the same over the tokens so far. ``layouts`` say what each row's positions
+    are, ``scores`` ``[rows, context]`` what is added to their scores: -inf where there is none.
+    ``lengths`` counts each row's tokens. Rows with equal ``audios`` hold the same audio.
     """
 
     def __init__(self, context: int, shape: CacheShape) -> None:
         self.context = context
         self.slots: list[int] = []  # which slot is in which row
-        self.contexts = np.zeros(shape.n_slots, np.int64)
+        self.layouts = [_NOTHING] * shape.n_slots
+        self.scores = np.full((shape.n_slots, context), -np.inf, np.float32)
         self.lengths = np.zeros(shape.n_slots, np.int64)
         self.audios = np.zeros(shape.n_slots, np.int64)
         self._n_audios = 0
@@ -75,7 +82,8 @@ class Pool:
         row = len(self.slots)
         self.slots.append(slot)
         self._n_used = max(self._n_used, row + 1)
-        self.contexts[row] = self.lengths[row] = self.audios[row] = 0
+        self._lay_out(row, _NOTHING)
+        self.lengths[row] = self.audios[row] = 0
         return row
 
     def remove(self, row: int) -> int | None:
@@ -93,23 +101,25 @@ class Pool:
     def copy(self, source: int, target: int) -> None:
         """Make a row know what another one does; audio that it has is not moved again."""
         if self.audios[source] != self.audios[target]:
-            context = self.contexts[source]
-            self.cross[:, target, :, :context] = self.cross[:, source, :, :context]
-            self.cross[:, target, :, context : self.contexts[target]] = 0
-            self.contexts[target], self.audios[target] = context, self.audios[source]
+            laid_out, n_before = self.layouts[source], len(self.layouts[target])
+            n = len(laid_out)
+            self.cross[:, target, :, :n] = self.cross[:, source, :, :n]
+            self.cross[:, target, :, n:n_before] = 0
+            self._lay_out(target, laid_out)
+            self.audios[target] = self.audios[source]
         length = self.lengths[source]
         self.own[:, target, :, :length] = self.own[:, source, :, :length]
         self.lengths[target] = length
 
-    def hear(self, row: int, encoded: list[NDArray[Any]]) -> None:
-        """Keep a window's encoded audio: 2 * layers of ``[heads, context, head_width]``."""
-        context = encoded[0].shape[1]
+    def hear(self, row: int, encoded: list[NDArray[Any]], laid_out: Layout) -> None:
+        """Keep a window's encoded audio: 2 * layers of ``[heads, positions, head_width]``."""
+        n, n_before = len(laid_out), len(self.layouts[row])
         for into, part in zip(self.cross, encoded, strict=True):
-            into[row, :, :context] = part
-        self.cross[:, row, :, context : self.contexts[row]] = 0  # what is masked must be a number
+            into[row, :, :n] = part
+        self.cross[:, row, :, n:n_before] = 0  # what is masked must be a number
+        self._lay_out(row, laid_out)
         self._n_audios += 1
-        self.contexts[row], self.audios[row] = context, self._n_audios
-        self.lengths[row] = 0
+        self.audios[row], self.lengths[row] = self._n_audios, 0
 
     def say(self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]) -> None:
         """Keep new tokens' keys and values: ``[2 * layers, rows, heads, tokens, width]``."""
@@ -128,6 +138,11 @@ class Pool:
             own[:, :rows, :, :kept] = self.own[:, :rows, :, :kept]
             self._own_memory, self.own = memory, own
             self.version += 1
+
+    def _lay_out(self, row: int, laid_out: Layout) -> None:
+        self.layouts[row] = laid_out
+        self.scores[row, : len(laid_out)] = laid_out.scores
+        self.scores[row, len(laid_out) :] = -np.inf
 
     def _give_back(self) -> None:
         """Let the system have the memory of what a burst of windows left behind; zeros remain."""
