@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from batched_whisper.audio.decode import decode
+from batched_whisper.engines.stand_ins import layout
 from batched_whisper.errors import BatchedWhisperError
 from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.dimensions import Dimensions
@@ -192,7 +193,8 @@ def reach(
     transcripts = whisper.transcribe_batch(clips, **options)
     wall_s, after = time.perf_counter() - began_s, whisper.stats
     windows: list[DecodedWindow] = [w for t in transcripts for w in t.windows]
-    spoken = [Spoken(w.audio_context, len(w.tokens) + 1) for w in windows]
+    full = sizes.n_audio_ctx
+    spoken = [Spoken(len(layout(w.audio_context, full)), len(w.tokens) + 1) for w in windows]
     encode_s, step_s = after.encode_s - before.encode_s, after.step_s - before.step_s
     n_batches, n_rows = after.n_batches - before.n_batches, after.n_rows - before.n_rows
     mean_context = sum(each.context for each in spoken) / len(spoken)

@@ -16,6 +16,7 @@ import torch
 from batched_whisper.decoding.rules import EVERYTHING, Allowed
 from batched_whisper.engines.cuda.arithmetic import DTYPES
 from batched_whisper.engines.interface import EncodeRow, StepRow
+from batched_whisper.engines.stand_ins import layout
 from benchmarks.gpu.mix import WindowSize, mlperf_like, short
 from benchmarks.gpu.rig import Rig, Run, ids_of, run_windows
 from benchmarks.work_of_a_model import decoder_weight_bytes, encoder_flops, row_bytes
@@ -75,7 +76,8 @@ def encoder(rig: Rig, scale: Scale, found: Limits | None) -> Figures:
     figures: Figures = {}
     with rig.engine() as engine:
         for context in (rig.sizes.n_audio_ctx, rig.sizes.n_audio_ctx * 3 // 10):
-            flops = encoder_flops(rig.sizes, context)
+            n_positions = len(layout(context, rig.sizes.n_audio_ctx))
+            flops = encoder_flops(rig.sizes, n_positions)
             for batch in (n for n in scale.batches if n <= min(32, rig.max_slots)):
                 rows = [EncodeRow(i, rig.features(i, context), context) for i in range(batch)]
                 spent_s = rig.seconds(lambda rows=rows: engine.encode(rows), scale.repeats)
@@ -115,8 +117,9 @@ def _step(
     size = passes.size(batch)
     device_s = rig.seconds(lambda: [passes.play(size) for _ in range(n)], scale.repeats) / n
     n_bytes = _number_bytes(rig)
+    n_positions = len(layout(context, rig.sizes.n_audio_ctx))
     moved = decoder_weight_bytes(rig.sizes, n_bytes) + batch * row_bytes(
-        rig.sizes, context, position, n_bytes
+        rig.sizes, n_positions, position, n_bytes
     )
     figures: Figures = {
         "call_s": call_s,
@@ -271,7 +274,7 @@ class _AttentionCase:
     def attend(self, table: torch.Tensor) -> torch.Tensor:
         from batched_whisper.engines.cuda import kernels
 
-        return kernels.attend(self.queries, table, self.rows, self.lengths, self.launch)
+        return kernels.attend(self.queries, table, self.rows, self.lengths, launch=self.launch)
 
     def run(self) -> None:
         for table in self.tables:

@@ -35,20 +35,47 @@ def attention_case(seed: int, longest: int, dtype: torch.dtype, n: int = 4):  # 
     return parts[0][:, 1], *parts[1:]  # one of three parts: queries with a stride
 
 
+def crowd_case(lengths: torch.Tensor) -> attention.Crowd:
+    """Some of each query's positions, none of the last one's, stand for several."""
+    random = torch.Generator().manual_seed(1)
+    n_own = (lengths.cpu() * torch.rand(len(lengths), generator=random)).int()
+    n_own[-1] = lengths[-1]
+    log_counts = 4 * torch.rand(len(lengths), generator=random)
+    return attention.Crowd(n_own.to(DEVICE), log_counts.to(DEVICE))
+
+
 @pytest.mark.parametrize("longest", [1, 16, 17, 100, 129])
 @pytest.mark.parametrize("n_programs", [1, 24, 1000])
-def test_attention_is_that_of_the_definition(longest: int, n_programs: int) -> None:
+@pytest.mark.parametrize("crowded", [False, True])
+def test_attention_is_that_of_the_definition(longest: int, n_programs: int, crowded: bool) -> None:
     case = attention_case(longest, longest, torch.float32)
     launch = kernels.Launch(block=16, n_programs=n_programs)
-    found = kernels.attend(*case, launch)
-    torch.testing.assert_close(found, attention.attend(*case), atol=NEAR, rtol=NEAR)
+    crowd = crowd_case(case[-1]) if crowded else None
+    found = kernels.attend(*case, crowd, launch)
+    torch.testing.assert_close(found, attention.attend(*case, crowd), atol=NEAR, rtol=NEAR)
+
+
+def test_a_position_that_stands_for_several_is_heard_as_if_they_were_there() -> None:
+    queries, table, rows, lengths = attention_case(5, 40, torch.float32, n=N_ROWS)
+    n_own, times = lengths // 2, torch.arange(1, N_ROWS + 1, device=DEVICE)
+    crowd = attention.Crowd(n_own, times.log())
+    for attend in (attention.attend, kernels.attend):
+        found = attend(queries, table, rows, lengths, crowd)
+        for i, (row, length, own, n) in enumerate(
+            zip(*(each.tolist() for each in (rows, lengths, n_own, times)), strict=True)
+        ):
+            kept, several = table[:, row, :, :own], table[:, row, :, own:length]
+            repeated = torch.cat([kept, *[several] * n], 2)[:, None]
+            row_of, length_of = rows[:1] * 0, lengths[:1] * 0 + own + n * (length - own)
+            expected = attention.attend(queries[i : i + 1], repeated, row_of, length_of)
+            torch.testing.assert_close(found[i : i + 1], expected, atol=NEAR, rtol=NEAR)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_attention_in_16_bits_is_as_near_to_exact_as_the_definition(dtype: torch.dtype) -> None:
     queries, table, rows, lengths = attention_case(3, 70, dtype)
     exact = attention.attend(queries.double(), table.double(), rows, lengths)
-    found = kernels.attend(queries, table, rows, lengths, kernels.Launch(block=16, n_programs=30))
+    found = kernels.attend(queries, table, rows, lengths, launch=kernels.Launch(16, n_programs=30))
     assert found.dtype is dtype
     error = (found.double() - exact).norm() / exact.norm()
     assert error < 2 * torch.finfo(dtype).eps
@@ -62,7 +89,7 @@ def test_what_lies_beyond_a_rows_length_is_never_heard() -> None:
     for row, length in zip(rows.tolist(), lengths.tolist(), strict=True):
         poisoned[:, row, :, length:] = float("nan")
     found = kernels.attend(
-        queries, poisoned, rows, lengths, kernels.Launch(block=16, n_programs=60)
+        queries, poisoned, rows, lengths, launch=kernels.Launch(block=16, n_programs=60)
     )
     torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
 

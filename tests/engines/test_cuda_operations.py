@@ -23,11 +23,19 @@ def test_the_definitions_pass_their_own_trial(dtype: torch.dtype) -> None:
 
 
 def test_a_kernel_that_hears_too_much_does_not() -> None:
-    def beyond(queries, table, rows, lengths):  # type: ignore[no-untyped-def]
-        return attend(queries, table, rows, (lengths + 1).clamp(max=table.shape[3]))
+    def beyond(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
+        return attend(queries, table, rows, (lengths + 1).clamp(max=table.shape[3]), crowd)
 
     with pytest.raises(ValueError, match="off by"):
         try_out(beyond, choose_greedily, CPU, torch.float32, 64)
+
+
+def test_a_kernel_that_counts_everything_once_does_not() -> None:
+    def once(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
+        return attend(queries, table, rows, lengths)
+
+    with pytest.raises(ValueError, match="off by"):
+        try_out(once, choose_greedily, CPU, torch.float32, 64)
 
 
 def test_a_choice_that_is_wrong_or_no_number_does_not() -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from batched_whisper.engines.cuda.attention import Attend
+from batched_whisper.engines.cuda.attention import Attend, Crowd
 from batched_whisper.engines.cuda.layers import Layer, LayerNorm, Perceptron, Weights, merge, split
 from batched_whisper.engines.cuda.tables import Tables
+from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.checkpoint import AlignmentHead
 from batched_whisper.models.dimensions import Dimensions
 
@@ -35,7 +36,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class WholeText:
-    """A text read in one go: ``logits`` ``[n, n_vocab]``, and ``seen`` ``[heads, n, context]``."""
+    """A text read in one go: ``logits`` ``[n, n_vocab]``, ``seen`` ``[heads, n, positions]``."""
 
     logits: torch.Tensor
     seen: torch.Tensor
@@ -61,22 +62,22 @@ class Decoder:
         self._widens = _widens(weights.device, weights.dtype)
 
     def hear(
-        self, tables: Tables, slots: torch.Tensor, contexts: torch.Tensor, hidden: torch.Tensor
+        self, tables: Tables, slots: torch.Tensor, hidden: torch.Tensor, laid_out: Layout
     ) -> None:
-        """Keep encoded windows of one context.
+        """Keep encoded windows that are laid out alike.
 
         Args:
             tables: where.
             slots: ``[batch]``.
-            contexts: ``[batch]``, all equal to the second axis of ``hidden``.
-            hidden: ``[batch, context, width]``, the encoder's.
+            hidden: ``[batch, n, width]``, the encoder's.
+            laid_out: what the ``n`` positions are.
         """
-        context = hidden.shape[1]
+        n = len(laid_out)
         for block, table in zip(self._blocks, tables.cross, strict=True):
             pair = block.cross_pair(hidden).unflatten(-1, (2, self._n_heads, -1))
-            # To [2, batch, heads, context, head_width], the table's order.
-            table[:, slots, :, :context] = pair.permute(2, 0, 3, 1, 4)
-        tables.contexts[slots] = contexts
+            # To [2, batch, heads, n, head_width], the table's order.
+            table[:, slots, :, :n] = pair.permute(2, 0, 3, 1, 4)
+        tables.lay_out(slots, laid_out)
 
     def logits(
         self,
@@ -93,6 +94,7 @@ class Decoder:
         """
         x = self._tokens[tokens] + self._positions[positions]
         lengths, contexts = positions + 1, tables.contexts[slots]
+        crowd = Crowd(tables.n_own[slots], tables.log_counts[slots])
         for block, own, cross in zip(self._blocks, tables.own, tables.cross, strict=True):
             heads = block.own_heads(block.own_norm(x)).unflatten(-1, (3, self._n_heads, -1))
             # Slots and positions are apart, so their common axis comes first: [n, 2, heads, width].
@@ -100,7 +102,7 @@ class Decoder:
             heard = self._attend(heads[:, 0], own, slots, lengths)
             x = x + block.own_out(heard.flatten(1))
             queries = block.cross_queries(block.cross_norm(x)).unflatten(-1, (self._n_heads, -1))
-            heard = self._attend(queries, cross, slots, contexts)
+            heard = self._attend(queries, cross, slots, contexts, crowd)
             x = x + block.cross_out(heard.flatten(1))
             x = x + block.perceptron(x)
         self._project(x, out)
@@ -109,7 +111,7 @@ class Decoder:
         self,
         tables: Tables,
         slot: int,
-        context: int,
+        laid_out: Layout,
         tokens: torch.Tensor,
         watched: tuple[AlignmentHead, ...],
     ) -> WholeText:
@@ -118,25 +120,26 @@ class Decoder:
         Args:
             tables: which are only read.
             slot: whose audio.
-            context: how much of it.
+            laid_out: what its positions are.
             tokens: ``[n]``.
             watched: the heads of ``seen``, in this order.
         """
         x = (self._tokens[tokens] + self._positions[: len(tokens)])[None]
         seen: dict[int, torch.Tensor] = {}
         wanted = {place.layer for place in watched}
+        scores = torch.from_numpy(laid_out.scores)[None, None, None].to(x.device, x.dtype)
         for i, block in enumerate(self._blocks):
             parts = block.own_heads(block.own_norm(x)).chunk(3, -1)
             queries, keys, values = (split(part, self._n_heads) for part in parts)
             heard = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
             x = x + block.own_out(merge(heard))
             queries = split(block.cross_queries(block.cross_norm(x)), self._n_heads)
-            keys, values = tables.cross[i, :, slot, None, :, :context]
+            keys, values = tables.cross[i, :, slot, None, :, : len(laid_out)]
             if i in wanted:
-                seen[i] = _weights(queries, keys)[0]
+                seen[i] = _weights(queries, keys, scores)[0]
                 heard = seen[i].to(values.dtype) @ values
             else:
-                heard = F.scaled_dot_product_attention(queries, keys, values)
+                heard = F.scaled_dot_product_attention(queries, keys, values, scores)
             x = x + block.cross_out(merge(heard))
             x = x + block.perceptron(x)
         heads = [seen[place.layer][place.head] for place in watched]
@@ -165,10 +168,10 @@ def _widens(device: torch.device, dtype: torch.dtype) -> bool:
     return True
 
 
-def _weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Attention after the softmax, ``[batch, heads, n, context]`` float32."""
-    scores = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
-    return scores.softmax(-1)
+def _weights(queries: torch.Tensor, keys: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Attention after the softmax, ``[batch, heads, n, positions]`` float32."""
+    products = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
+    return (products + scores).softmax(-1)
 
 
 def _block(weights: Weights, i: int) -> _Block:

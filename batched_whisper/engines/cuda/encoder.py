@@ -20,6 +20,7 @@ from batched_whisper.engines.cuda.layers import (
     merge,
     split,
 )
+from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.dimensions import Dimensions
 
 
@@ -46,25 +47,43 @@ class Encoder:
         self._positions = weights.tensor("encoder.positional_embedding")
         self._blocks = [_block(weights, i) for i in range(sizes.n_audio_layer)]
         self._norm = weights.layer_norm("encoder.ln_post")
+        self._laid_out: dict[
+            Layout, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+        ] = {}
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """``[batch, n_mels, 2 * context]`` to ``[batch, context, width]``.
-
-        Positions are absolute, so a shorter window uses the first ones.
-        """
+    def __call__(self, features: torch.Tensor, laid_out: Layout) -> torch.Tensor:
+        """``[batch, n_mels, frames]`` to ``[batch, n, width]``, as the windows are laid out."""
+        frames, places, scores = self._on_device(laid_out)
         x = convolved(features.transpose(1, 2), self._first, 1)
         x = convolved(x, self._second, 2)
-        x = x + self._positions[: x.shape[1]]
+        x = x[:, frames] + places
         for block in self._blocks:
-            x = self._run(block, x)
+            x = self._run(block, x, scores)
         return self._norm(x)
 
-    def _run(self, block: _Block, x: torch.Tensor) -> torch.Tensor:
+    def _on_device(
+        self, laid_out: Layout
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """A layout's frames, embedded positions and scores; None where all scores are 0.
+
+        Kept, for a copy waits for the device's work before it; there are few different ones.
+        """
+        if laid_out not in self._laid_out:
+            frames, positions, scores = (
+                torch.from_numpy(array).to(self._positions.device)
+                for array in (laid_out.frames, laid_out.positions, laid_out.scores)
+            )
+            mask = scores.to(self._positions.dtype)[None, None, None] if laid_out.log_count else None
+            self._laid_out[laid_out] = (frames.long(), self._positions[positions.long()], mask)
+        return self._laid_out[laid_out]
+
+    def _run(self, block: _Block, x: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
         queries, keys, values = block.heads(block.norm(x)).chunk(3, -1)
         heard = F.scaled_dot_product_attention(
             split(queries, self._n_heads),
             split(keys, self._n_heads),
             split(values, self._n_heads),
+            scores,  # none is faster: a mask keeps PyTorch from its fastest kernel
         )
         x = x + block.out(merge(heard))
         return x + block.perceptron(x)

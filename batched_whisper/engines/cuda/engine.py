@@ -39,6 +39,7 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
+from batched_whisper.engines.stand_ins import Layout, layout, own_weights, with_silence
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
@@ -94,7 +95,7 @@ class CudaEngine:
             self._decoder = Decoder(weights, self._sizes, self._operations.attend)
             why = self._take_slots(max_slots, memory_fraction)
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
-        self._contexts: dict[int, int] = {}
+        self._layouts: dict[int, Layout] = {}
         self._audios: dict[int, int] = {}  # equal numbers: the same audio
         self._audio_numbers = count()
         self._checks = CallChecks(self._tables.nobody, self._sizes)
@@ -121,9 +122,10 @@ class CudaEngine:
         latest = {row.slot: row for row in rows}  # of two for one slot the later one counts
         ordered = sorted(latest.values(), key=lambda row: row.audio_context)
         for context, same in groupby(ordered, key=lambda row: row.audio_context):
-            group, most = list(same), max(1, ENCODE_POSITIONS // context)
+            laid_out = layout(context, self._sizes.n_audio_ctx)
+            group, most = list(same), max(1, ENCODE_POSITIONS // len(laid_out))
             for i in range(0, len(group), most):
-                self._encode(group[i : i + most], context)
+                self._encode(group[i : i + most], laid_out)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """All rows' tokens in one pass, or as few as hold them."""
@@ -157,13 +159,13 @@ class CudaEngine:
             return
         with self._failures("copying slots"):
             move(self._tables, [self._move(row) for row in rows])
-        for known in (self._texts, self._contexts, self._audios):
+        for known in (self._texts, self._layouts, self._audios):
             known.update({row.target: known[row.source] for row in rows})
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """One text at a time, in one pass each."""
         for row in rows:
-            self._checks.align(row, self._contexts)
+            self._checks.align(row, self._layouts)
         with self._failures("aligning words"):
             return [self._align(row) for row in rows]
 
@@ -171,7 +173,7 @@ class CudaEngine:
         """Their memory stays, for the next ones."""
         for slot in slots:
             self._texts.pop(slot, None)
-            self._contexts.pop(slot, None)
+            self._layouts.pop(slot, None)
             self._audios.pop(slot, None)
 
     def close(self) -> None:
@@ -211,7 +213,8 @@ class CudaEngine:
             return
         context = self._sizes.n_audio_ctx
         shape = (max(1, ENCODE_POSITIONS // context), self._sizes.n_mels, 2 * context)
-        self._encoder(torch.zeros(shape, dtype=self._arithmetic.dtype, device=self._device))
+        silence = torch.zeros(shape, dtype=self._arithmetic.dtype, device=self._device)
+        self._encoder(silence, layout(context, context))
 
     def _room(self, fraction: float) -> Room | None:
         if self._device.type != "cuda":
@@ -219,23 +222,24 @@ class CudaEngine:
         free, total = torch.cuda.mem_get_info(self._device)
         return Room(total, free, fraction)
 
-    def _encode(self, rows: Sequence[EncodeRow], context: int) -> None:
+    def _encode(self, rows: Sequence[EncodeRow], laid_out: Layout) -> None:
+        full = self._sizes.n_audio_ctx
         with self._failures("encoding"):
             # What is copied comes first: a copy waits for the device's work before it.
             slots = torch.tensor([row.slot for row in rows], device=self._device)
-            contexts = torch.full((len(rows),), context, dtype=torch.int32, device=self._device)
-            features = torch.from_numpy(np.stack([row.features for row in rows]))
-            hidden = self._encoder(features.to(self._device).to(self._arithmetic.dtype))
-            self._decoder.hear(self._tables, slots, contexts, hidden)
+            heard = np.stack([with_silence(row.features, full) for row in rows])
+            features = torch.from_numpy(heard).to(self._device).to(self._arithmetic.dtype)
+            hidden = self._encoder(features, laid_out)
+            self._decoder.hear(self._tables, slots, hidden, laid_out)
         for row in rows:
-            self._contexts[row.slot], self._texts[row.slot] = context, 0
+            self._layouts[row.slot], self._texts[row.slot] = laid_out, 0
             self._audios[row.slot] = next(self._audio_numbers)
 
     def _move(self, row: CopyRow) -> Move:
         source, target = row.source, row.target
         same = self._audios.get(target) == self._audios[source]
-        context = None if same else self._contexts[source]
-        return Move(source, target, context, self._texts[source])
+        audio = None if same else self._layouts[source]
+        return Move(source, target, audio, self._texts[source])
 
     def _mask_indices(self, rows: Sequence[StepRow]) -> list[int]:
         return self._masks.indices([(row.allowed or _UNASKED).mask for row in rows])
@@ -276,14 +280,12 @@ class CudaEngine:
         return StepResult(token, logprob, probed, best)
 
     def _align(self, row: AlignRow) -> Alignment:
-        tokens = torch.tensor(row.tokens, device=self._device)
-        read = self._decoder.whole_text(
-            self._tables, row.slot, self._contexts[row.slot], tokens, self._heads
-        )
+        tokens, laid_out = torch.tensor(row.tokens, device=self._device), self._layouts[row.slot]
+        read = self._decoder.whole_text(self._tables, row.slot, laid_out, tokens, self._heads)
         said = read.logits.log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
         logprobs = np.zeros(len(row.tokens), np.float32)
         logprobs[row.n_prompt :] = said[row.n_prompt - 1 :].cpu().numpy()
-        return Alignment(read.seen.cpu().numpy(), logprobs)
+        return Alignment(own_weights(read.seen.cpu().numpy(), laid_out.n_own), logprobs)
 
     def _device_name(self) -> str:
         if self._device.type != "cuda":

@@ -19,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
+from batched_whisper.engines.cuda.attention import Crowd
 from batched_whisper.engines.cuda.choosing import Best, decide
 from batched_whisper.engines.cuda.feed import Field
 
@@ -55,6 +56,8 @@ def _hear(
     table,
     rows,
     lengths,
+    n_own,
+    log_counts,
     out,
     highest,
     totals,
@@ -69,6 +72,7 @@ def _hear(
     WIDTH: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     N_STAGES: tl.constexpr,  # noqa: N803
+    HAS_CROWD: tl.constexpr,  # noqa: N803
 ):
     """One part of one head of one query: its weighted sum of values, its best score, its total."""
     entry, part = tl.program_id(0), tl.program_id(1)
@@ -80,6 +84,9 @@ def _hear(
     values = keys + pair_stride
     first = part * part_length
     stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
+    if HAS_CROWD:
+        own = tl.load(n_own + query).to(tl.int32)
+        log_count = tl.load(log_counts + query)
     best = tl.full([BLOCK], LEAST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     heard = tl.zeros([BLOCK, WIDTH], tl.float32)
@@ -89,7 +96,10 @@ def _hear(
         place = position[:, None] * WIDTH + width[None, :]
         key = tl.load(keys + place, mask=real[:, None], other=0.0).to(tl.float32)
         value = tl.load(values + place, mask=real[:, None], other=0.0).to(tl.float32)
-        score = tl.where(real, tl.sum(key * asked[None, :], 1), float("-inf"))
+        score = tl.sum(key * asked[None, :], 1)
+        if HAS_CROWD:
+            score += tl.where(position >= own, log_count, 0.0)
+        score = tl.where(real, score, float("-inf"))
         better = tl.maximum(best, score)
         weight = tl.exp(score - better)
         kept = tl.exp(best - better)
@@ -134,6 +144,7 @@ def attend(
     table: torch.Tensor,
     rows: torch.Tensor,
     lengths: torch.Tensor,
+    crowd: Crowd | None = None,
     launch: Launch = Launch(),
 ) -> torch.Tensor:
     """See `attention.Attend`; the heads' width is a power of two."""
@@ -155,6 +166,8 @@ def attend(
         table,
         rows,
         lengths,
+        lengths if crowd is None else crowd.n_own,
+        lengths if crowd is None else crowd.log_counts,
         parts,
         highest,
         totals,
@@ -169,6 +182,7 @@ def attend(
         WIDTH=width,
         BLOCK=launch.block,
         N_STAGES=launch.n_stages,
+        HAS_CROWD=crowd is not None,
         num_warps=launch.n_warps,
     )
     if n_parts > 1:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import torch
 
-from batched_whisper.engines.cuda.attention import Attend, attend
+from batched_whisper.engines.cuda.attention import Attend, Crowd, attend
 from batched_whisper.engines.cuda.choosing import Choose, choose_greedily
 from batched_whisper.engines.cuda.feed import Field
 
@@ -57,7 +57,11 @@ def try_out(
     table = torch.randn((2, 2, 2, 80, head_width), generator=random).to(device, dtype)
     rows = torch.tensor([1, 0], device=device)
     lengths = torch.tensor([80, 3], device=device)
-    found, expected = (each(table[0, :, :, 0], table, rows, lengths) for each in (kernel, attend))
+    crowd = Crowd(torch.tensor([70, 3], device=device), torch.tensor([2.5, 0], device=device))
+    found, expected = (
+        torch.cat([each(table[0, :, :, 0], table, rows, lengths, of) for of in (None, crowd)])
+        for each in (kernel, attend)
+    )
     logits = torch.randn((2, 90), generator=random).to(device)
     hidden = torch.zeros((1, 70), dtype=torch.bool, device=device)
     feed = torch.zeros((len(Field), 2), dtype=torch.int64, device=device)

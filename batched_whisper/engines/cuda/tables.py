@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.dimensions import Dimensions
 
 
@@ -21,13 +22,13 @@ from batched_whisper.models.dimensions import Dimensions
 class Move:
     """A slot whose keys and values go to another's row.
 
-    ``context`` counts its positions of audio, None where the other has the same audio; ``length``
-    the tokens of its text.
+    ``audio`` says what its positions are, None where the other has the same audio; ``length``
+    counts the tokens of its text.
     """
 
     source: int
     target: int
-    context: int | None
+    audio: Layout | None
     length: int
 
 
@@ -37,27 +38,37 @@ class Tables:
 
     ``cross`` is ``[layers, 2, slots + 1, heads, n_audio_ctx, head_width]``, ``own`` the same over
     ``n_text_ctx`` tokens. ``contexts`` ``[slots + 1]`` says how many positions of each row of
-    ``cross`` are real; of ``own`` that follows from where a token stands.
+    ``cross`` are real; of ``own`` that follows from where a token stands. Of those positions the
+    first ``n_own`` are the window's own, and the others have ``log_counts`` added to their scores
+    (`stand_ins.Layout`).
     """
 
     cross: torch.Tensor
     own: torch.Tensor
     contexts: torch.Tensor
+    n_own: torch.Tensor
+    log_counts: torch.Tensor
 
     @property
     def nobody(self) -> int:
         """The row that is no slot's."""
         return len(self.contexts) - 1
 
+    def lay_out(self, slots: torch.Tensor | int, audio: Layout) -> None:
+        """Say what the positions of a slot are, or of several."""
+        self.contexts[slots] = len(audio)
+        self.n_own[slots] = audio.n_own
+        self.log_counts[slots] = audio.log_count
+
 
 def move(tables: Tables, moves: Sequence[Move]) -> None:
     """Copy rows; no target is a source. All texts together, and all audio."""
     _copy_rows(tables.own, moves, max(each.length for each in moves))
-    heard = [each for each in moves if each.context is not None]
+    heard = [(each, each.audio) for each in moves if each.audio is not None]
     if heard:
-        _copy_rows(tables.cross, heard, max(each.context or 0 for each in heard))
-        for each in heard:
-            tables.contexts[each.target] = each.context
+        _copy_rows(tables.cross, [each for each, _ in heard], max(len(audio) for _, audio in heard))
+        for each, audio in heard:
+            tables.lay_out(each.target, audio)
 
 
 def _copy_rows(table: torch.Tensor, moves: Sequence[Move], longest: int) -> None:
@@ -85,4 +96,6 @@ def take_tables(
         return torch.zeros(shape, dtype=dtype, device=device)
 
     contexts = torch.ones(n_slots + 1, dtype=torch.int32, device=device)
-    return Tables(zeros(sizes.n_audio_ctx), zeros(sizes.n_text_ctx), contexts)
+    log_counts = torch.zeros(n_slots + 1, dtype=torch.float32, device=device)
+    cross, own = zeros(sizes.n_audio_ctx), zeros(sizes.n_text_ctx)
+    return Tables(cross, own, contexts, contexts.clone(), log_counts)
