@@ -47,9 +47,7 @@ class Encoder:
         self._positions = weights.tensor("encoder.positional_embedding")
         self._blocks = [_block(weights, i) for i in range(sizes.n_audio_layer)]
         self._norm = weights.layer_norm("encoder.ln_post")
-        self._laid_out: dict[
-            Layout, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-        ] = {}
+        self._laid_out: dict[Layout, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = {}
 
     def __call__(self, features: torch.Tensor, laid_out: Layout) -> torch.Tensor:
         """``[batch, n_mels, frames]`` to ``[batch, n, width]``, as the windows are laid out."""
@@ -73,7 +71,9 @@ class Encoder:
                 torch.from_numpy(array).to(self._positions.device)
                 for array in (laid_out.frames, laid_out.positions, laid_out.scores)
             )
-            mask = scores.to(self._positions.dtype)[None, None, None] if laid_out.log_count else None
+            mask = (
+                scores.to(self._positions.dtype)[None, None, None] if laid_out.log_count else None
+            )
             self._laid_out[laid_out] = (frames.long(), self._positions[positions.long()], mask)
         return self._laid_out[laid_out]
 

@@ -159,8 +159,10 @@ class CudaEngine:
             return
         with self._failures("copying slots"):
             move(self._tables, [self._move(row) for row in rows])
-        for known in (self._texts, self._layouts, self._audios):
-            known.update({row.target: known[row.source] for row in rows})
+        for row in rows:
+            self._texts[row.target] = self._texts[row.source]
+            self._layouts[row.target] = self._layouts[row.source]
+            self._audios[row.target] = self._audios[row.source]
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """One text at a time, in one pass each."""

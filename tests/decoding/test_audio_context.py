@@ -1,0 +1,61 @@
+"""How many positions a window gets, for every option and model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batched_whisper.decoding.audio_context import BUCKET, context_policy, token_limit
+from batched_whisper.errors import OptionError
+
+FULL = 1500
+PER_POSITION = 320  # samples
+lengths = st.integers(0, FULL * PER_POSITION)
+MEASURED, NOT_MEASURED = "openai/whisper-base", "openai/whisper-large-v3"
+
+
+@given(lengths, st.sampled_from([MEASURED, NOT_MEASURED]))
+def test_a_fitted_context_holds_the_sound_and_silence_behind_it(n: int, model: str) -> None:
+    found = context_policy("fit", model, FULL).positions(n)
+    assert found == FULL or found * PER_POSITION >= n + 0.75 * 16_000
+    assert found <= FULL
+    assert found == FULL or found % BUCKET == 0
+
+
+@given(lengths, lengths)
+def test_more_sound_never_gets_less(a: int, b: int) -> None:
+    policy = context_policy("fit", MEASURED, FULL)
+    short, long = sorted((a, b))
+    assert policy.positions(short) <= policy.positions(long)
+
+
+def test_left_alone_only_measured_models_are_fitted() -> None:
+    second = 16_000
+    assert context_policy("auto", MEASURED, FULL).positions(second) < 200
+    assert context_policy("auto", NOT_MEASURED, FULL).positions(second) == FULL
+    assert context_policy("full", MEASURED, FULL).positions(second) == FULL
+
+
+def test_a_model_that_was_not_measured_gets_more_silence() -> None:
+    n = 5 * 16_000
+    fitted = [context_policy("fit", each, FULL).positions(n) for each in (MEASURED, NOT_MEASURED)]
+    assert fitted[0] < fitted[1] < FULL
+
+
+@given(lengths, st.integers(1, FULL))
+def test_a_number_holds_for_every_window_that_fits(n: int, fixed: int) -> None:
+    for option in (fixed, str(fixed)):
+        found = context_policy(option, NOT_MEASURED, FULL).positions(n)
+        assert found == max(fixed, -(-n // PER_POSITION))
+
+
+@pytest.mark.parametrize("option", ["tight", "", 0, -1, FULL + 1, "1501", "1.5"])
+def test_another_option_is_refused(option: str | int) -> None:
+    with pytest.raises(OptionError, match="audio_context"):
+        context_policy(option, MEASURED, FULL)
+
+
+def test_nobody_says_more_than_that() -> None:
+    assert token_limit(0, 16_000) == 25
+    assert token_limit(10 * 16_000, 16_000) == 175
