@@ -18,7 +18,7 @@ LONGEST_S = 30.0
 TOKENS_PER_S = 70 / 24.8
 """English as read: MLPerf's windows have a mean of 70 tokens in 24.8 s."""
 LETTERS_PER_TOKEN = 4.3
-MARGIN_S = 1.0
+MARGIN_S = 0.5
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ RULES = {
     for timed in (False, True)
 }
 WINDOWS = (
-    (Heard(7, 31), Beams(5), False),
+    (Heard(0, 31), Beams(5), False),
     (Heard(4, 31), Beams(1), True),
-    (Heard(3, 31), Beams(3, patience=2.0), True),
+    (Heard(3, 60), Beams(3, patience=2.0), True),
     (Heard(3, 120), Beams(2, length_penalty=1.0), False),
     (Heard(7, 60), Beams(4, length_penalty=0.0), True),
 )

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 _erf = np.frompyfunc(erf, 1, 1)
 
-N_GROUPS = 32
+N_GROUPS = 64
 """The silence after a short window is cut into so many groups, and heard in the middle of each."""
 
 
