@@ -32,6 +32,26 @@ class _Block:
     perceptron: Perceptron
 
 
+@dataclass(frozen=True)
+class _OnDevice:
+    """A layout's numbers; ``scores`` is None where all are 0."""
+
+    frames: torch.Tensor
+    positions: torch.Tensor
+    scores: torch.Tensor | None  # [1, 1, 1, n]
+
+    @classmethod
+    def of(cls, laid_out: Layout, like: torch.Tensor) -> _OnDevice:
+        scores = None
+        if laid_out.log_count:
+            scores = torch.from_numpy(laid_out.scores)[None, None, None].to(like.device, like.dtype)
+        frames, positions = (
+            torch.from_numpy(array).to(like.device)
+            for array in (laid_out.frames, laid_out.positions)
+        )
+        return cls(frames, positions, scores)
+
+
 class Encoder:
     """Encodes windows.
 
@@ -47,35 +67,23 @@ class Encoder:
         self._positions = weights.tensor("encoder.positional_embedding")
         self._blocks = [_block(weights, i) for i in range(sizes.n_audio_layer)]
         self._norm = weights.layer_norm("encoder.ln_post")
-        self._laid_out: dict[Layout, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = {}
+        self._copied: dict[Layout, _OnDevice] = {}
 
     def __call__(self, features: torch.Tensor, laid_out: Layout) -> torch.Tensor:
         """``[batch, n_mels, frames]`` to ``[batch, n, width]``, as the windows are laid out."""
-        frames, places, scores = self._on_device(laid_out)
+        copied = self._on_device(laid_out)
         x = convolved(features.transpose(1, 2), self._first, 1)
         x = convolved(x, self._second, 2)
-        x = x[:, frames] + places
+        x = x[:, copied.frames] + self._positions[copied.positions]
         for block in self._blocks:
-            x = self._run(block, x, scores)
+            x = self._run(block, x, copied.scores)
         return self._norm(x)
 
-    def _on_device(
-        self, laid_out: Layout
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """A layout's frames, embedded positions and scores; None where all scores are 0.
-
-        Kept, for a copy waits for the device's work before it; there are few different ones.
-        """
-        if laid_out not in self._laid_out:
-            frames, positions, scores = (
-                torch.from_numpy(array).to(self._positions.device)
-                for array in (laid_out.frames, laid_out.positions, laid_out.scores)
-            )
-            mask = (
-                scores.to(self._positions.dtype)[None, None, None] if laid_out.log_count else None
-            )
-            self._laid_out[laid_out] = (frames.long(), self._positions[positions.long()], mask)
-        return self._laid_out[laid_out]
+    def _on_device(self, laid_out: Layout) -> _OnDevice:
+        """Copied once: a copy waits for the device's work before it, and there are few layouts."""
+        if laid_out not in self._copied:
+            self._copied[laid_out] = _OnDevice.of(laid_out, self._positions)
+        return self._copied[laid_out]
 
     def _run(self, block: _Block, x: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
         queries, keys, values = block.heads(block.norm(x)).chunk(3, -1)
