@@ -17,6 +17,11 @@ POSITIONS_PER_S = 50
 BUCKET = 32
 """A fitted context is a multiple of this many positions: few different shapes to prepare."""
 
+N_STAND_INS = 64
+"""So many positions stand for the rest of a window (`engines.stand_ins`); with more of them texts
+are hardly nearer to those of the full context (docs/lab-log.md). Where no more are missing, a
+fitted context would cost as much as the full one, so it is the full one."""
+
 TOKENS_PER_S = 15
 EXTRA_TOKENS = 25
 """More tokens than this at a fitted context are a loop: nobody speaks 15 a second."""
@@ -61,7 +66,8 @@ class ContextPolicy:
         if self.margin_s is None:
             return self.full
         fitted = needed + round(self.margin_s * POSITIONS_PER_S)
-        return min(-(-fitted // BUCKET) * BUCKET, self.full)
+        bucketed = -(-fitted // BUCKET) * BUCKET
+        return bucketed if bucketed + N_STAND_INS < self.full else self.full
 
 
 def context_policy(option: str | int, repository: str, full: int) -> ContextPolicy:

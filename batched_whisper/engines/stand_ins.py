@@ -21,11 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.features import pad_features
+from batched_whisper.decoding.audio_context import N_STAND_INS
 from batched_whisper.types import Features
-
-N_STAND_INS = 64
-"""So many positions stand for the rest of a window; with more, texts are hardly nearer to those of
-the full context (docs/lab-log.md)."""
 
 _SILENT_FRAMES = 6
 """Feature frames of silence behind the sound: the convolutions hear nothing else in the middle."""

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batched_whisper.audio.features import log_mel
-from batched_whisper.engines.stand_ins import N_STAND_INS, layout, own_weights, with_silence
+from batched_whisper.decoding.audio_context import N_STAND_INS
+from batched_whisper.engines.stand_ins import layout, own_weights, with_silence
 
 FULL = 1500
 contexts = st.integers(1, FULL)
