@@ -22,7 +22,12 @@ _REFLECTED = (
 )  # samples mirrored at each end, so that frame t is centred on t * HOP_LENGTH
 _POWER_FLOOR = 1e-10
 _DYNAMIC_RANGE = 8.0  # powers of ten below the loudest band; what is quieter is cut off
-_FRAMES_AT_ONCE = 500  # their spectra fit a core's second-level cache
+_FRAMES_AT_ONCE = 128  # the arrays of more are fresh memory of the system's, every time
+
+# Frames of one product with the mel filters. OpenBLAS hands larger ones (its limit is 2**18
+# multiplications) to threads of its own, which then spin for a tenth of a second and take from the
+# engine what a thousand such products cost (docs/lab-log.md, "Threads that nobody asked for").
+_FRAMES_A_PRODUCT = 8
 
 
 def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features:
@@ -53,9 +58,9 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
     frames = sliding_window_view(sounding, N_FFT)[::HOP_LENGTH]  # [n_sounding, N_FFT]
     logs = np.full((n_mels, n_frames), math.log10(_POWER_FLOOR), np.float32)
     for start in range(0, len(frames), _FRAMES_AT_ONCE):
-        power = _power(frames[start : start + _FRAMES_AT_ONCE])
-        bands = mel_filters(n_mels) @ power.T
-        logs[:, start : start + len(power)] = np.log10(np.maximum(bands, _POWER_FLOOR))
+        some = frames[start : start + _FRAMES_AT_ONCE]
+        bands = _bands(_power(some), n_mels)
+        logs[:, start : start + len(some)] = np.log10(np.maximum(bands, _POWER_FLOOR)).T
     np.maximum(logs, logs.max() - np.float32(_DYNAMIC_RANGE), out=logs)
     logs += 4
     logs /= 4
@@ -100,6 +105,15 @@ def _power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     power: NDArray[np.float64] = spectra.real**2
     power += spectra.imag**2
     return power
+
+
+def _bands(power: NDArray[np.float64], n_mels: int) -> NDArray[np.float64]:
+    """The power in each mel band, ``[n_frames, n_mels]``."""
+    n_frames = len(power)
+    missing = -n_frames % _FRAMES_A_PRODUCT
+    stacked = np.pad(power, ((0, missing), (0, 0))).reshape(-1, _FRAMES_A_PRODUCT, N_FREQUENCIES)
+    bands: NDArray[np.float64] = stacked @ mel_filters(n_mels).T
+    return bands.reshape(-1, n_mels)[:n_frames]
 
 
 @cache

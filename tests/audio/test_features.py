@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -126,3 +128,25 @@ def test_many_threads_get_what_one_gets() -> None:
         thread.join()
     for i, samples in enumerate(inputs):
         np.testing.assert_array_equal(results[i], log_mel(samples, 80))
+
+
+IDLE_AFTER_LOG_MEL = """
+import time
+import numpy as np
+from batched_whisper.audio.features import log_mel
+
+samples = np.ones(112_000, np.float32)
+time.sleep(0.5)  # a BLAS's threads spin when they are made, too
+log_mel(samples, {n_mels})
+before = time.process_time()
+time.sleep(0.2)
+print(time.process_time() - before)
+"""
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+def test_no_thread_goes_on_behind_the_callers_back(n_mels: int) -> None:
+    """As those of a BLAS would, which spin after a product that they shared."""
+    script = IDLE_AFTER_LOG_MEL.format(n_mels=n_mels)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert float(done.stdout) < 0.02, done.stderr
