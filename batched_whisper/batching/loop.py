@@ -73,7 +73,7 @@ class EngineLoop:
         self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
         most = max(Limits.max_encodes, engine.info.encode_together)
         self._limits = Limits(max_batch_size, most)
-        self._slots = SlotTable(max_batch_size)
+        self._slots = SlotTable(max_batch_size, engine.info.tokens_a_call)
         self._items: dict[Sequence, Work] = {}
         self._meters = Meters()
         self._health = Health()

@@ -162,11 +162,18 @@ class Feed:
 
 
 class Sequence:
-    """A window in its slots; the first of them holds its audio."""
+    """A window in its slots; the first of them holds its audio.
 
-    def __init__(self, task: WindowTask, slots: tuple[int, ...]) -> None:
+    Args:
+        task: what is wanted.
+        slots: its own, as many as the task takes.
+        tokens_a_call: the engine's (`EngineInfo`).
+    """
+
+    def __init__(self, task: WindowTask, slots: tuple[int, ...], tokens_a_call: int = 1) -> None:
         self.task = task
         self.slots = slots
+        self._tokens_a_call = tokens_a_call
         self.attempt = task.first
         self.state = SequenceState.WAITING
         self.result: DecodedTokens | None = None
@@ -212,7 +219,8 @@ class Sequence:
         """What to feed its slots next; None while another window detects the language.
 
         The prompt and the start go in one piece. The few tokens after it go one by one, in the
-        same steps as everybody's: a pass of their own would cost the slots around them more.
+        same steps as everybody's: a pass of their own would cost the slots around them more. An
+        engine that says several tokens a call gets them with the start.
         """
         if self._position == 0:
             start = self._start_row()
@@ -225,12 +233,12 @@ class Sequence:
     def accept(self, feed: Feed, results: Several[StepResult | None]) -> None:
         """Take what the engine made of the rows that were fed."""
         n_tokens = len(feed.rows[0].tokens)
+        if self._position == 0:
+            self._accept_start(results[0])
+            if self.state is SequenceState.RETRY:
+                return
         self._position += n_tokens
         self._pending = self._pending[n_tokens:]
-        if feed.rows[0].position == 0:
-            self._accept_start(results[0])
-            if not self._is_start_all():
-                return
         if not self._pending:
             self._accept_tokens(results)
 
@@ -251,54 +259,66 @@ class Sequence:
 
     def _text_row(self, slot: int, text: Hypothesis) -> StepRow:
         """The last token of a text, or of the prompt."""
-        beams = self._search.beams
+        beams, rules = self._search.beams, self.task.rules
+        position, allowed = self._position, rules.next(text.tokens)
+        tokens = text.tokens[-1:] or self._pending
+        if beams.size > 1:
+            return StepRow(
+                slot, tokens, position, allowed, self._sampling, n_best=beams.n_candidates
+            )
+        n_tokens = min(self._tokens_a_call, self._limit - self._search.length)
+        if n_tokens <= 1:
+            return StepRow(slot, tokens, position, allowed, self._sampling)
+        course = rules.course(text.tokens)
         return StepRow(
-            slot,
-            text.tokens[-1:] or self._pending,
-            self._position,
-            self.task.rules.next(text.tokens),
-            self._sampling,
-            n_best=beams.n_candidates if beams.size > 1 else 0,
+            slot, tokens, position, allowed, self._sampling, n_tokens=n_tokens, course=course
         )
 
     def _start_row(self) -> StepRow | None:
-        task = self.task
-        if self._is_start_all():
-            text = self._text_row(self.slots[0], self._search.live[0])
-            return replace(text, probe=task.rules.ids.no_speech)
-        detects = task.language is None and bool(task.languages) and not self._known_language()
-        if detects and not task.shared_language.may_detect(self):
-            return None
-        allowed = Allowed(TokenMask(MaskMode.ONLY, task.languages)) if detects else None
-        return StepRow(self.slots[0], self._pending, 0, allowed, probe=task.rules.ids.no_speech)
+        """The prompt up to the start of the transcript, where two things are asked, or all of it.
 
-    def _is_start_all(self) -> bool:
-        """Whether text follows the start at once: in English-only models with timestamps."""
-        task = self.task
-        detects = task.language is None and bool(task.languages)
-        return not detects and not task.after_sot(task.language)
+        All of it where text follows the start at once, as in English-only models with timestamps,
+        and for an engine that says several tokens a call.
+        """
+        task, n_to_start = self.task, len(self._pending)
+        no_speech = task.rules.ids.no_speech
+        self._language = self._known_language()
+        if self._language is None and task.languages:
+            if not task.shared_language.may_detect(self):
+                return None
+            among = Allowed(TokenMask(MaskMode.ONLY, task.languages))
+            return StepRow(self.slots[0], self._pending, 0, among, probe=no_speech)
+        after = self._after_sot()
+        if after and self._tokens_a_call == 1:
+            return StepRow(self.slots[0], self._pending, 0, None, probe=no_speech)
+        row = self._text_row(self.slots[0], self._search.live[0])
+        return replace(row, tokens=self._pending + after, probe=no_speech, probe_at=n_to_start - 1)
 
-    def _known_language(self) -> bool:
-        return self.task.shared_language.detected is not None
+    def _known_language(self) -> DetectedLanguage | None:
+        """The one that the caller gave, or that was detected in the recording; None so far."""
+        given = self.task.language
+        if given is not None:
+            return DetectedLanguage(given, 1.0)
+        return self.task.shared_language.detected
+
+    def _after_sot(self) -> tuple[int, ...]:
+        return self.task.after_sot(self._language.token if self._language else None)
 
     def _accept_start(self, result: StepResult | None) -> None:
         """Language and no-speech probability are read where the transcript starts."""
         task = self.task
         if result is not None and result.probed is not None:
             self._no_speech_prob = result.probed
-        if task.language is not None:
-            self._language = DetectedLanguage(task.language, 1.0)
-        elif task.languages:
-            if not self._known_language() and result is not None:
-                found = DetectedLanguage(result.token, _probability(result.logprob))
-                self.retry = task.judge_language(found, self.attempt)
-                if self.retry is not None:
-                    self.state = SequenceState.RETRY
-                    return
-                task.shared_language.found(found)
-                self._detected_on = self.attempt.audio_context
-            self._language = task.shared_language.detected
-        self._pending = task.after_sot(self._language.token if self._language else None)
+        if self._language is None and task.languages and result is not None:
+            found = DetectedLanguage(result.token, _probability(result.logprob))
+            self.retry = task.judge_language(found, self.attempt)
+            if self.retry is not None:
+                self.state = SequenceState.RETRY
+                return
+            task.shared_language.found(found)
+            self._detected_on = self.attempt.audio_context
+            self._language = found
+        self._pending += self._after_sot()
 
     def _accept_tokens(self, results: Several[StepResult | None]) -> None:
         """Where nobody asked for the best tokens there is one candidate: the token chosen."""
@@ -309,10 +329,18 @@ class Sequence:
                 if result is not None
             ]
         )
-        if self._search.is_over or self._search.length >= self._limit:
+        for choice in results[0].more if results[0] is not None else ():
+            if self._is_finished():
+                break
+            self._position += 1  # the engine has fed the token before to itself
+            self._search.advance([[choice]])
+        if self._is_finished():
             self._finish(self._search.result())
         else:
             self._copies = self._places.branch(sources)
+
+    def _is_finished(self) -> bool:
+        return self._search.is_over or self._search.length >= self._limit
 
     def _finish(self, found: Hypothesis) -> None:
         self.result = DecodedTokens(

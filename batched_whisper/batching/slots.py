@@ -8,10 +8,16 @@ from batched_whisper.batching.sequence import Sequence, WindowTask
 
 
 class SlotTable:
-    """The engine's slots, handed out lowest first; each is one sequence's at a time."""
+    """The engine's slots, handed out lowest first; each is one sequence's at a time.
 
-    def __init__(self, n_slots: int) -> None:
+    Args:
+        n_slots: how many.
+        tokens_a_call: the engine's (`EngineInfo`), for the sequences.
+    """
+
+    def __init__(self, n_slots: int, tokens_a_call: int = 1) -> None:
         self._n_slots = n_slots
+        self._tokens_a_call = tokens_a_call
         self._free = list(range(n_slots - 1, -1, -1))
         self._sequences: dict[int, Sequence] = {}
 
@@ -37,7 +43,7 @@ class SlotTable:
         if task.n_slots > len(self._free):
             raise IndexError(f"{task.n_slots} slots are wanted, {len(self._free)} are free")
         slots = tuple(self._free.pop() for _ in range(task.n_slots))
-        sequence = self._sequences[slots[0]] = Sequence(task, slots)
+        sequence = self._sequences[slots[0]] = Sequence(task, slots, self._tokens_a_call)
         return sequence
 
     def take_back(self, sequence: Sequence) -> None:

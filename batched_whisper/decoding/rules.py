@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 TIMESTAMP_STEP_S = 0.02
@@ -69,6 +69,40 @@ class TokenIds:
     no_speech: int | None = None
 
 
+@dataclass(frozen=True)
+class Course:
+    """What `Rules` make of whatever is said next, as plain data.
+
+    With it a device says several tokens without asking in between.
+    """
+
+    text: TokenMask
+    """Rules the tokens below the timestamps within text, and where a segment has begun."""
+    goes_on: TokenMask
+    """The same where a segment has begun at one of the timestamps `unfinished`."""
+    no_text: TokenMask
+    """The same where a segment has ended."""
+    unfinished: range
+    begins: bool
+    """Whether a timestamp would begin a segment: nothing was said yet, or just another one."""
+    latest: int
+    """The last timestamp that was said, before the first the token below all timestamps. Where
+    there are none, the last of the vocabulary: nothing may come after it."""
+
+    def after(self, token: int, ids: TokenIds) -> tuple[Allowed, Course]:
+        """What may be said after this token, and how it goes on from there."""
+        if token < ids.timestamp_begin:  # no segment of zero length
+            allowed = Allowed(self.text, range(self.latest + 1, ids.n_vocab))
+            return allowed, replace(self, begins=False)
+        latest = max(self.latest, token)
+        on = replace(self, begins=True, latest=latest)
+        if not self.begins:  # a segment ended: the next starts here or later, or the text ends
+            return Allowed(self.no_text, range(latest, ids.n_vocab)), on
+        is_first = self.latest < ids.timestamp_begin
+        is_unfinished = token in self.unfinished and not is_first
+        return Allowed(self.goes_on if is_unfinished else self.text), on
+
+
 class Rules:
     """The rules of one window's transcript; immutable, shared by windows with equal options.
 
@@ -101,6 +135,8 @@ class Rules:
         latest = begin + round(max_initial_timestamp_s / TIMESTAMP_STEP_S)
         self._first_timestamps = range(begin, min(latest + 1, ids.n_vocab))
         self._unfinished = range(0)
+        text = self._text
+        self._untimed = Course(text, text, text, range(0), begins=False, latest=ids.n_vocab - 1)
 
     def with_sound_until(self, end_s: float) -> Rules:
         """The rules of a window in which there is sound up to `end_s`.
@@ -122,6 +158,20 @@ class Rules:
         if not sampled:
             return Allowed(NOTHING, self._first_timestamps)
         return self._next_timed(sampled)
+
+    def course(self, sampled: Sequence[int]) -> Course:
+        """What these rules make of tokens after those sampled so far, as data."""
+        if not self.timestamps:
+            return self._untimed
+        begin = self.ids.timestamp_begin
+        return Course(
+            self._text,
+            self._text_goes_on,
+            self._no_text,
+            self._unfinished,
+            begins=not sampled or sampled[-1] >= begin,
+            latest=max((token for token in sampled if token >= begin), default=begin - 1),
+        )
 
     def _next_timed(self, sampled: Sequence[int]) -> Allowed:
         """Timestamps come in pairs, except before the end of text, and never go backwards."""

@@ -1,12 +1,13 @@
 """Choosing a token from logits: the plain NumPy definition that every engine agrees with.
 
-Engines choose the greedy token on their device; this is what they are tested against, and what
-they call for the few rows that sample at a temperature or follow several texts.
+Engines choose on their device where they can; this is what they are tested against, and what
+they call for the rows that they cannot choose for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,16 @@ class Choice:
 class Sampling:
     """How to choose: the most probable token at temperature 0, else at random.
 
-    ``seed`` makes the window's choices its own: the same whatever else is in the batch.
+    ``seed``, 0 or more, makes the window's choices its own: the same whatever else is in the batch.
     """
 
     temperature: float = 0.0
     seed: int = 0
+
+    @property
+    def stream(self) -> int:
+        """32 bits that stand for the seed."""
+        return _stream(self.seed)
 
 
 GREEDY = Sampling()
@@ -71,11 +77,44 @@ def choose(
     filtered = apply(logits, allowed, timestamp_begin)
     if sampling.temperature == 0:
         token = int(filtered.argmax())
-    else:
-        random = np.random.default_rng((sampling.seed, position))
-        gumbel = random.gumbel(size=filtered.shape)  # argmax of logits plus Gumbel noise samples
-        token = int((filtered / sampling.temperature + gumbel).argmax())
+    else:  # the argmax of logits plus Gumbel noise is a sample
+        noise = gumbel(sampling, position, len(filtered))
+        token = int((filtered / np.float32(sampling.temperature) + noise).argmax())
     return Choice(token, float(filtered[token] - log_sum_exp(filtered)))
+
+
+def gumbel(sampling: Sampling, position: int, n_tokens: int) -> NDArray[np.float32]:
+    """Gumbel noise for each token, ``[n_tokens]``.
+
+    A hash of seed, place and token instead of a generator's stream, so that every device can make
+    the same, each number by itself. 23 bits of it are a number between 0 and 1, exact in float32.
+    """
+    place = _mixed(np.array([sampling.stream ^ position], np.uint32))
+    bits = _mixed(np.arange(n_tokens, dtype=np.uint32) ^ place) >> np.uint32(9)
+    uniform = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
+    noise: NDArray[np.float32] = -np.log(-np.log(uniform))
+    return noise
+
+
+MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
+"""Of the hash of 32 bits: "lowbias32", by Christopher Wellons, nullprogram.com/blog/2018/07/31."""
+
+
+def _mixed(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Every bit of the result hangs on every bit given."""
+    bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(MULTIPLIERS[0])
+    bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(MULTIPLIERS[1])
+    return bits ^ (bits >> np.uint32(16))
+
+
+@lru_cache(1024)
+def _stream(seed: int) -> int:
+    stream = np.zeros(1, np.uint32)
+    while True:
+        stream = _mixed(stream ^ np.uint32(seed % 2**32)) + np.uint32(1)
+        seed //= 2**32
+        if not seed:
+            return int(stream[0])
 
 
 def best(

@@ -86,10 +86,17 @@ class CallChecks:
             raise EngineError(
                 f"slot {row.slot} knows {length} tokens: position {row.position} leaves a gap"
             )
-        if not row.tokens or row.position + len(row.tokens) > self.sizes.n_text_ctx:
+        n_tokens = len(row.tokens)
+        if not n_tokens or row.position + n_tokens > self.sizes.n_text_ctx:
             raise EngineError(
-                f"{len(row.tokens)} tokens from position {row.position} on: give 1 or more, "
+                f"{n_tokens} tokens from position {row.position} on: give 1 or more, "
                 f"and at most {self.sizes.n_text_ctx} in all"
+            )
+        room = self.sizes.n_text_ctx - row.position - n_tokens
+        if row.n_tokens > 1 and (row.course is None or row.n_tokens - 1 > room):
+            raise EngineError(
+                f"{row.n_tokens} tokens to say: more than one take a course, and there is room "
+                f"for {room} to go on from"
             )
         self._check_known(row.tokens)
 

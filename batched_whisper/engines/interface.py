@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.decoding.rules import Allowed
+from batched_whisper.decoding.rules import Allowed, Course
 from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
 from batched_whisper.types import Features
 
@@ -34,6 +34,9 @@ class EngineInfo:
     why: tuple[str, ...] = ()
     encode_together: int = 1
     """How many windows in one call of `Engine.encode` fill the device."""
+    tokens_a_call: int = 1
+    """How many tokens of a row one call of `Engine.step` may choose. With more than one, prompts
+    are best given whole: then a row's probe may be asked before its last token."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,12 @@ class StepRow:
     """A token whose softmax probability among all is wanted, before anything is masked."""
     n_best: int = 0
     """How many of the most probable tokens are wanted besides the chosen one."""
+    probe_at: int | None = None
+    """Which of ``tokens`` the probe is asked after; the last one if it is not said."""
+    n_tokens: int = 1
+    """How many tokens may be chosen, one after another, by an engine that can (`EngineInfo`)."""
+    course: Course | None = None
+    """What is allowed after the first of them; needed for more than one."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +84,16 @@ class StepResult:
     """The token chosen after a row's last one, and its natural log-probability among the allowed.
 
     ``probed`` is the probability of the row's ``probe``. ``best`` are the ``n_best`` tokens that
-    the row asked for, the most probable first, or all that are allowed if those are fewer.
+    the row asked for, the most probable first, or all that are allowed if those are fewer. ``more``
+    are tokens chosen after that, as calls of their own would have: up to the end of text or the
+    row's ``n_tokens``, or as few as the engine likes. The slot knows all but the last of them.
     """
 
     token: int
     logprob: float
     probed: float | None = None
     best: tuple[Choice, ...] = ()
+    more: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)

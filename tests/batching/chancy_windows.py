@@ -68,6 +68,7 @@ class ChancyEngine:
     """Says what `logits_after` makes likely; notes how many rows its steps have."""
 
     max_slots: int = 16
+    tokens_a_call: int = 1
     n_rows: list[int] = field(default_factory=list)
     held: dict[int, _Slot] = field(default_factory=dict)
     before_copy: Callable[[], None] = lambda: None
@@ -75,7 +76,9 @@ class ChancyEngine:
 
     @property
     def info(self) -> EngineInfo:
-        return EngineInfo("chancy", "none", "exact", 1, self.max_slots)
+        return EngineInfo(
+            "chancy", "none", "exact", 1, self.max_slots, tokens_a_call=self.tokens_a_call
+        )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         for row in rows:
@@ -110,10 +113,27 @@ class ChancyEngine:
         slot = self.held[row.slot]
         assert row.position <= len(slot.text)
         slot.text = slot.text[: row.position] + row.tokens
-        logits = logits_after(slot.number, slot.text)
-        probed = None if row.probe is None else probability(logits, row.probe)
+        probed = self._probed(row, slot)
         if row.allowed is None:
             return None if probed is None else StepResult(EOT, 0.0, probed)
-        choice = choose(logits, row.allowed, BEGIN, row.sampling, len(slot.text))
+        logits = logits_after(slot.number, slot.text)
+        choices = [choose(logits, row.allowed, BEGIN, row.sampling, len(slot.text))]
         found = best(logits, row.allowed, BEGIN, row.n_best) if row.n_best else ()
-        return StepResult(choice.token, choice.logprob, probed, found)
+        course = row.course
+        while course and len(choices) < min(row.n_tokens, self.tokens_a_call):
+            last = choices[-1].token
+            if last == EOT:
+                break
+            allowed, course = course.after(last, IDS)
+            slot.text += (last,)
+            logits = logits_after(slot.number, slot.text)
+            choices.append(choose(logits, allowed, BEGIN, row.sampling, len(slot.text)))
+        first, *more = choices
+        return StepResult(first.token, first.logprob, probed, found, tuple(more))
+
+    def _probed(self, row: StepRow, slot: _Slot) -> float | None:
+        if row.probe is None:
+            return None
+        n_after = 0 if row.probe_at is None else len(row.tokens) - 1 - row.probe_at
+        logits = logits_after(slot.number, slot.text[: len(slot.text) - n_after])
+        return probability(logits, row.probe)

@@ -57,7 +57,7 @@ beams = st.builds(
 changes = st.fixed_dictionaries(
     {
         "beams": beams,
-        "rules": st.sampled_from([RULES, TIMED]),
+        "rules": st.sampled_from([RULES, TIMED, TIMED.with_sound_until(0.6)]),
         "max_tokens": st.integers(1, 12),
         "prefix": st.sampled_from([(), (7, 8, 9)]),
     }
@@ -79,12 +79,16 @@ def decoded_by(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(changes, min_size=1, max_size=10), st.integers(5, N_SLOTS))
+@given(
+    st.lists(changes, min_size=1, max_size=10),
+    st.integers(5, N_SLOTS),
+    st.sampled_from([1, 1, 2, 3, 8]),
+)
 def test_a_window_says_in_any_company_what_the_plain_search_finds(
-    windows: list[dict[str, Any]], max_batch_size: int
+    windows: list[dict[str, Any]], max_batch_size: int, tokens_a_call: int
 ) -> None:
     tasks = [window(number, **change) for number, change in enumerate(windows)]
-    engine = ChancyEngine(max_slots=max_batch_size)
+    engine = ChancyEngine(max_slots=max_batch_size, tokens_a_call=tokens_a_call)
     results = decoded_by(engine, tasks, max_batch_size)
     for number, (task, found) in enumerate(zip(tasks, results, strict=True)):
         expected = said_alone(task, number, (*task.prefix, SOT, TRANSCRIBE))

@@ -164,3 +164,33 @@ def test_a_mask_row_says_what_its_mask_says() -> None:
     assert (mask_row(EVERYTHING, 4) == 0).all()
     only = type(NOTHING)(MaskMode.ONLY, frozenset([1, 99]))
     np.testing.assert_array_equal(mask_row(only, 4) == 0, [False, True, False, False])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    timestamps=st.booleans(),
+    never=some_tokens,
+    start=st.integers(0, 12),
+    end_s=st.sampled_from([0.0, 0.7, 1.5]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_course_allows_after_every_token_what_the_rules_do(
+    timestamps: bool, never: frozenset[int], start: int, end_s: float, seed: int
+) -> None:
+    """Wherever it sets out."""
+    rules, _ = both(timestamps, never, frozenset())
+    rules = rules.with_sound_until(end_s)
+    random = np.random.default_rng(seed)
+    sampled: list[int] = []
+    course = rules.course(sampled)
+    for place in range(FEW_STEPS):
+        if place == start:
+            course = rules.course(sampled)
+        allowed = rules.next(sampled)
+        left = apply(random_logits(seed, place, 3.0), allowed, BEGIN)
+        token = int(random.choice(np.flatnonzero(np.isfinite(left))))
+        sampled.append(token)
+        if token == EOT:
+            return
+        allowed, course = course.after(token, IDS)
+        assert allowed == rules.next(sampled)

@@ -321,6 +321,121 @@ def test_the_same_seed_samples_the_same_in_any_company(bench: Bench) -> None:
     assert [each and each.token for each in sampled()] == [each and each.token for each in alone]
 
 
+# --- several tokens a call ------------------------------------------------------------------------
+
+
+def spoken(
+    bench: Bench, slot: int, rules: Rules, n_tokens: int, sampling: Sampling, limit: int
+) -> list[tuple[int, float]]:
+    """A text of one slot, said so many tokens a call: tokens and log-probabilities."""
+    fed, sampled = TEXT[:2], list[tuple[int, float]]()
+    position = 0
+    while len(sampled) < limit:
+        said = [token for token, _ in sampled]
+        at_most = min(n_tokens, limit - len(sampled))
+        [result] = bench.step(
+            StepRow(
+                slot,
+                fed,
+                position,
+                rules.next(said),
+                sampling,
+                n_tokens=at_most,
+                course=rules.course(said),
+            )
+        )
+        assert result is not None
+        found = [(result.token, result.logprob), *((c.token, c.logprob) for c in result.more)]
+        assert len(found) <= min(at_most, bench.engine.info.tokens_a_call)
+        assert IDS.eot not in [token for token, _ in found[:-1]]
+        sampled += found
+        if sampled[-1][0] == IDS.eot:
+            break
+        position += len(fed) + len(result.more)
+        fed = (sampled[-1][0],)
+    return sampled
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("n_tokens", [2, 5, 8, 30])
+def test_several_tokens_a_call_are_those_of_calls_of_their_own(
+    bench: Bench, timestamps: bool, temperature: float, n_tokens: int
+) -> None:
+    rules = Rules(
+        IDS,
+        suppress=frozenset(range(IDS.eot + 1, BEGIN)) | {3, 25},
+        suppress_begin=frozenset([13, IDS.eot]),
+        timestamps=timestamps,
+    ).with_sound_until(0.9)
+    for slot in range(2):
+        bench.hears(slot, Heard(slot, 60))
+    for slot in range(2):
+        sampling = Sampling(temperature, seed=slot)
+        alone = spoken(bench, slot, rules, 1, sampling, 20)
+        together = spoken(bench, slot, rules, n_tokens, sampling, 20)
+        assert [token for token, _ in together] == [token for token, _ in alone]
+        for (_, found), (_, expected) in zip(together, alone, strict=True):
+            assert found == pytest.approx(expected, abs=bench.tolerance)
+
+
+def test_as_many_tokens_are_said_as_one_call_may_say(bench: Bench) -> None:
+    rules = Rules(IDS, suppress=frozenset([IDS.eot]), suppress_begin=frozenset(), timestamps=False)
+    bench.hears(0, A)
+    at_most = bench.engine.info.tokens_a_call
+    row = StepRow(0, TEXT[:2], 0, rules.next([]), n_tokens=at_most, course=rules.course([]))
+    [result] = bench.step(row)
+    assert result is not None
+    assert len(result.more) == at_most - 1
+
+
+def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> None:
+    """Each stops where it should, beside prompts, questions and those who want one token."""
+    rules = Rules(
+        IDS,
+        suppress=frozenset(range(IDS.eot + 1, BEGIN)),
+        suppress_begin=frozenset(),
+        timestamps=False,
+    )
+    for slot in range(4):
+        bench.hears(slot, Heard(slot, 40))
+    course = rules.course([])
+    rows = [
+        StepRow(0, TEXT[:3], 0, rules.next([]), n_tokens=6, course=course),
+        StepRow(1, TEXT[:1], 0, ANYTHING, probe=IDS.no_speech),
+        StepRow(2, TEXT[:4], 0, None),
+        StepRow(3, TEXT[:2], 0, rules.next([]), n_tokens=2, course=course),
+    ]
+    first, second, third, last = bench.step(*rows)
+    assert first is not None
+    assert last is not None
+    assert second is not None
+    assert third is None
+    assert second.more == ()
+    assert len(last.more) <= 1
+    for slot, row, result in ((0, rows[0], first), (3, rows[3], last)):
+        said = (result.token, *(choice.token for choice in result.more))
+        if IDS.eot in said:
+            continue
+        fed = row.tokens + said
+        [after] = bench.step(StepRow(slot, said[-1:], len(fed) - 1, ANYTHING))
+        assert after is not None
+        bench.agree([after], Heard(slot, 40), fed, ANYTHING)
+
+
+def test_a_probe_may_be_asked_within_a_whole_prompt(bench: Bench) -> None:
+    if bench.engine.info.tokens_a_call == 1:
+        pytest.skip("an engine that says one token a call gets no whole prompts")
+    bench.hears(0, A)
+    row = StepRow(0, TEXT[:5], 0, ANYTHING, probe=IDS.no_speech, probe_at=2)
+    [result] = bench.step(row)
+    assert result is not None
+    assert result.probed is not None
+    asked = StepRow(0, TEXT[:3], 0, None, probe=IDS.no_speech)
+    check(result, asked, reference_logits(A, TEXT[:3])[-1], bench.tolerance)
+    bench.agree([result], A, TEXT[:5], ANYTHING)
+
+
 # --- several texts of one window ------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ if not torch.cuda.is_available() and "triton" not in sys.modules:
 pytest.importorskip("triton", reason="Triton is not installed: pip install --no-deps triton")
 
 from batched_whisper.engines.cuda import attention, choosing, kernels  # noqa: E402
-from batched_whisper.engines.cuda.feed import Field  # noqa: E402
+from batched_whisper.engines.cuda.feed import Field, float_bits  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEAR = {"cpu": 1e-5, "cuda": 1e-4}[DEVICE]
@@ -101,7 +101,7 @@ def test_there_are_parts_only_where_programs_are_few() -> None:
     assert launch.n_parts(20, 10) == 1
 
 
-def choice_case(n_vocab: int, begin: int, n: int = 6):  # type: ignore[no-untyped-def]
+def choice_case(n_vocab: int, begin: int, temperatures: list[float], n: int = 6):  # type: ignore[no-untyped-def]
     random = torch.Generator().manual_seed(n_vocab)
     logits = 4 * torch.randn((n, n_vocab), generator=random)
     hidden = torch.rand((4, begin), generator=random) < 0.5
@@ -111,13 +111,19 @@ def choice_case(n_vocab: int, begin: int, n: int = 6):  # type: ignore[no-untype
     feed[Field.TIME_FIRST] = torch.tensor([begin, begin + 3, 0, begin, 0, n_vocab - 1])
     feed[Field.TIME_STOP] = torch.tensor([n_vocab, begin + 9, 0, n_vocab, 0, n_vocab])
     feed[Field.PROBE] = torch.tensor([0, 5, begin, n_vocab - 1, 7, 1])
+    feed[Field.TEMPERATURE] = torch.tensor([float_bits(t) for t in temperatures])
+    feed[Field.STREAM] = torch.tensor([0, 1, 2**32 - 1, 2**31, 12345, 77])
+    feed[Field.POSITION] = torch.arange(3, 9)
     logits[3, : begin // 2] += 20  # text wins here, and timestamps in the first row
     return logits.to(DEVICE), hidden.to(DEVICE), feed.to(DEVICE)
 
 
 @pytest.mark.parametrize(("n_vocab", "begin"), [(221, 160), (9001, 7800), (8192, 4096)])
-def test_choices_are_those_of_the_definition(n_vocab: int, begin: int) -> None:
-    case = choice_case(n_vocab, begin)
-    found, expected = kernels.choose(*case), choosing.choose_greedily(*case)
+@pytest.mark.parametrize("temperatures", [[0.0] * 6, [0.2, 0.0, 1.0, 0.6, 0.0, 2.0], [1.0] * 6])
+def test_choices_are_those_of_the_definition(
+    n_vocab: int, begin: int, temperatures: list[float]
+) -> None:
+    case = choice_case(n_vocab, begin, temperatures)
+    found, expected = kernels.choose(*case), choosing.choose(*case)
     assert found[0].tolist() == expected[0].tolist()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -131,8 +131,8 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
     for engine in engines:
         engine._passes._try_to_record()
         assert "recorded as CUDA graphs" in engine._passes.why
-    n_sizes = len(passes.recorded_sizes(engines[0]._passes.most))
-    assert len(recorded_on) == 2 * n_sizes
+    n = len(passes.recorded_sizes(engines[0]._passes.most)) + 1  # and what comes between passes
+    assert len(recorded_on) == 2 * n
     assert {each.device for each in recorded_on} == {torch.device("cpu")}
-    assert len(set(map(id, recorded_on[:n_sizes]))) == 1
-    assert not set(map(id, recorded_on[:n_sizes])) & set(map(id, recorded_on[n_sizes:]))
+    assert len(set(map(id, recorded_on[:n]))) == 1
+    assert not set(map(id, recorded_on[:n])) & set(map(id, recorded_on[n:]))

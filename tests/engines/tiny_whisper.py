@@ -7,6 +7,7 @@ every token before: a cache that is off by one shows.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
@@ -158,7 +159,19 @@ def _is_choice(
         return False
     temperature, scores = row.sampling.temperature, filtered.astype(np.float64)
     if temperature:
-        place = (row.sampling.seed, row.position + len(row.tokens))
-        gumbel = np.random.default_rng(place).gumbel(size=len(scores))
-        scores, tolerance = scores / temperature + gumbel, tolerance / temperature
+        noise = plain_gumbel(row.sampling.seed, row.position + len(row.tokens), len(scores))
+        scores, tolerance = scores / temperature + noise, tolerance / temperature + 1e-5
     return bool(scores[result.token] > scores.max() - tolerance)
+
+
+def plain_gumbel(seed: int, position: int, n_tokens: int) -> list[float]:
+    """The noise of `sampling.gumbel`, number by number."""
+
+    def mixed(bits: int) -> int:
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            bits = (bits ^ bits >> shift) * factor % 2**32
+        return bits ^ bits >> 16
+
+    place = mixed((mixed(seed) + 1) ^ position)
+    bits = [mixed(token ^ place) >> 9 for token in range(n_tokens)]
+    return [-math.log(-math.log((each + 0.5) / 2**23)) for each in bits]

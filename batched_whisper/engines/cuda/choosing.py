@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 
 from batched_whisper.decoding.rules import NOTHING, TokenMask
-from batched_whisper.decoding.sampling import mask_row
-from batched_whisper.engines.cuda.feed import Field
+from batched_whisper.decoding.sampling import MULTIPLIERS, mask_row
+from batched_whisper.engines.cuda.feed import Field, floats
 
 N_ANSWERS = 3
 """Of each row: token, its log-probability among the allowed, the probe's among all."""
 
 
 Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""`choose_greedily`, or a kernel that does the same."""
+"""`choose`, or a kernel that does the same."""
 
 
 class MaskTable:
@@ -63,11 +63,12 @@ class MaskTable:
         self._index[mask] = row
 
 
-def choose_greedily(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
-    """The most probable allowed token of each row; `N_ANSWERS` numbers, ``[3, n]`` float32.
+def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
+    """An allowed token of each row; `N_ANSWERS` numbers, ``[3, n]`` float32.
 
-    A timestamp is chosen if all those allowed together are more probable than the best text token
-    (openai/whisper, ApplyTimestampRules). Tokens are below 2^24, so float32 holds them exactly.
+    The most probable one, or at a temperature a random one. A timestamp is chosen if all those
+    allowed together are more probable than the best text token (openai/whisper,
+    ApplyTimestampRules). Tokens are below 2^24, so float32 holds them exactly.
 
     Args:
         logits: ``[n, n_vocab]`` float32.
@@ -78,30 +79,59 @@ def choose_greedily(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tens
     text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))
     timed = _timestamps(logits, begin, feed)
     probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
-    return decide(_best(text, 0), _best(timed, begin), (probe - logits.logsumexp(-1)).exp())
+    probability = (probe - logits.logsumexp(-1)).exp()
+    return decide(_pick(text, feed, 0), _pick(timed, feed, begin), probability)
 
 
 @dataclass(frozen=True)
-class Best:
-    """Of each row's tokens of one kind: the best, its score, and the log-sum-exp; ``[n]``."""
+class Pick:
+    """Of each row's tokens of one kind, ``[n]`` each."""
 
     token: torch.Tensor
+    """The one picked: the best, or at a temperature a random one."""
+    merit: torch.Tensor
+    """By which it was picked: its score, or with the temperature and the noise."""
     score: torch.Tensor
+    """Its own logit."""
+    highest: torch.Tensor
+    """The highest of all."""
     total: torch.Tensor
+    """Their log-sum-exp."""
 
 
-def decide(text: Best, timed: Best, probability: torch.Tensor) -> torch.Tensor:
+def decide(text: Pick, timed: Pick, probability: torch.Tensor) -> torch.Tensor:
     """Text or timestamp: the rows' answers, ``[3, n]`` float32."""
-    timing = timed.total > text.score
+    only_timed = timed.total > text.highest
+    timing = only_timed | (timed.merit > text.merit)
     token = torch.where(timing, timed.token.float(), text.token.float())
     score = torch.where(timing, timed.score, text.score)
-    total = torch.where(timing, timed.total, torch.logaddexp(text.total, timed.total))
+    total = torch.where(only_timed, timed.total, torch.logaddexp(text.total, timed.total))
     return torch.stack([token, score - total, probability])
 
 
-def _best(scores: torch.Tensor, first: int) -> Best:
-    best = scores.max(-1)
-    return Best(best.indices + first, best.values, scores.logsumexp(-1))
+def _pick(scores: torch.Tensor, feed: torch.Tensor, first: int) -> Pick:
+    best = _merits(scores, feed, first).max(-1)
+    score = scores.gather(1, best.indices[:, None])[:, 0]
+    return Pick(best.indices + first, best.values, score, scores.amax(-1), scores.logsumexp(-1))
+
+
+def _merits(scores: torch.Tensor, feed: torch.Tensor, first: int) -> torch.Tensor:
+    """The scores, of rows that sample with temperature and noise (`sampling.gumbel`)."""
+    temperature = floats(feed[Field.TEMPERATURE])[:, None]
+    if scores.device.type == "cpu" and not temperature.any():  # a recording cannot look
+        return scores
+    place = _mixed(feed[Field.STREAM] ^ (feed[Field.POSITION] + 1))[:, None]
+    tokens = torch.arange(first, first + scores.shape[1], device=scores.device)
+    uniform = ((_mixed(tokens ^ place) >> 9).float() + 0.5) * 2**-23
+    noisy = scores / temperature - (-uniform.log()).log()
+    return torch.where(temperature > 0, noisy, scores)
+
+
+def _mixed(bits: torch.Tensor) -> torch.Tensor:
+    """`sampling`'s hash of 32 bits, in the lower half of whole numbers of 64."""
+    bits = ((bits ^ (bits >> 16)) * MULTIPLIERS[0]) & 0xFFFFFFFF
+    bits = ((bits ^ (bits >> 15)) * MULTIPLIERS[1]) & 0xFFFFFFFF
+    return bits ^ (bits >> 16)
 
 
 def best_tokens(
@@ -110,7 +140,7 @@ def best_tokens(
     """The most probable allowed tokens of each row and their log-probabilities, best first.
 
     ``[2, n, n_best]`` float32; -inf where fewer are allowed. The definition is
-    `decoding.sampling.best`; arguments as those of `choose_greedily`.
+    `decoding.sampling.best`; arguments as those of `choose`.
     """
     begin = hidden.shape[1]
     text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))

@@ -6,7 +6,6 @@ there is no GPU.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,19 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from batched_whisper.decoding.rules import NOTHING, Allowed, TokenIds
-from batched_whisper.decoding.sampling import Choice, choose
+from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
 from batched_whisper.engines.cuda.choosing import MaskTable
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
 from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.feed import Entry
 from batched_whisper.engines.cuda.layers import Weights
 from batched_whisper.engines.cuda.memory import Room, count_slots, take_what_fits
 from batched_whisper.engines.cuda.operations import best_operations
-from batched_whisper.engines.cuda.passes import Answers, Passes, Ranked
+from batched_whisper.engines.cuda.passes import Passes
+from batched_whisper.engines.cuda.steps import MASKS_A_TOKEN, Steps
 from batched_whisper.engines.cuda.tables import Move, move, slot_bytes, take_tables
 from batched_whisper.engines.interface import (
     Alignment,
@@ -51,8 +49,8 @@ MOST_TOKENS = 64
 """A pass holds at least so many tokens, so that a prompt is few passes also with few slots."""
 MASK_ROWS = 64
 """The least rows of the mask table."""
-
-_UNASKED = Allowed(NOTHING)
+TOKENS_A_CALL = 8
+"""Passes without the host, so that the device seldom waits for it (docs/lab-log.md)."""
 
 
 class CudaEngine:
@@ -67,6 +65,7 @@ class CudaEngine:
         cache_dir: not used, there is nothing to keep.
         device: PyTorch's name of the device; a GPU without a number is the calling thread's own.
         memory_fraction: the share of the GPU's memory that may be used.
+        tokens_a_call: the most tokens of a row in one call of `step`.
     """
 
     def __init__(
@@ -80,9 +79,11 @@ class CudaEngine:
         cache_dir: Path | None = None,
         device: str = "cuda",
         memory_fraction: float = 0.9,
+        tokens_a_call: int = TOKENS_A_CALL,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
         self._device = _numbered(torch.device(device))
+        self._tokens_a_call = tokens_a_call
         self._heads = checkpoint.alignment_heads
         self._arithmetic = choose_arithmetic(precision, self._device)
         if threads is not None and self._device.type == "cpu":
@@ -113,6 +114,7 @@ class CudaEngine:
                 why,
             ),
             encode_together=ENCODE_TOGETHER if self._device.type == "cuda" else 1,
+            tokens_a_call=tokens_a_call,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
@@ -128,29 +130,14 @@ class CudaEngine:
                 self._encode(group[i : i + most], laid_out)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """All rows' tokens in one pass, or as few as hold them."""
+        """All rows' tokens in one pass, or as few as hold them, and passes of what they say."""
         self._checks.step(rows, self._texts)
         with self._failures("decoding"):
-            results = self._passed(rows)
-        for row in rows:
-            self._texts[row.slot] = row.position + len(row.tokens)
-        return results
-
-    def _passed(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        results: list[StepResult | None] = []
-        pending: list[Entry] = []
-        ending: dict[int, StepRow] = {}  # place in the pass -> the row that it ends
-        for row, mask in zip(rows, self._mask_indices(rows), strict=True):
-            for entry in _entries(row, mask):
-                pending.append(entry)
-                if entry.position == row.position + len(row.tokens) - 1:
-                    ending[len(pending) - 1] = row
-                if len(pending) == self._passes.most:
-                    results += self._pass(pending, ending)
-                    pending, ending = [], {}
-        if pending:
-            results += self._pass(pending, ending)
-        return results
+            found = self._steps.run(rows)
+        for row, result in zip(rows, found, strict=True):
+            n_more = 0 if result is None else len(result.more)
+            self._texts[row.slot] = row.position + len(row.tokens) + n_more
+        return found
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         """All together; the audio only of those who have another."""
@@ -181,7 +168,7 @@ class CudaEngine:
     def close(self) -> None:
         """Forget weights and tables, and give their memory back to the device."""
         with self._failures("closing"):
-            del self._encoder, self._decoder, self._passes, self._tables, self._masks
+            del self._encoder, self._decoder, self._passes, self._steps, self._tables
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -194,14 +181,23 @@ class CudaEngine:
         def take(n_slots: int) -> Passes:
             tables = take_tables(self._sizes, n_slots, dtype, self._device)
             most = max(n_slots, MOST_TOKENS)
-            masks = MaskTable(max(most, MASK_ROWS), self._ids.timestamp_begin, self._device)
-            on_gpu = self._device.type == "cuda"
-            choose = self._operations.choose
-            return Passes(self._decoder, choose, tables, masks, most=most, record=on_gpu)
+            n_masks = max(MASKS_A_TOKEN * most, MASK_ROWS)
+            masks = MaskTable(n_masks, self._ids.timestamp_begin, self._device)
+            return Passes(
+                self._decoder,
+                self._operations.choose,
+                tables,
+                masks,
+                self._ids,
+                most=most,
+                in_a_row=self._tokens_a_call,
+                record=self._device.type == "cuda",
+            )
 
         taken = take_what_fits(take, count)
         self._passes = taken.thing
-        self._tables, self._masks = taken.thing.tables, taken.thing.masks
+        self._tables = taken.thing.tables
+        self._steps = Steps(taken.thing, self._ids.eot)
         return taken.count.why
 
     def _encoder_weights(self, weights: Weights) -> Weights:
@@ -242,44 +238,6 @@ class CudaEngine:
         same = self._audios.get(target) == self._audios[source]
         audio = None if same else self._layouts[source]
         return Move(source, target, audio, self._texts[source])
-
-    def _mask_indices(self, rows: Sequence[StepRow]) -> list[int]:
-        return self._masks.indices([(row.allowed or _UNASKED).mask for row in rows])
-
-    def _pass(
-        self, entries: Sequence[Entry], ending: dict[int, StepRow]
-    ) -> list[StepResult | None]:
-        answers = self._passes.run(entries)
-        best = self._best(ending, answers)
-        return [
-            self._result(row, place, answers, best.get(place, ())) for place, row in ending.items()
-        ]
-
-    def _best(self, ending: dict[int, StepRow], answers: Answers) -> dict[int, tuple[Choice, ...]]:
-        """The best tokens of the rows that want them, by their place in the pass."""
-        asking = {place: row for place, row in ending.items() if row.n_best and row.allowed}
-        if not asking:
-            return {}
-        most = max(row.n_best for row in asking.values())
-        found = self._passes.best(answers, list(asking), most)
-        return {
-            place: _choices(ranked, row.n_best)
-            for (place, row), ranked in zip(asking.items(), found, strict=True)
-        }
-
-    def _result(
-        self, row: StepRow, place: int, answers: Answers, best: tuple[Choice, ...]
-    ) -> StepResult | None:
-        if row.allowed is None and row.probe is None:
-            return None
-        token, logprob = answers.tokens[place], answers.logprobs[place]
-        if row.allowed is not None and row.sampling.temperature > 0:
-            logits = answers.logits[place].cpu().numpy()
-            at = row.position + len(row.tokens)
-            choice = choose(logits, row.allowed, self._ids.timestamp_begin, row.sampling, at)
-            token, logprob = choice.token, choice.logprob
-        probed = None if row.probe is None else answers.probes[place]
-        return StepResult(token, logprob, probed, best)
 
     def _align(self, row: AlignRow) -> Alignment:
         tokens, laid_out = torch.tensor(row.tokens, device=self._device), self._layouts[row.slot]
@@ -328,22 +286,6 @@ def _numbered(device: torch.device) -> torch.device:
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def _entries(row: StepRow, mask: int) -> Iterator[Entry]:
-    """A row's tokens; what is asked is asked of the last one."""
-    allowed = row.allowed or _UNASKED
-    span = allowed.timestamps or range(0)
-    for i, token in enumerate(row.tokens, row.position):
-        yield Entry(token, row.slot, i, mask, span.start, span.stop, row.probe or 0)
-
-
-def _choices(ranked: Ranked, n_best: int) -> tuple[Choice, ...]:
-    return tuple(
-        Choice(token, logprob)
-        for token, logprob in zip(ranked.tokens[:n_best], ranked.logprobs, strict=False)
-        if logprob > -math.inf
-    )
 
 
 def _first_line(error: Exception) -> str:

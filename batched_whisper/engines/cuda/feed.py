@@ -1,10 +1,11 @@
-"""What a pass is fed: seven whole numbers for each token, staged on the host, copied at once.
+"""What a pass is fed: some whole numbers for each token, staged on the host, copied at once.
 
 It knows the order of the numbers and where they lie, and nothing of what a decoder does with them.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import torch
 
 
 class Field(IntEnum):
-    """The rows of the numbers fed; of a token that chooses nothing the last four do not matter."""
+    """The rows of the numbers fed; of a token that chooses nothing only the first three matter."""
 
     TOKEN = 0
     SLOT = 1
@@ -23,6 +24,17 @@ class Field(IntEnum):
     TIME_FIRST = 4  # timestamps allowed, from ...
     TIME_STOP = 5  # ... to before; equal for none
     PROBE = 6  # the token whose probability is told
+    TEMPERATURE = 7  # the bits of a float32, see `float_bits`
+    STREAM = 8  # stands for the seed, `Sampling.stream`
+    # How it goes on by itself (`going_on`): of `rules.Course`, whose masks are rows of the table.
+    END = 9  # no token is fed from this position on
+    TEXT = 10
+    GOES_ON = 11
+    NO_TEXT = 12
+    UNFINISHED_FIRST = 13
+    UNFINISHED_STOP = 14
+    BEGINS = 15
+    LATEST = 16
 
 
 class Entry(NamedTuple):
@@ -35,6 +47,27 @@ class Entry(NamedTuple):
     time_first: int = 0
     time_stop: int = 0
     probe: int = 0
+    temperature: int = 0
+    stream: int = 0
+    end: int = 0
+    text: int = 0
+    goes_on: int = 0
+    no_text: int = 0
+    unfinished_first: int = 0
+    unfinished_stop: int = 0
+    begins: int = 0
+    latest: int = 0
+
+
+def float_bits(value: float) -> int:
+    """The bits of a float32, as a whole number."""
+    bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
+    return bits
+
+
+def floats(bits: torch.Tensor) -> torch.Tensor:
+    """The float32 numbers of `float_bits`."""
+    return bits.to(torch.int32).view(torch.float32)
 
 
 class Feed:
@@ -49,6 +82,8 @@ class Feed:
     def __init__(self, most: int, device: torch.device, idle: Entry) -> None:
         pinned = device.type == "cuda"
         self._idle = np.array(idle)[:, None]
+        self.idle = torch.from_numpy(self._idle).to(device)
+        """The numbers of nobody's token, ``[fields, 1]``."""
         self._host = torch.zeros((len(Field), most), dtype=torch.int64, pin_memory=pinned)
         self._device = torch.zeros_like(self._host, device=device)
         self._staged = self._host.numpy()  # the same memory

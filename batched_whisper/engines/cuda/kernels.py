@@ -1,6 +1,6 @@
 """Triton kernels: what a step spends its time on, reading each number once.
 
-`attend` is `attention.attend` without copying keys; `choose` is `choosing.choose_greedily` in one
+`attend` is `attention.attend` without copying keys; `choose` is `choosing.choose` in one
 pass over the logits. Both are tested against those on a processor, by Triton's interpreter.
 
 *Attention.* A program has one head of one query and a part of its positions. Each of its lanes
@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 
 from batched_whisper.engines.cuda.attention import Crowd
-from batched_whisper.engines.cuda.choosing import Best, decide
-from batched_whisper.engines.cuda.feed import Field
+from batched_whisper.engines.cuda.choosing import Pick, decide
+from batched_whisper.engines.cuda.feed import Field, floats
 
 LEAST = tl.constexpr(-1e30)
 """Below every score, and a number: the difference of two infinities is none."""
@@ -203,13 +203,16 @@ def _look(
     masks,
     firsts,
     stops,
+    temperatures,
+    streams,
+    positions,
     found,
     n_vocab,
     begin,
     found_stride,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """Part of one row's vocabulary: best, its token and the total, of text, timestamps, all."""
+    """Part of one row's vocabulary: a `choosing.Pick` of text and of timestamps; all's total."""
     row, part = tl.program_id(0), tl.program_id(1)
     token = part * BLOCK + tl.arange(0, BLOCK)
     exists = token < n_vocab
@@ -218,36 +221,57 @@ def _look(
     mask = hidden + tl.load(masks + row) * begin
     may_not = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
     in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
+    merit = logit
+    temperature = tl.load(temperatures + row)
+    if temperature > 0:
+        at_place = tl.load(streams + row) ^ (tl.load(positions + row) + 1)
+        place = _mixed(at_place.to(tl.uint32))
+        bits = _mixed(token.to(tl.uint32) ^ place) >> 9
+        uniform = (bits.to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2^-23
+        merit = logit / temperature - tl.log(-tl.log(uniform))
     at = found + row * tl.num_programs(1) + part
-    for kind in tl.static_range(3):
-        if kind == 0:
-            scores = tl.where(is_text & (may_not == 0), logit, float("-inf"))
-        elif kind == 1:
-            scores = tl.where((is_text == 0) & in_span, logit, float("-inf"))
-        else:
-            scores = logit
-        best = tl.max(scores, 0)
-        floor = tl.maximum(best, LEAST)
-        tl.store(at + (3 * kind) * found_stride, best)
-        tl.store(
-            at + (3 * kind + 1) * found_stride,
-            (tl.argmax(scores, 0) + part * BLOCK).to(tl.float32),
-        )
-        total = tl.sum(tl.exp(scores - floor), 0)
-        tl.store(at + (3 * kind + 2) * found_stride, tl.log(total) + floor)
+    for kind in tl.static_range(2):
+        allowed = is_text & (may_not == 0)
+        if kind == 1:
+            allowed = exists & (is_text == 0) & in_span
+        scores = tl.where(allowed, logit, float("-inf"))
+        merits = tl.where(allowed, merit, float("-inf"))
+        picked = tl.argmax(merits, 0) + part * BLOCK
+        highest = tl.max(scores, 0)
+        floor = tl.maximum(highest, LEAST)
+        total = tl.log(tl.sum(tl.exp(scores - floor), 0)) + floor
+        score = tl.max(tl.where(token == picked, scores, float("-inf")), 0)
+        tl.store(at + (5 * kind) * found_stride, picked.to(tl.float32))
+        tl.store(at + (5 * kind + 1) * found_stride, tl.max(merits, 0))
+        tl.store(at + (5 * kind + 2) * found_stride, score)
+        tl.store(at + (5 * kind + 3) * found_stride, highest)
+        tl.store(at + (5 * kind + 4) * found_stride, total)
+    floor = tl.maximum(tl.max(logit, 0), LEAST)
+    tl.store(at + 10 * found_stride, tl.log(tl.sum(tl.exp(logit - floor), 0)) + floor)
+
+
+@triton.jit
+def _mixed(bits):
+    """See `choosing._mixed`; here in 32 bits."""
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
+    return bits ^ (bits >> 16)
 
 
 def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
-    """See `choosing.choose_greedily`."""
+    """See `choosing.choose`."""
     n, n_vocab = logits.shape
     n_parts = triton.cdiv(n_vocab, VOCABULARY_BLOCK)
-    found = torch.empty((9, n, n_parts), dtype=torch.float32, device=logits.device)
+    found = torch.empty((11, n, n_parts), dtype=torch.float32, device=logits.device)
     _look[(n, n_parts)](
         logits,
         hidden.view(torch.uint8),
         feed[Field.MASK],
         feed[Field.TIME_FIRST],
         feed[Field.TIME_STOP],
+        floats(feed[Field.TEMPERATURE]),
+        feed[Field.STREAM],
+        feed[Field.POSITION],
         found,
         n_vocab,
         hidden.shape[1],
@@ -255,15 +279,22 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> to
         BLOCK=VOCABULARY_BLOCK,
         num_warps=8,
     )
-    text, timed, every = (_of_parts(*found[i : i + 3]) for i in (0, 3, 6))
+    text, timed = (_of_parts(*found[i : i + 5]) for i in (0, 5))
     probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
-    return decide(text, timed, (probe - every.total).exp())
+    return decide(text, timed, (probe - found[10].logsumexp(-1)).exp())
 
 
-def _of_parts(best: torch.Tensor, token: torch.Tensor, total: torch.Tensor) -> Best:
-    """The best of the parts' best; all ``[n, parts]``."""
-    highest = best.max(-1, keepdim=True)
-    return Best(token.gather(1, highest.indices)[:, 0], highest.values[:, 0], total.logsumexp(-1))
+def _of_parts(
+    token: torch.Tensor,
+    merit: torch.Tensor,
+    score: torch.Tensor,
+    highest: torch.Tensor,
+    total: torch.Tensor,
+) -> Pick:
+    """The best of the parts' picks; all ``[n, parts]``."""
+    best = merit.max(-1, keepdim=True)
+    token, score = (each.gather(1, best.indices)[:, 0] for each in (token, score))
+    return Pick(token, best.values[:, 0], score, highest.amax(-1), total.logsumexp(-1))
 
 
 @triton.jit

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import torch
 
 from batched_whisper.engines.cuda.attention import Attend, Crowd, attend
-from batched_whisper.engines.cuda.choosing import Choose, choose_greedily
-from batched_whisper.engines.cuda.feed import Field
+from batched_whisper.engines.cuda.choosing import Choose, choose
+from batched_whisper.engines.cuda.feed import Field, float_bits
 
 TOLERANCE = 0.05
 """More than rounding to bfloat16, and less than any mistake."""
@@ -24,7 +24,7 @@ class Operations:
     why: str
 
 
-PLAIN = Operations(attend, choose_greedily, "attention in plain PyTorch")
+PLAIN = Operations(attend, choose, "attention in plain PyTorch")
 
 
 def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
@@ -46,11 +46,11 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
 
 def slower(why: str) -> Operations:
     """Plain PyTorch on a GPU, and the reason for it."""
-    return Operations(attend, choose_greedily, f"slower attention in plain PyTorch: {why}")
+    return Operations(attend, choose, f"slower attention in plain PyTorch: {why}")
 
 
 def try_out(
-    kernel: Attend, choose: Choose, device: torch.device, dtype: torch.dtype, head_width: int
+    kernel: Attend, chooses: Choose, device: torch.device, dtype: torch.dtype, head_width: int
 ) -> None:
     """Run them on next to nothing. Raises whatever they do, and ValueError for wrong numbers."""
     random = torch.Generator().manual_seed(0)
@@ -65,7 +65,8 @@ def try_out(
     logits = torch.randn((2, 90), generator=random).to(device)
     hidden = torch.zeros((1, 70), dtype=torch.bool, device=device)
     feed = torch.zeros((len(Field), 2), dtype=torch.int64, device=device)
-    chosen, right = (each(logits, hidden, feed) for each in (choose, choose_greedily))
+    feed[Field.TEMPERATURE, 1] = float_bits(0.5)
+    chosen, right = (each(logits, hidden, feed) for each in (chooses, choose))
     differences = torch.cat([(found - expected).float().flatten(), (chosen - right).flatten()])
     off = float(differences.abs().max())  # NaN where one is
     if not off < TOLERANCE:

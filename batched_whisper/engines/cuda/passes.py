@@ -1,6 +1,7 @@
-"""One pass over the decoder: numbers in, a few numbers a row out.
+"""Passes over the decoder: numbers in, a few numbers a row out.
 
-On a GPU the pass is recorded once for each of a few sizes, as a CUDA graph, and played again: a
+One pass may follow another without the host, which reads what they said when the last is done. On
+a GPU a pass is recorded once for each of a few sizes, as a CUDA graph, and played again: a
 thousand small kernels are then one launch. Fewer tokens than a recorded size are filled up with
 tokens that are nobody's. Elsewhere it just runs.
 """
@@ -14,9 +15,11 @@ from typing import Any
 
 import torch
 
+from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, best_tokens
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
+from batched_whisper.engines.cuda.going_on import next_feed
 from batched_whisper.engines.cuda.tables import Tables
 
 WARM_UPS = 2
@@ -37,7 +40,6 @@ class Answers:
     tokens: list[int]
     logprobs: list[float]
     probes: list[float]
-    logits: torch.Tensor  # [n, n_vocab] float32 on the device, until the next pass
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Passes:
         choose: says what is chosen of the logits.
         tables: the slots'.
         masks: the token masks'.
+        ids: the special tokens.
         most: the most tokens of a pass.
+        in_a_row: the most passes without the host.
         record: whether to record CUDA graphs.
     """
 
@@ -66,56 +70,76 @@ class Passes:
         choose: Choose,
         tables: Tables,
         masks: MaskTable,
+        ids: TokenIds,
         *,
         most: int,
+        in_a_row: int,
         record: bool,
     ) -> None:
         device = tables.cross.device
-        self.most = most
+        self.most, self.in_a_row = most, in_a_row
+        self._ids = ids
         self._decoder, self._choose = decoder, choose
         self.tables, self.masks = tables, masks
         self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
         self._answers = torch.zeros((N_ANSWERS, most), device=device)
         self._pinned = device.type == "cuda"
-        self._told = torch.zeros((N_ANSWERS, most), pin_memory=self._pinned)
+        self._told = torch.zeros((in_a_row, N_ANSWERS, most), pin_memory=self._pinned)
         # One for all recorded sizes: each would keep its own.
         self._logits = torch.zeros((most, decoder.n_vocab), device=device)
         self._sizes = recorded_sizes(most)
         self._recorded: dict[int, Any] = {}  # size -> CUDA graph
+        self._recorded_between: Any = None
         self.why = "steps are not recorded"
         if record:
             self._try_to_record()
 
-    def run(self, entries: Sequence[Entry]) -> Answers:
-        """One pass, waited for."""
+    def run(self, entries: Sequence[Entry], n_passes: int = 1) -> list[Answers]:
+        """Passes one after another, waited for; what each said.
+
+        The first is fed the entries, and each other one what was chosen in the one before. What is
+        told of an entry that has come to its end means nothing.
+        """
         n, size = len(entries), self.size(len(entries))
         self._feed.send(entries, size)
-        logits = self.play(size)
-        self._told.copy_(self._answers, non_blocking=True)  # all: a part would be copied twice
+        for i in range(n_passes):
+            if i:
+                self._go_on()
+            self.play(size)
+            # All of it: a part would be copied twice.
+            self._told[i].copy_(self._answers, non_blocking=True)
         if self._pinned:
             torch.cuda.current_stream().synchronize()
-        tokens, logprobs, probes = self._told[:, :n].tolist()
-        return Answers([int(token) for token in tokens], logprobs, probes, logits)
+        return [
+            Answers([int(token) for token in tokens], logprobs, probes)
+            for tokens, logprobs, probes in self._told[:n_passes, :, :n].tolist()
+        ]
 
-    def best(self, answers: Answers, places: Sequence[int], n_best: int) -> list[Ranked]:
-        """The best tokens of some entries of the pass that was run last."""
-        rows = torch.tensor(places, device=answers.logits.device)
-        feed = self._feed.read(len(answers.logits))[:, rows]
-        found = best_tokens(answers.logits[rows], self.masks.hidden, feed, n_best)
+    def best(self, places: Sequence[int], n_best: int) -> list[Ranked]:
+        """The best tokens of some entries of a pass that was just run, alone."""
+        rows = torch.tensor(places, device=self._logits.device)
+        feed = self._feed.read(self.most)[:, rows]
+        found = best_tokens(self._logits[rows], self.masks.hidden, feed, n_best)
         tokens, logprobs = found.tolist()
         return [
             Ranked([int(token) for token in best], likely)
             for best, likely in zip(tokens, logprobs, strict=True)
         ]
 
-    def play(self, size: int) -> torch.Tensor:
-        """The device's part of a pass of that size, on what was fed last; gives its logits."""
+    def play(self, size: int) -> None:
+        """The device's part of a pass of that size, on what was fed last."""
         recorded = self._recorded.get(size)
         if recorded is None:
             self._compute(size)
         else:
             recorded.replay()
-        return self._logits[:size]
+
+    def _go_on(self) -> None:
+        """Feed what was chosen last."""
+        if self._recorded_between is None:
+            self._compute_feed()
+        else:
+            self._recorded_between.replay()
 
     def size(self, n: int) -> int:
         """The smallest recorded size that holds so many; just so many where none is."""
@@ -130,6 +154,10 @@ class Passes:
         self._decoder.logits(self.tables, tokens, slots, positions, logits)
         self._answers[:, :size].copy_(self._choose(logits, self.masks.hidden, feed))
 
+    def _compute_feed(self) -> None:
+        feed, chosen = self._feed.read(self.most), self._answers[0].long()
+        feed.copy_(next_feed(feed, chosen, self._ids, self._feed.idle))
+
     def _try_to_record(self) -> None:
         """Without recordings a step is slower, and as right. Raises torch.OutOfMemoryError."""
         try:
@@ -139,6 +167,7 @@ class Passes:
             raise
         except RuntimeError as error:
             self._recorded.clear()
+            self._recorded_between = None
             reason = " ".join(str(error).split())[:200]
             self.why = f"steps are slower, because they cannot be recorded: {reason}"
 
@@ -152,6 +181,7 @@ class Passes:
         for size in reversed(self._sizes):
             graph = record(partial(self._compute, size), pool, stream)
             self._recorded[size], pool = graph, graph.pool()
+        self._recorded_between = record(self._compute_feed, pool, stream)
 
 
 def record(compute: Callable[[], None], pool: Any, stream: Any) -> Any:

@@ -1,0 +1,62 @@
+"""An engine that says several tokens a call gets what it needs for that, and no call too many."""
+
+from __future__ import annotations
+
+import pytest
+from chancy_windows import ChancyEngine
+from scripted_windows import ENGLISH, GERMAN, LANGUAGES, RULES, UntilClosed, window
+
+from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.decoding.quality import Attempt
+
+N_SLOTS = 8
+
+
+def decoded(tokens_a_call: int, tasks: list[WindowTask]) -> tuple[list[DecodedTokens], int]:
+    """What was said, and in how many steps."""
+    engine = ChancyEngine(max_slots=N_SLOTS, tokens_a_call=tokens_a_call)
+    loop = EngineLoop(engine, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock())
+    futures = [loop.submit(task) for task in tasks]
+    loop.close()
+    return [future.result(timeout=0) for future in futures], len(engine.n_rows)
+
+
+@pytest.mark.parametrize("tokens_a_call", [2, 3, 8, 500])
+def test_everything_is_as_with_one_token_a_call(tokens_a_call: int) -> None:
+    """Languages given and detected, shared by windows; attempts that are not believed; chance."""
+
+    def tasks() -> list[WindowTask]:
+        shared = SharedLanguage()
+        warm = Attempt(30, temperature=0.7)
+        return [
+            window(0, language=GERMAN, languages=LANGUAGES),
+            window(1, languages=LANGUAGES, shared_language=shared),
+            window(2, languages=LANGUAGES, shared_language=shared, prefix=(5, 6)),
+            window(3, languages=LANGUAGES, max_tokens=3),
+            window(4, first=warm, seed=3, max_tokens=30),
+            window(5, judge=lambda found: warm if found.decodes < 3 else None),
+            window(6, first=Attempt(30, max_tokens=2)),
+        ]
+
+    one_by_one, n_steps = decoded(1, tasks())
+    together, n_calls = decoded(tokens_a_call, tasks())
+    assert n_calls < n_steps
+    assert {each.language and each.language.token for each in together} <= {None, ENGLISH, GERMAN}
+    for found, expected in zip(together, one_by_one, strict=True):
+        assert found.tokens == expected.tokens
+        assert found.sum_logprob == pytest.approx(expected.sum_logprob)
+        assert found.no_speech_prob == expected.no_speech_prob
+        assert (found.language, found.ended) == (expected.language, expected.ended)
+        assert (found.attempt, found.decodes) == (expected.attempt, expected.decodes)
+
+
+def test_a_window_whose_language_is_known_takes_one_call_for_each_so_many_tokens() -> None:
+    limit = 7
+    endless = window(0, rules=RULES, max_tokens=limit, language=GERMAN, languages=LANGUAGES)
+    [found], _ = decoded(1, [endless])
+    said = len(found.tokens) + found.ended
+    for tokens_a_call in (2, 3, 7, 100):
+        _, n_calls = decoded(tokens_a_call, [endless])
+        assert n_calls == -(-said // tokens_a_call)
