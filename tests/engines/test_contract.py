@@ -203,16 +203,20 @@ def test_a_short_text_beside_a_long_one_leaves_it_whole(bench: Bench) -> None:
 # --- what may be said -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
-def test_whole_texts_by_the_rules_are_those_of_the_reference(
-    bench: Bench, timestamps: bool
-) -> None:
-    rules = Rules(
+def some_rules(timestamps: bool) -> Rules:
+    return Rules(
         IDS,
         suppress=frozenset(range(IDS.eot + 1, BEGIN)) | {3, 25},
         suppress_begin=frozenset([13, IDS.eot]),
         timestamps=timestamps,
     )
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_whole_texts_by_the_rules_are_those_of_the_reference(
+    bench: Bench, timestamps: bool
+) -> None:
+    rules = some_rules(timestamps)
     bench.hears(0, A)
     text: tuple[int, ...] = (151, 152)
     sampled = list[int]()
@@ -362,12 +366,7 @@ def spoken(
 def test_several_tokens_a_call_are_those_of_calls_of_their_own(
     bench: Bench, timestamps: bool, temperature: float, n_tokens: int
 ) -> None:
-    rules = Rules(
-        IDS,
-        suppress=frozenset(range(IDS.eot + 1, BEGIN)) | {3, 25},
-        suppress_begin=frozenset([13, IDS.eot]),
-        timestamps=timestamps,
-    ).with_sound_until(0.9)
+    rules = some_rules(timestamps).with_sound_until(0.9)
     for slot in range(2):
         bench.hears(slot, Heard(slot, 60))
     for slot in range(2):
