@@ -22,7 +22,7 @@ from batched_whisper.batching.clock import Clock
 from batched_whisper.batching.meters import LoopStats, Meters
 from batched_whisper.batching.policy import Decision, FixedWait, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
-from batched_whisper.batching.scheduler import Limits, plan
+from batched_whisper.batching.scheduler import Limits, enough_encodes, plan
 from batched_whisper.batching.sequence import (
     DecodedTokens,
     Feed,
@@ -71,8 +71,8 @@ class EngineLoop:
         self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
         self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
-        most = max(Limits.max_encodes, engine.info.encode_together)
-        self._limits = Limits(max_batch_size, most)
+        n_encodes = enough_encodes(max_batch_size, engine.info.tokens_a_call)
+        self._limits = Limits(max_batch_size, max(n_encodes, engine.info.encode_together))
         self._slots = SlotTable(max_batch_size, engine.info.tokens_a_call)
         self._items: dict[Sequence, Work] = {}
         self._meters = Meters()

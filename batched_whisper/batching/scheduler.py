@@ -1,7 +1,7 @@
 """What the engine does next, as a pure function: no clock, no thread, no tensor.
 
 The plan is made anew before every step, so that windows come and go at every step: whoever waits
-gets a free slot now, and everybody who has one moves on by one token. A window with beams takes
+gets a free slot now, and everybody who has one moves on. A window with beams takes
 several slots, and waits until so many are free; nobody overtakes it meanwhile, so that it comes in.
 """
 
@@ -18,11 +18,25 @@ class Limits:
         max_batch_size: the slots: the most windows and beams that are decoded together.
         max_encodes: the most windows encoded between two steps while others are being decoded.
             Encoding holds up their next token, but an empty slot is wasted in every step, so it
-            should be more than the windows that end in a step.
+            should be more than the windows that end in a step (`enough_encodes`).
     """
 
     max_batch_size: int
     max_encodes: int = 4
+
+
+def enough_encodes(max_batch_size: int, tokens_a_call: int) -> int:
+    """How many windows may have to be encoded between two steps for slots to stay full.
+
+    Args:
+        max_batch_size: the slots.
+        tokens_a_call: how many tokens each of them says in a step.
+    """
+    return max(Limits.max_encodes, max_batch_size * tokens_a_call // _SHORT_TEXT)
+
+
+_SHORT_TEXT = 16
+"""Tokens of a text of some seconds: with shorter ones, slots may be left empty."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from batched_whisper.engines.cuda.attention import Attend, Crowd
+from batched_whisper.engines.cuda.company import Company
 from batched_whisper.engines.cuda.layers import Layer, LayerNorm, Perceptron, Weights, merge, split
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.stand_ins import Layout
@@ -62,22 +63,23 @@ class Decoder:
         self._widens = _widens(weights.device, weights.dtype)
 
     def hear(
-        self, tables: Tables, slots: torch.Tensor, hidden: torch.Tensor, laid_out: Layout
+        self, tables: Tables, slots: torch.Tensor, hidden: torch.Tensor, company: Company
     ) -> None:
-        """Keep encoded windows that are laid out alike.
+        """Keep windows that were encoded together.
 
         Args:
             tables: where.
             slots: ``[batch]``.
             hidden: ``[batch, n, width]``, the encoder's.
-            laid_out: what the ``n`` positions are.
+            company: what the positions are; those that only pad are kept too, and never read.
         """
-        n = len(laid_out)
+        n = min(hidden.shape[1], tables.cross.shape[4])
+        hidden = hidden[:, :n]
         for block, table in zip(self._blocks, tables.cross, strict=True):
             pair = block.cross_pair(hidden).unflatten(-1, (2, self._n_heads, -1))
             # To [2, batch, heads, n, head_width], the table's order.
             table[:, slots, :, :n] = pair.permute(2, 0, 3, 1, 4)
-        tables.lay_out(slots, laid_out)
+        tables.lay_out(slots, company)
 
     def logits(
         self,

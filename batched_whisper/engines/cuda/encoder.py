@@ -1,8 +1,4 @@
-"""The audio encoder: a batch of windows of one audio context, to hidden states.
-
-Windows of one context go together without padding; on a GPU that pays, because a single short
-window does not fill it.
-"""
+"""The audio encoder: a batch of windows, to hidden states."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from batched_whisper.engines.cuda.company import Company
 from batched_whisper.engines.cuda.layers import (
     Layer,
     LayerNorm,
@@ -20,7 +17,6 @@ from batched_whisper.engines.cuda.layers import (
     merge,
     split,
 )
-from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.dimensions import Dimensions
 
 
@@ -30,26 +26,6 @@ class _Block:
     heads: Layer  # queries, keys and values side by side
     out: Layer
     perceptron: Perceptron
-
-
-@dataclass(frozen=True)
-class _OnDevice:
-    """A layout's numbers; ``scores`` is None where all are 0."""
-
-    frames: torch.Tensor
-    positions: torch.Tensor
-    scores: torch.Tensor | None  # [1, 1, 1, n]
-
-    @classmethod
-    def of(cls, laid_out: Layout, like: torch.Tensor) -> _OnDevice:
-        scores = None
-        if laid_out.log_count:
-            scores = torch.from_numpy(laid_out.scores)[None, None, None].to(like.device, like.dtype)
-        frames, positions = (
-            torch.from_numpy(array).to(like.device)
-            for array in (laid_out.frames, laid_out.positions)
-        )
-        return cls(frames, positions, scores)
 
 
 class Encoder:
@@ -67,23 +43,16 @@ class Encoder:
         self._positions = weights.tensor("encoder.positional_embedding")
         self._blocks = [_block(weights, i) for i in range(sizes.n_audio_layer)]
         self._norm = weights.layer_norm("encoder.ln_post")
-        self._copied: dict[Layout, _OnDevice] = {}
 
-    def __call__(self, features: torch.Tensor, laid_out: Layout) -> torch.Tensor:
+    def __call__(self, features: torch.Tensor, company: Company) -> torch.Tensor:
         """``[batch, n_mels, frames]`` to ``[batch, n, width]``, as the windows are laid out."""
-        copied = self._on_device(laid_out)
         x = convolved(features.transpose(1, 2), self._first, 1)
         x = convolved(x, self._second, 2)
-        x = x[:, copied.frames] + self._positions[copied.positions]
+        each = torch.arange(len(company), device=x.device)[:, None]
+        x = x[each, company.frames] + self._positions[company.positions]
         for block in self._blocks:
-            x = self._run(block, x, copied.scores)
+            x = self._run(block, x, company.scores)
         return self._norm(x)
-
-    def _on_device(self, laid_out: Layout) -> _OnDevice:
-        """Copied once: a copy waits for the device's work before it, and there are few layouts."""
-        if laid_out not in self._copied:
-            self._copied[laid_out] = _OnDevice.of(laid_out, self._positions)
-        return self._copied[laid_out]
 
     def _run(self, block: _Block, x: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
         queries, keys, values = block.heads(block.norm(x)).chunk(3, -1)

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
 from batched_whisper.engines.cuda.choosing import MaskTable
+from batched_whisper.engines.cuda.company import Company, companies, to_device
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
 from batched_whisper.engines.cuda.encoder import Encoder
@@ -42,9 +44,11 @@ from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
 ENCODE_TOGETHER = 8
-"""Windows that fill a GPU; shorter ones go together in larger numbers, if they are there."""
+"""Full windows that fill a GPU; shorter ones go together in larger numbers."""
 ENCODE_POSITIONS = ENCODE_TOGETHER * 1500
 """The most encoder positions of one batch."""
+ENCODE_A_CALL = 64
+"""Windows of one call, so that enough of them are alike."""
 MOST_TOKENS = 64
 """A pass holds at least so many tokens, so that a prompt is few passes also with few slots."""
 MASK_ROWS = 64
@@ -113,21 +117,18 @@ class CudaEngine:
                 self._passes.why,
                 why,
             ),
-            encode_together=ENCODE_TOGETHER if self._device.type == "cuda" else 1,
+            encode_together=ENCODE_A_CALL if self._device.type == "cuda" else 1,
             tokens_a_call=tokens_a_call,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
-        """Windows of one context go together, as many as fill the device."""
+        """Windows of similar contexts go together, as many as fill the device."""
         for row in rows:
             self._checks.encode(row)
-        latest = {row.slot: row for row in rows}  # of two for one slot the later one counts
-        ordered = sorted(latest.values(), key=lambda row: row.audio_context)
-        for context, same in groupby(ordered, key=lambda row: row.audio_context):
-            laid_out = layout(context, self._sizes.n_audio_ctx)
-            group, most = list(same), max(1, ENCODE_POSITIONS // len(laid_out))
-            for i in range(0, len(group), most):
-                self._encode(group[i : i + most], laid_out)
+        latest = list({row.slot: row for row in rows}.values())  # of two for one slot the later one
+        layouts = [layout(row.audio_context, self._sizes.n_audio_ctx) for row in latest]
+        for together in companies([len(each) for each in layouts], ENCODE_POSITIONS):
+            self._encode([latest[i] for i in together], [layouts[i] for i in together])
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """All rows' tokens in one pass, or as few as hold them, and passes of what they say."""
@@ -209,10 +210,12 @@ class CudaEngine:
         """Its largest batch once, so that the memory for it is taken before the slots are."""
         if self._device.type != "cuda":
             return
-        context = self._sizes.n_audio_ctx
-        shape = (max(1, ENCODE_POSITIONS // context), self._sizes.n_mels, 2 * context)
-        silence = torch.zeros(shape, dtype=self._arithmetic.dtype, device=self._device)
-        self._encoder(silence, layout(context, context))
+        full, dtype = self._sizes.n_audio_ctx, self._arithmetic.dtype
+        shape = (max(1, ENCODE_POSITIONS // full), self._sizes.n_mels, 2 * full)
+        silence = torch.zeros(shape, dtype=dtype, device=self._device)
+        for shortest in (full, full // 2):  # without a mask, and with one
+            layouts = [layout(full, full)] * (shape[0] - 1) + [layout(shortest, full)]
+            self._encoder(silence, Company.of(layouts, self._device, dtype))
 
     def _room(self, fraction: float) -> Room | None:
         if self._device.type != "cuda":
@@ -220,18 +223,25 @@ class CudaEngine:
         free, total = torch.cuda.mem_get_info(self._device)
         return Room(total, free, fraction)
 
-    def _encode(self, rows: Sequence[EncodeRow], laid_out: Layout) -> None:
-        full = self._sizes.n_audio_ctx
+    def _encode(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
+        device, dtype = self._device, self._arithmetic.dtype
         with self._failures("encoding"):
-            # What is copied comes first: a copy waits for the device's work before it.
-            slots = torch.tensor([row.slot for row in rows], device=self._device)
-            heard = np.stack([with_silence(row.features, full) for row in rows])
-            features = torch.from_numpy(heard).to(self._device).to(self._arithmetic.dtype)
-            hidden = self._encoder(features, laid_out)
-            self._decoder.hear(self._tables, slots, hidden, laid_out)
-        for row in rows:
+            slots = to_device(np.array([row.slot for row in rows], np.int32), device)
+            features = to_device(self._side_by_side(rows), device).to(dtype)
+            company = Company.of(layouts, device, dtype)
+            self._decoder.hear(self._tables, slots, self._encoder(features, company), company)
+        for row, laid_out in zip(rows, layouts, strict=True):
             self._layouts[row.slot], self._texts[row.slot] = laid_out, 0
             self._audios[row.slot] = next(self._audio_numbers)
+
+    def _side_by_side(self, rows: Sequence[EncodeRow]) -> NDArray[np.float32]:
+        """The windows' features with silence behind, and nothing behind that."""
+        each = [with_silence(row.features, self._sizes.n_audio_ctx) for row in rows]
+        n_frames = max(features.shape[1] for features in each)
+        side_by_side = np.zeros((len(rows), self._sizes.n_mels, n_frames), np.float32)
+        for into, features in zip(side_by_side, each, strict=True):
+            into[:, : features.shape[1]] = features
+        return side_by_side
 
     def _move(self, row: CopyRow) -> Move:
         source, target = row.source, row.target

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from batched_whisper.engines.cuda.company import Company
 from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.dimensions import Dimensions
 
@@ -54,27 +55,32 @@ class Tables:
         """The row that is no slot's."""
         return len(self.contexts) - 1
 
-    def lay_out(self, slots: torch.Tensor | int, audio: Layout) -> None:
-        """Say what the positions of a slot are, or of several."""
-        self.contexts[slots] = len(audio)
-        self.n_own[slots] = audio.n_own
-        self.log_counts[slots] = audio.log_count
+    def lay_out(self, slots: torch.Tensor, company: Company) -> None:
+        """Say what the positions of slots are, ``[batch]``."""
+        self.contexts[slots] = company.lengths
+        self.n_own[slots] = company.n_own
+        self.log_counts[slots] = company.log_counts
 
 
 def move(tables: Tables, moves: Sequence[Move]) -> None:
     """Copy rows; no target is a source. All texts together, and all audio."""
-    _copy_rows(tables.own, moves, max(each.length for each in moves))
-    heard = [(each, each.audio) for each in moves if each.audio is not None]
+    sources, targets = _rows(moves, tables.own.device)
+    longest = max(each.length for each in moves)
+    tables.own[:, :, targets, :, :longest] = tables.own[:, :, sources, :, :longest]
+    heard = [each for each in moves if each.audio is not None]
     if heard:
-        _copy_rows(tables.cross, [each for each, _ in heard], max(len(audio) for _, audio in heard))
-        for each, audio in heard:
-            tables.lay_out(each.target, audio)
+        sources, targets = _rows(heard, tables.own.device)
+        longest = max(len(each.audio) for each in heard if each.audio is not None)
+        tables.cross[:, :, targets, :, :longest] = tables.cross[:, :, sources, :, :longest]
+        for numbers in (tables.contexts, tables.n_own, tables.log_counts):
+            numbers[targets] = numbers[sources]
 
 
-def _copy_rows(table: torch.Tensor, moves: Sequence[Move], longest: int) -> None:
-    sources = torch.tensor([each.source for each in moves], device=table.device)
-    targets = torch.tensor([each.target for each in moves], device=table.device)
-    table[:, :, targets, :, :longest] = table[:, :, sources, :, :longest]
+def _rows(moves: Sequence[Move], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sources and targets."""
+    rows = [[each.source for each in moves], [each.target for each in moves]]
+    sources, targets = torch.tensor(rows, device=device)
+    return sources, targets
 
 
 def slot_bytes(sizes: Dimensions, dtype: torch.dtype) -> int:
