@@ -220,12 +220,12 @@ class Sequence:
 
         The prompt and the start go in one piece. The few tokens after it go one by one, in the
         same steps as everybody's: a pass of their own would cost the slots around them more. An
-        engine that says several tokens a call gets them with the start.
+        engine that says several tokens a call gets them at once, if it can with the start.
         """
         if self._position == 0:
             start = self._start_row()
             return None if start is None else Feed((start,))
-        if len(self._pending) > 1:
+        if len(self._pending) > 1 and self._tokens_a_call == 1:
             return Feed((StepRow(self.slots[0], self._pending[:1], self._position, None),))
         rows = map(self._text_row, self._places.taken, self._search.live)
         return Feed(tuple(rows), self._copies)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -18,7 +18,7 @@ from batched_whisper.engines.cuda.arithmetic import DTYPES
 from batched_whisper.engines.interface import EncodeRow, StepRow
 from batched_whisper.engines.stand_ins import layout
 from benchmarks.gpu.mix import WindowSize, mlperf_like, short
-from benchmarks.gpu.rig import Rig, Run, ids_of, run_windows
+from benchmarks.gpu.rig import Rig, Run, ids_of, rules_of, run_windows
 from benchmarks.work_of_a_model import decoder_weight_bytes, encoder_flops, row_bytes
 
 Figures = dict[str, Any]
@@ -72,27 +72,32 @@ def limits(rig: Rig, scale: Scale) -> Figures:
 
 
 def encoder(rig: Rig, scale: Scale, found: Limits | None) -> Figures:
-    """Windows encoded together, on the full context and on a quarter of it."""
+    """Windows encoded together: on the full context, on a third of it, and of many lengths."""
     figures: Figures = {}
+
+    def measure(engine: Any, name: str, rows: list[EncodeRow]) -> None:
+        lengths = [len(layout(row.audio_context, rig.sizes.n_audio_ctx)) for row in rows]
+        flops = sum(encoder_flops(rig.sizes, n_positions) for n_positions in lengths)
+        spent_s = rig.seconds(lambda: engine.encode(rows), scale.repeats)
+        each: Figures = {"s_per_window": spent_s / len(rows), "flops_per_s": flops / spent_s}
+        if found is not None:
+            each["share"] = each["flops_per_s"] / found.matrix_flops_per_s
+        figures[name] = each
+
     with rig.engine() as engine:
         for context in (rig.sizes.n_audio_ctx, rig.sizes.n_audio_ctx * 3 // 10):
-            n_positions = len(layout(context, rig.sizes.n_audio_ctx))
-            flops = encoder_flops(rig.sizes, n_positions)
             for batch in (n for n in scale.batches if n <= min(32, rig.max_slots)):
                 rows = [EncodeRow(i, rig.features(i, context), context) for i in range(batch)]
-                spent_s = rig.seconds(lambda rows=rows: engine.encode(rows), scale.repeats)
-                each: Figures = {
-                    "s_per_window": spent_s / batch,
-                    "flops_per_s": flops * batch / spent_s,
-                }
-                if found is not None:
-                    each["share"] = each["flops_per_s"] / found.matrix_flops_per_s
-                figures[f"{context} positions, {batch} together"] = each
+                measure(engine, f"{context} positions, {batch} together", rows)
+        sizes = short(min(64, engine.info.max_slots))
+        contexts = [size.context(rig.sizes.n_audio_ctx, fitted=True) for size in sizes]
+        rows = [EncodeRow(i, rig.features(i, n), n) for i, n in enumerate(contexts)]
+        measure(engine, f"short mix, {len(rows)} together", rows)
     return figures
 
 
 def step(rig: Rig, scale: Scale, found: Limits | None) -> Figures:
-    """One token for many slots: the whole call, and the device's part of it alone."""
+    """A call for many slots, of one token and of several, and the device's part of a token."""
     figures: Figures = {}
     with rig.engine() as engine:
         for context in (rig.sizes.n_audio_ctx, rig.sizes.n_audio_ctx * 3 // 10):
@@ -113,6 +118,10 @@ def _step(
     rows = [StepRow(slot, (1,), position, ALLOWED) for slot in range(batch)]
     n = 10 if rig.device != "cpu" else 1
     call_s = rig.seconds(lambda: [engine.step(rows) for _ in range(n)], scale.repeats) / n
+    endless, n_tokens = rules_of(ids_of(rig.sizes)), engine.info.tokens_a_call
+    asked = {"allowed": endless.next((1,)), "course": endless.course((1,)), "n_tokens": n_tokens}
+    on = [replace(row, **asked) for row in rows]
+    several_s = rig.seconds(lambda: [engine.step(on) for _ in range(n)], scale.repeats) / n
     passes = engine._passes  # the device's part alone, on the same tokens again
     size = passes.size(batch)
     device_s = rig.seconds(lambda: [passes.play(size) for _ in range(n)], scale.repeats) / n
@@ -123,8 +132,9 @@ def _step(
     )
     figures: Figures = {
         "call_s": call_s,
+        f"call_of_{n_tokens}_tokens_s": several_s,
         "device_s": device_s,
-        "host_share": 1 - device_s / call_s,
+        "host_share": 1 - n_tokens * device_s / several_s,
         "bytes": moved,
         "device_bytes_per_s": moved / device_s,
     }

@@ -98,7 +98,7 @@ class Rig:
             features=lambda positions: self.features(i, positions),
             sot=ids.eot + 1,
             after_sot=lambda language: prompt,
-            rules=_rules(ids),
+            rules=rules_of(ids),
             max_tokens=size.n_tokens,
             first=Attempt(context),
         )
@@ -131,7 +131,7 @@ def make_noises(sizes: Dimensions, seed: int = 0) -> tuple[Features, ...]:
 
 
 @cache
-def _rules(ids: TokenIds) -> Rules:
+def rules_of(ids: TokenIds) -> Rules:
     """Text without end; one object for all windows, as a model has it."""
     return Rules(
         ids,

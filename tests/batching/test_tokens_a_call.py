@@ -52,11 +52,13 @@ def test_everything_is_as_with_one_token_a_call(tokens_a_call: int) -> None:
         assert (found.attempt, found.decodes) == (expected.attempt, expected.decodes)
 
 
-def test_a_window_whose_language_is_known_takes_one_call_for_each_so_many_tokens() -> None:
-    limit = 7
-    endless = window(0, rules=RULES, max_tokens=limit, language=GERMAN, languages=LANGUAGES)
-    [found], _ = decoded(1, [endless])
+@pytest.mark.parametrize("language", [GERMAN, None])
+def test_it_takes_one_call_for_each_so_many_tokens(language: int | None) -> None:
+    """And one more where the language is asked for first."""
+    some = window(0, rules=RULES, max_tokens=7, language=language, languages=LANGUAGES)
+    [found], _ = decoded(1, [some])
     said = len(found.tokens) + found.ended
     for tokens_a_call in (2, 3, 7, 100):
-        _, n_calls = decoded(tokens_a_call, [endless])
-        assert n_calls == -(-said // tokens_a_call)
+        some = window(0, rules=RULES, max_tokens=7, language=language, languages=LANGUAGES)
+        _, n_calls = decoded(tokens_a_call, [some])
+        assert n_calls == (language is None) - (-said // tokens_a_call)
