@@ -304,11 +304,11 @@ def says(room: Room, text: str, **figures: float) -> None:
 
 
 def test_an_unlikely_text_is_tried_hotter_until_there_is_no_hotter(room: Room) -> None:
-    says(room, " perhaps", logprob=-3.0)
+    says(room, " perhaps", logprob=-1.8)
     [window] = room.hear(tone(0), audio_context="full").windows
     assert (window.decodes, window.temperature) == (6, 1.0)
     assert window.text == " perhaps"
-    assert window.avg_logprob == pytest.approx(-3.0)
+    assert window.avg_logprob == pytest.approx(-1.8)
     assert len(room.listener.encoded) == 1  # on the same audio
 
 
@@ -333,7 +333,7 @@ def test_a_text_that_no_attempt_makes_any_likelier_than_chance_is_no_text(room: 
     [window] = room.hear(tone(0), word_timestamps=True, audio_context="full").windows
     assert (window.text, window.tokens, window.words) == ("", (), ())
     assert window.decodes == 6  # it is given up only when nothing is left to try
-    says(room, " armenta mito", logprob=-2.0, no_speech_prob=0.4)
+    says(room, " armenta mito", logprob=-1.9, no_speech_prob=0.4)
     assert room.hear(tone(0)).text == "armenta mito"  # unlikely, as openai/whisper keeps it
 
 

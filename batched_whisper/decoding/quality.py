@@ -66,11 +66,12 @@ class Figures:
     says_twice: bool = False
 
 
-NOISE = 3.0
+NOISE = 2.0
 """So many times below the threshold of log-probability a text is no text.
 
-By default less than 5 % a token, as where the model picks words at random because it hears none:
-openai/whisper would write them down, after trying all temperatures in vain.
+By default less than 14 % a token, as where the model picks words at random because it hears none:
+openai/whisper would write them down, after trying all temperatures in vain (docs/lab-log.md, "What
+is made of silence and noise").
 """
 
 
