@@ -85,8 +85,8 @@ def test_what_was_only_said_at_a_high_temperature_is_forgotten(
 ) -> None:
     """And all before it; silence in between changes nothing."""
     unlikely = tuple(room.tokenizer.encode(" perhaps"))
-    room.listener.scripts[1] = Script(unlikely, logprob=-3.0)
-    room.listener.scripts[2] = Script(unlikely, logprob=-3.0, no_speech_prob=0.9)
+    room.listener.scripts[1] = Script(unlikely, logprob=-1.8)
+    room.listener.scripts[2] = Script(unlikely, logprob=-1.8, no_speech_prob=0.9)
     options = {"temperature": hottest, "temperature_increment": 0.0, **TOLD}
     room.hear(**sentences(0, 1), temperature=0.0, temperature_increment=0.0, **TOLD)
     del room.listener.starts[:]
