@@ -388,11 +388,21 @@ def test_as_many_tokens_are_said_as_one_call_may_say(bench: Bench) -> None:
     assert len(result.more) == at_most - 1
 
 
+def test_nothing_is_said_after_the_end_of_a_text(bench: Bench) -> None:
+    rules = some_rules(False)
+    bench.hears(0, A)
+    only_the_end = Allowed(TokenMask(MaskMode.ONLY, frozenset([IDS.eot])))
+    row = StepRow(0, TEXT[:2], 0, only_the_end, n_tokens=5, course=rules.course([]))
+    [result] = bench.step(row)
+    assert result is not None
+    assert (result.token, result.more) == (IDS.eot, ())
+
+
 def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> None:
     """Each stops where it should, beside prompts, questions and those who want one token."""
     rules = Rules(
         IDS,
-        suppress=frozenset(range(IDS.eot + 1, BEGIN)),
+        suppress=frozenset(range(IDS.eot, BEGIN)),
         suppress_begin=frozenset(),
         timestamps=False,
     )
@@ -414,8 +424,6 @@ def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> N
     assert len(last.more) <= 1
     for slot, row, result in ((0, rows[0], first), (3, rows[3], last)):
         said = (result.token, *(choice.token for choice in result.more))
-        if IDS.eot in said:
-            continue
         fed = row.tokens + said
         [after] = bench.step(StepRow(slot, said[-1:], len(fed) - 1, ANYTHING))
         assert after is not None
