@@ -10,9 +10,9 @@ It knows nothing of queues, languages or texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class EngineInfo:
     tokens_a_call: int = 1
     """How many tokens of a row one call of `Engine.step` may choose. With more than one, prompts
     are best given whole: then a row's probe may be asked before its last token."""
+    works_ahead: bool = False
+    """Whether it is a `WorksAhead`: `start` returns before the step is done, so that windows are
+    best encoded meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -169,3 +172,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back the device's memory; no call may follow."""
+
+
+Started: TypeAlias = Callable[[], list[StepResult | None]]
+"""A step that was begun: called, once, it waits for the step and gives what `Engine.step` would,
+or raises EngineError."""
+
+
+class WorksAhead(Engine, Protocol):
+    """An engine whose device computes while the host does something else."""
+
+    def start(self, rows: Sequence[StepRow]) -> Started:
+        """Begin a step: ``step(rows)`` is ``start(rows)()``.
+
+        Until it was waited for, only `encode` and `release` may be called, of slots that no row
+        of the step names. Raises EngineError; then nothing was begun.
+        """
+
+
+def as_working_ahead(engine: Engine) -> WorksAhead | None:
+    """The engine, if it says that it works ahead."""
+    return cast("WorksAhead", engine) if engine.info.works_ahead else None

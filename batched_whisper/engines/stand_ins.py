@@ -53,6 +53,11 @@ class Layout:
         """The score of every stand-in; 0 where all of them stand for themselves."""
         return float(self.scores[-1])
 
+    @property
+    def n_frames(self) -> int:
+        """Of the window's features `with_silence`."""
+        return 2 * self.n_own + (_SILENT_FRAMES if len(self) > self.n_own else 0)
+
 
 @cache
 def layout(audio_context: int, full: int) -> Layout:

@@ -47,7 +47,9 @@ def _openvino(precision: str, tolerance: float) -> Installed:
     return Installed(f"openvino-{precision}", make, tolerance)
 
 
-def _pytorch(precision: str, tolerance: float, device: str = "cpu") -> Installed:
+def _pytorch(
+    precision: str, tolerance: float, device: str = "cpu", kv_cache_dtype: str = "auto"
+) -> Installed:
     """The GPU engine; on the processor its arithmetic can be tested everywhere."""
 
     def make(max_slots: int, cache_dir: Path | None) -> Engine:
@@ -65,15 +67,25 @@ def _pytorch(precision: str, tolerance: float, device: str = "cpu") -> Installed
             threads=1,
             cache_dir=cache_dir,
             device=device,
+            kv_cache_dtype=kv_cache_dtype,
         )
 
-    return Installed(f"pytorch-{device}-{precision}", make, tolerance)
+    kept = "" if kv_cache_dtype == "auto" else f"-{kv_cache_dtype}"
+    return Installed(f"pytorch-{device}-{precision}{kept}", make, tolerance)
 
 
 KEEPING_GRAPHS = [_openvino("float32", 1e-3)]
 """Those that keep compiled graphs on disk."""
 
-ON_GPU = [_pytorch("float16", 0.1, "cuda"), _pytorch("bfloat16", 0.5, "cuda")] if has_gpu() else []
+ON_GPU = (
+    [
+        _pytorch("float16", 0.1, "cuda", "same"),
+        _pytorch("float16", 0.5, "cuda"),
+        _pytorch("bfloat16", 0.5, "cuda"),
+    ]
+    if has_gpu()
+    else []
+)
 EXACT = [
     *KEEPING_GRAPHS,
     _pytorch("float32", 1e-3),
@@ -83,5 +95,6 @@ EVERY = [
     *EXACT,
     _openvino("bfloat16", 0.5),
     _openvino("int8", 1.5),
+    _pytorch("float32", 0.5, kv_cache_dtype="int8"),
     *ON_GPU,
 ]

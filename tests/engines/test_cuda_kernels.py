@@ -15,8 +15,19 @@ if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
 pytest.importorskip("triton", reason="Triton is not installed: pip install --no-deps triton")
 
-from batched_whisper.engines.cuda import attention, choosing, kernels  # noqa: E402
+import numpy as np  # noqa: E402
+
+from batched_whisper.engines.cuda import (  # noqa: E402
+    attention,
+    choosing,
+    company,
+    encoder_kernels,
+    kernels,
+    layers,
+)
 from batched_whisper.engines.cuda.feed import Field, float_bits  # noqa: E402
+from batched_whisper.engines.cuda.tables import Kept  # noqa: E402
+from batched_whisper.engines.stand_ins import layout  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEAR = {"cpu": 1e-5, "cuda": 1e-4}[DEVICE]
@@ -24,7 +35,7 @@ N_ROWS, N_HEADS, WIDTH = 5, 3, 16
 
 
 def attention_case(seed: int, longest: int, dtype: torch.dtype, n: int = 4):  # type: ignore[no-untyped-def]
-    """Queries, a table whose unused positions are poison, rows and lengths."""
+    """Queries, a table, rows and lengths."""
     random = torch.Generator().manual_seed(seed)
     queries = torch.randn((n, 3, N_HEADS, WIDTH), generator=random)
     table = torch.randn((2, N_ROWS, N_HEADS, longest, WIDTH), generator=random)
@@ -32,7 +43,8 @@ def attention_case(seed: int, longest: int, dtype: torch.dtype, n: int = 4):  # 
     lengths = torch.randint(1, longest + 1, (n,), generator=random)
     lengths[0], lengths[-1] = 1, longest
     parts = [each.to(DEVICE) for each in (queries.to(dtype), table.to(dtype), rows, lengths)]
-    return parts[0][:, 1], *parts[1:]  # one of three parts: queries with a stride
+    # One of three parts: queries with a stride.
+    return parts[0][:, 1], Kept(parts[1]), *parts[2:]
 
 
 def crowd_case(lengths: torch.Tensor) -> attention.Crowd:
@@ -64,8 +76,9 @@ def test_a_position_that_stands_for_several_is_heard_as_if_they_were_there() -> 
         for i, (row, length, own, n) in enumerate(
             zip(*(each.tolist() for each in (rows, lengths, n_own, times)), strict=True)
         ):
-            kept, several = table[:, row, :, :own], table[:, row, :, own:length]
-            repeated = torch.cat([kept, *[several] * n], 2)[:, None]
+            kept = table.numbers[:, row, :, :own]
+            several = table.numbers[:, row, :, own:length]
+            repeated = Kept(torch.cat([kept, *[several] * n], 2)[:, None])
             row_of, length_of = rows[:1] * 0, lengths[:1] * 0 + own + n * (length - own)
             expected = attention.attend(queries[i : i + 1], repeated, row_of, length_of)
             torch.testing.assert_close(found[i : i + 1], expected, atol=NEAR, rtol=NEAR)
@@ -74,7 +87,7 @@ def test_a_position_that_stands_for_several_is_heard_as_if_they_were_there() -> 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_attention_in_16_bits_is_as_near_to_exact_as_the_definition(dtype: torch.dtype) -> None:
     queries, table, rows, lengths = attention_case(3, 70, dtype)
-    exact = attention.attend(queries.double(), table.double(), rows, lengths)
+    exact = attention.attend(queries.double(), Kept(table.numbers.double()), rows, lengths)
     found = kernels.attend(queries, table, rows, lengths, launch=kernels.Launch(16, n_programs=30))
     assert found.dtype is dtype
     error = (found.double() - exact).norm() / exact.norm()
@@ -85,13 +98,99 @@ def test_what_lies_beyond_a_rows_length_is_never_heard() -> None:
     queries, table, rows, lengths = attention_case(4, 40, torch.float32, n=N_ROWS)
     rows = torch.arange(N_ROWS, device=DEVICE)
     expected = attention.attend(queries, table, rows, lengths)
-    poisoned = table.clone()
+    poisoned = table.numbers.clone()
     for row, length in zip(rows.tolist(), lengths.tolist(), strict=True):
         poisoned[:, row, :, length:] = float("nan")
     found = kernels.attend(
-        queries, poisoned, rows, lengths, launch=kernels.Launch(block=16, n_programs=60)
+        queries, Kept(poisoned), rows, lengths, launch=kernels.Launch(block=16, n_programs=60)
     )
     torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
+
+
+@pytest.mark.parametrize("n_programs", [1, 1000])
+def test_attention_over_8_bits_is_that_over_what_they_stand_for(n_programs: int) -> None:
+    queries, table, rows, lengths = attention_case(6, 70, torch.float32)
+    random = torch.Generator().manual_seed(2)
+    numbers = torch.randint(-127, 128, table.numbers.shape, generator=random).to(DEVICE, torch.int8)
+    scales = torch.rand((2, N_ROWS, N_HEADS, WIDTH), generator=random).to(DEVICE) / 50
+    expected = attention.attend(
+        queries, Kept(numbers * scales[..., None, :]), rows, lengths, crowd_case(lengths)
+    )
+    launch = kernels.Launch(block=16, n_programs=n_programs)
+    kept = Kept(numbers, scales)
+    for found in (
+        kernels.attend(queries, kept, rows, lengths, crowd_case(lengths), launch),
+        attention.attend(queries, kept, rows, lengths, crowd_case(lengths)),
+    ):
+        torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
+
+
+COMPANIES = [[1500], [3, 64, 200], [130, 1500, 1], [1436, 1437]]
+
+
+def windows_of(contexts: list[int], n_spare: int = 9) -> company.Company:
+    layouts = [layout(context, 1500) for context in contexts]
+    extent = company.Extent(sum(map(len, layouts)) + n_spare, 1500, nobody=len(contexts))
+    numbers = np.zeros(extent.n_numbers, np.int32)
+    company.describe(list(range(len(contexts)))[::-1], layouts, extent, numbers)
+    return company.Company.of(torch.from_numpy(numbers).to(DEVICE), extent)
+
+
+@pytest.mark.parametrize("contexts", COMPANIES, ids=str)
+@pytest.mark.parametrize("block", [32, 64])
+def test_windows_listen_to_themselves_as_by_the_definition(contexts: list[int], block: int) -> None:
+    windows = windows_of(contexts)
+    random = torch.Generator().manual_seed(block)
+    heads = torch.randn((len(windows.windows), 3, 2, WIDTH), generator=random).to(DEVICE)
+    n = int(windows.lengths.sum())
+    heads[n:] = float("nan")  # what is no window's
+    found = encoder_kernels.listen(heads, windows, encoder_kernels.ListenLaunch(block))
+    expected = attention.listen(heads, windows)
+    torch.testing.assert_close(found[:n], expected[:n], atol=NEAR, rtol=NEAR)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float16, torch.float32])
+def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> None:
+    windows, n_slots = windows_of([130, 3, 1500]), 3
+    random = torch.Generator().manual_seed(3)
+    pair = torch.randn((len(windows.windows), 2, N_HEADS, WIDTH), generator=random).to(DEVICE)
+    pair[:, :, :, 5] *= 100  # a channel that is louder than others
+    pair[:, :, :, 7] = 0
+    pair[int(windows.lengths.sum()) :] = float("nan")
+
+    def kept(keep) -> Kept:  # type: ignore[no-untyped-def]
+        shape = (2, n_slots + 1, N_HEADS)
+        scales = torch.ones((*shape, WIDTH), device=DEVICE) if kind is torch.int8 else None
+        table = Kept(torch.full((*shape, 1500, WIDTH), 77, dtype=kind, device=DEVICE), scales)
+        keep(pair, windows, table)
+        return table
+
+    found, expected = kept(encoder_kernels.keep), kept(attention.keep)
+    assert (found.numbers[:, n_slots] == 77).all()  # nobody's
+    torch.testing.assert_close(found.numbers[:, :n_slots], expected.numbers[:, :n_slots])
+    if kind is torch.int8:
+        torch.testing.assert_close(found.scales[:, :n_slots], expected.scales[:, :n_slots])
+        start, length = int(windows.starts[0]), int(windows.lengths[0])
+        slot = int(windows.slots[0])
+        back = found.numbers[:, slot, :, :length] * found.scales[:, slot, :, None]
+        given = pair[start : start + length].permute(1, 2, 0, 3)
+        off = (back - given).abs().amax(2) / found.scales[:, slot]
+        assert off.max() <= 0.5 + 1e-3  # half a step of the channel's own scale
+
+
+@pytest.mark.parametrize("width", [48, 1280])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("owes", [True, False])
+def test_norms_are_those_of_the_definition(width: int, dtype: torch.dtype, owes: bool) -> None:
+    random = torch.Generator().manual_seed(width)
+    x = (3 + 40 * torch.randn((5, width), generator=random)).to(DEVICE, dtype)
+    weight, bias, owed = (torch.randn(width, generator=random).to(DEVICE) for _ in range(3))
+    owed = 30 * owed if owes else None
+    found = encoder_kernels.normalise(x, weight, bias, owed)
+    expected = layers.normalise(x, weight, bias, owed)
+    assert found.dtype is dtype
+    near = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    torch.testing.assert_close(found, expected, atol=near, rtol=near)
 
 
 def test_there_are_parts_only_where_programs_are_few() -> None:

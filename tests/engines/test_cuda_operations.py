@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batched_whisper.engines.cuda.attention import attend  # noqa: E402
-from batched_whisper.engines.cuda.choosing import choose  # noqa: E402
+from batched_whisper.engines.cuda import operations  # noqa: E402
 from batched_whisper.engines.cuda.operations import PLAIN, best_operations, try_out  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -19,30 +20,56 @@ def test_the_processor_has_no_kernels() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_definitions_pass_their_own_trial(dtype: torch.dtype) -> None:
-    try_out(attend, choose, CPU, dtype, 64)
+    try_out(PLAIN, CPU, dtype, 64)
 
 
-def test_a_kernel_that_hears_too_much_does_not() -> None:
-    def beyond(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
-        return attend(queries, table, rows, (lengths + 1).clamp(max=table.shape[3]), crowd)
+def too_much(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
+    longest = table.numbers.shape[3]
+    return PLAIN.attend(queries, table, rows, (lengths + 9).clamp(max=longest), crowd)
 
+
+def once(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
+    return PLAIN.attend(queries, table, rows, lengths)
+
+
+def all_windows(heads, company):  # type: ignore[no-untyped-def]
+    """Hears beyond the window."""
+    longer = company.lengths + (company.lengths > 0).int()
+    return PLAIN.listen(heads, replace(company, lengths=longer))
+
+
+def everywhere_alike(pair, company, table):  # type: ignore[no-untyped-def]
+    """Keeps all in the first slot."""
+    PLAIN.keep(pair, replace(company, slots=company.slots * 0), table)
+
+
+def without_owed(x, weight, bias, owed):  # type: ignore[no-untyped-def]
+    return PLAIN.normalise(x, weight, bias, None)
+
+
+def off_by(amount: float):  # type: ignore[no-untyped-def]
+    return lambda logits, hidden, feed: PLAIN.choose(logits, hidden, feed) + amount
+
+
+WRONG = {
+    "hears too much": {"attend": too_much},
+    "counts everything once": {"attend": once},
+    "hears the next window": {"listen": all_windows},
+    "keeps windows elsewhere": {"keep": everywhere_alike},
+    "forgets what is owed": {"normalise": without_owed},
+    "chooses wrongly": {"choose": off_by(1)},
+    "gives no number": {"choose": off_by(float("nan"))},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_kernel_that_is_wrong_does_not(name: str) -> None:
     with pytest.raises(ValueError, match="off by"):
-        try_out(beyond, choose, CPU, torch.float32, 64)
+        try_out(replace(PLAIN, **WRONG[name]), CPU, torch.float32, 64)
 
 
-def test_a_kernel_that_counts_everything_once_does_not() -> None:
-    def once(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
-        return attend(queries, table, rows, lengths)
-
-    with pytest.raises(ValueError, match="off by"):
-        try_out(once, choose, CPU, torch.float32, 64)
-
-
-def test_a_choice_that_is_wrong_or_no_number_does_not() -> None:
-    for wrong in (1.0, float("nan")):
-
-        def badly(logits, hidden, feed, wrong=wrong):  # type: ignore[no-untyped-def]
-            return choose(logits, hidden, feed) + wrong
-
-        with pytest.raises(ValueError, match="off by"):
-            try_out(attend, badly, CPU, torch.float32, 64)
+def test_every_operation_is_tried() -> None:
+    """Each trial alone fails where its operation does nothing right."""
+    fields = {field for changes in WRONG.values() for field in changes}
+    assert fields == {"attend", "listen", "keep", "normalise", "choose"}
+    assert fields | {"why"} == set(operations.Operations.__dataclass_fields__)

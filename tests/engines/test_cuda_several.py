@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from tiny_whisper import BEGIN, IDS, N_TEXT_CTX, Heard, tiny_checkpoint  # noqa: E402
+from tiny_whisper import BEGIN, IDS, N_TEXT_CTX, SIZES, Heard, tiny_checkpoint  # noqa: E402
 
 from batched_whisper.batching.loops import EngineLoops  # noqa: E402
 from batched_whisper.batching.policy import FixedWait  # noqa: E402
@@ -18,7 +19,7 @@ from batched_whisper.decoding.beam import ONE_TEXT, Beams  # noqa: E402
 from batched_whisper.decoding.quality import Attempt  # noqa: E402
 from batched_whisper.decoding.rules import Rules  # noqa: E402
 from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
-from batched_whisper.engines.cuda import passes  # noqa: E402
+from batched_whisper.engines.cuda import encodings, passes  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 
 RULES = Rules(
@@ -89,8 +90,8 @@ def test_a_gpu_without_a_number_is_the_one_of_the_thread_that_asks_for_good(
 class PretendStream:
     """Of a device; waits for nothing."""
 
-    def __init__(self, device: Any = None) -> None:
-        self.device = device
+    def __init__(self, device: Any = None, priority: int = 0) -> None:
+        self.device, self.priority = device, priority
 
     def wait_stream(self, other: Any) -> None:
         pass
@@ -129,10 +130,13 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
         CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu", threads=1) for _ in range(2)
     ]
     for engine in engines:
-        engine._passes._try_to_record()
-        assert "recorded as CUDA graphs" in engine._passes.why
-    n = len(passes.recorded_sizes(engines[0]._passes.most)) + 1  # and what comes between passes
-    assert len(recorded_on) == 2 * n
+        for recorded in (engine._passes, engine._encodings):
+            recorded._try_to_record()
+            assert "recorded as CUDA graphs" in recorded.why
+    n_steps = len(passes.recorded_sizes(engines[0]._passes.most)) + 1  # and what lies between
+    n_encodings = len(encodings.recorded_positions(SIZES.n_audio_ctx))
+    assert len(recorded_on) == 2 * (n_steps + n_encodings)
     assert {each.device for each in recorded_on} == {torch.device("cpu")}
-    assert len(set(map(id, recorded_on[:n]))) == 1
-    assert not set(map(id, recorded_on[:n])) & set(map(id, recorded_on[n:]))
+    streams = [next(group) for _, group in groupby(recorded_on, id)]
+    assert len(streams) == len(set(map(id, streams))) == 4  # steps and encoding of both
+    assert streams[0].priority < streams[1].priority

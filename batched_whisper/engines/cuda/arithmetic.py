@@ -1,4 +1,4 @@
-"""In what the engine computes: one type for weights, activations and caches.
+"""In what the engine computes: one type for weights and activations, and one for what is heard.
 
 float16 is the default on a GPU, as in OpenAI's program: the weights were published in it, and it
 is nearer to float32 than bfloat16. On a processor it is float32, which is there for tests.
@@ -20,20 +20,24 @@ DTYPES = {
 }
 """Precision -> the type of everything but the encoder's linear layers in fp8."""
 
+KV_CACHE_DTYPES = ("auto", "int8", "same")
+"""In what the keys and values of the audio are kept; same: as everything else."""
+
 FP8_CAPABILITY = (8, 9)
 """The first compute capability whose matrix units take 8-bit floating point."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A precision, and why it was chosen."""
+    """A precision, and why it was chosen; ``kept`` is the type of what is heard of the audio."""
 
     precision: str
     why: str
+    kept: torch.dtype
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of weights, activations and caches."""
+        """The type of weights and activations, and of what is kept of texts."""
         return DTYPES[self.precision]
 
     @property
@@ -42,19 +46,34 @@ class Arithmetic:
         return self.precision == "fp8"
 
 
-def choose_arithmetic(precision: str, device: torch.device) -> Arithmetic:
+def choose_arithmetic(
+    precision: str, device: torch.device, kv_cache_dtype: str = "auto"
+) -> Arithmetic:
     """The precision asked for, or the device's best. Raises EngineError where it has it not."""
+    chosen, why = _precision(precision, device)
+    if kv_cache_dtype not in KV_CACHE_DTYPES:
+        raise EngineError(
+            f"kv_cache_dtype={kv_cache_dtype!r}: choose from {', '.join(KV_CACHE_DTYPES)}"
+        )
+    is_small = kv_cache_dtype == "int8" or (kv_cache_dtype == "auto" and chosen != "float32")
+    kept = torch.int8 if is_small else DTYPES[chosen]
+    in_what = "8 bits" if is_small else str(DTYPES[chosen]).removeprefix("torch.")
+    return Arithmetic(chosen, f"{why}; what is heard is kept in {in_what}", kept)
+
+
+def _precision(precision: str, device: torch.device) -> tuple[str, str]:
+    """Its name, and why."""
     if precision == "auto":
         best = "float16" if device.type == "cuda" else "float32"
-        return Arithmetic(best, f"{best}, the default on {device.type}")
+        return best, f"{best}, the default on {device.type}"
     if precision not in DTYPES:
         raise EngineError(
             f"the GPU engine has no precision {precision!r}: use auto, {', '.join(DTYPES)}"
         )
     if precision == "fp8":
         _demand_fp8(device)
-        return Arithmetic("fp8", "fp8 in the encoder's linear layers, as asked for; else bfloat16")
-    return Arithmetic(precision, f"{precision}, as asked for")
+        return "fp8", "fp8 in the encoder's linear layers, as asked for; else bfloat16"
+    return precision, f"{precision}, as asked for"
 
 
 def _demand_fp8(device: torch.device) -> None:

@@ -1,7 +1,7 @@
-"""One query against the keys and values of its slot: the definition, in plain PyTorch.
+"""How queries meet keys and values: the definitions, in plain PyTorch.
 
-The Triton kernel of `kernels.py` computes the same on a GPU without copying a key; this is what it
-is tested against, and what runs where there is no Triton.
+The Triton kernels of `kernels.py` and `listening.py` compute the same on a GPU without copying a
+key; these are what they are tested against, and what runs where there is no Triton.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812
+
+from batched_whisper.engines.cuda.company import MOST_WINDOWS, Company
+from batched_whisper.engines.cuda.tables import Kept, scaled_down
 
 
 class Crowd(NamedTuple):
@@ -27,7 +31,7 @@ class Attend(Protocol):
     def __call__(
         self,
         queries: torch.Tensor,
-        table: torch.Tensor,
+        table: Kept,
         rows: torch.Tensor,
         lengths: torch.Tensor,
         crowd: Crowd | None = None,
@@ -36,30 +40,82 @@ class Attend(Protocol):
 
         Args:
             queries: ``[n, heads, head_width]``, not scaled.
-            table: keys and values, ``[2, n_rows, heads, longest, head_width]``.
+            table: of one layer.
             rows: ``[n]``, which row of the table is a query's.
             lengths: ``[n]``, how many positions of that row it hears, at least 1.
             crowd: where not all of them count once.
         """
 
 
+class Listen(Protocol):
+    """Softmax attention of all positions of windows over those of their own window."""
+
+    def __call__(self, heads: torch.Tensor, company: Company) -> torch.Tensor:
+        """``[n_positions, 3, heads, head_width]``, queries, keys and values, to ``[.., width]``.
+
+        What becomes of positions that are no window's is nobody's business.
+        """
+
+
+class Keep(Protocol):
+    """Takes the keys and values of windows into a table."""
+
+    def __call__(self, pair: torch.Tensor, company: Company, table: Kept) -> None:
+        """``pair`` is ``[n_positions, 2, heads, head_width]``; ``table`` is one layer's."""
+
+
 def attend(
     queries: torch.Tensor,
-    table: torch.Tensor,
+    table: Kept,
     rows: torch.Tensor,
     lengths: torch.Tensor,
     crowd: Crowd | None = None,
 ) -> torch.Tensor:
     """See `Attend`; copies the rows' keys and values."""
-    longest = table.shape[3]
-    if table.device.type == "cpu":  # elsewhere asking would make the host wait
+    longest = table.numbers.shape[3]
+    if queries.device.type == "cpu":  # elsewhere asking would make the host wait
         longest = int(lengths.max())
-    keys, values = table[:, rows, :, :longest]
+    keys, values = table.numbers[:, rows, :, :longest].to(queries.dtype)
+    if table.scales is not None:
+        key_scales, value_scales = table.scales[:, rows]
+        queries = (queries * key_scales).to(queries.dtype)
     scores = (keys @ queries[..., None])[..., 0].float() * queries.shape[-1] ** -0.5
-    positions = torch.arange(longest, device=table.device)
+    positions = torch.arange(longest, device=queries.device)
     if crowd is not None:
         many = positions >= crowd.n_own[:, None]  # [n, longest]
         scores = scores + (many * crowd.log_counts[:, None])[:, None]
     hidden = positions >= lengths[:, None]
     weights = scores.masked_fill(hidden[:, None], float("-inf")).softmax(-1)
-    return (weights.to(values.dtype)[:, :, None] @ values)[:, :, 0]
+    heard = (weights.to(values.dtype)[:, :, None] @ values)[:, :, 0]
+    return heard if table.scales is None else (heard * value_scales).to(queries.dtype)
+
+
+def listen(heads: torch.Tensor, company: Company) -> torch.Tensor:
+    """See `Listen`; one window after another, and the host looks where each of them lies."""
+    out = heads.new_zeros((len(heads), heads.shape[2] * heads.shape[3]))
+    numbers = (company.starts, company.lengths, company.n_own, company.log_counts)
+    for start, length, n_own, log_count in zip(*(each.tolist() for each in numbers), strict=True):
+        if not length:
+            continue
+        queries, keys, values = heads[start : start + length].permute(1, 2, 0, 3)[:, None]
+        scores = None
+        if log_count:
+            scores = heads.new_zeros((1, length))
+            scores[:, n_own:] = log_count
+        heard = F.scaled_dot_product_attention(queries, keys, values, scores)
+        out[start : start + length] = heard[0].transpose(0, 1).flatten(1)
+    return out
+
+
+def keep(pair: torch.Tensor, company: Company, table: Kept) -> None:
+    """See `Keep`. In 8 bits every channel of a window has a scale of its own: its peak is 127."""
+    slots = company.slots[company.windows]
+    if table.scales is not None:
+        peaks = pair.new_zeros((MOST_WINDOWS + 1, *pair.shape[1:]), dtype=torch.float32)
+        whose = company.windows.long()[:, None, None, None].expand(pair.shape)
+        peaks.scatter_reduce_(0, whose, pair.abs().float(), "amax")
+        scales = scaled_down(peaks)
+        table.scales[:, company.slots] = scales.transpose(0, 1)
+        pair = (pair.float() / scales[company.windows] + 0.5).floor().to(torch.int8)
+    # The positions' two indices are apart, so their common axis comes first.
+    table.numbers[:, slots, :, company.offsets] = pair.to(table.numbers.dtype)

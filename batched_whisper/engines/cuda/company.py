@@ -1,7 +1,9 @@
 """Which windows are encoded together, and what the device is told of them.
 
-A short window alone does not fill a GPU, and windows of just the same length seldom meet. So
-windows of similar length go together, padded to the longest; what is padded is heard by nobody.
+Windows are laid end to end, whatever their lengths: what is done to every position by itself, which
+is most of the encoder, knows nothing of windows, and nothing is padded. So the work of a batch
+depends on the number of its positions alone, and can be recorded for a few of those. What is told
+of windows and positions are whole numbers, in one piece of memory.
 """
 
 from __future__ import annotations
@@ -15,84 +17,151 @@ from numpy.typing import NDArray
 
 from batched_whisper.engines.stand_ins import Layout
 
-ENOUGH_POSITIONS = 6000
-"""Four full windows: with fewer, company is worth more than what padding costs."""
-MUCH_SHORTER = 0.75
-"""Of the longest: such a window does not join a company that is large enough."""
-_GRAIN = 8
-"""Keys of a masked product are padded to a multiple of so many, or PyTorch would copy the mask."""
+MOST_WINDOWS = 64
+"""Of one batch."""
+TILE = 128
+"""Queries that one program of the attention kernel has: of one window, so its last has fewer."""
+GAP = 2
+"""Feature frames of zeros between two windows, and before the first: what convolutions pad with."""
+_SPARE = 8
+"""More feature frames than twice its positions: of silence and of the gap (`with_silence`)."""
+
+Numbers = NDArray[np.int32]
 
 
 def companies(lengths: Sequence[int], most_positions: int) -> list[list[int]]:
-    """Split windows by their numbers of positions; lists of their places, longest windows first.
+    """Split windows by their numbers of positions, in their order; lists of their places.
 
-    A company with its padding has at most ``most_positions``, or one window.
+    A company has at most ``most_positions``, or one window, and at most `MOST_WINDOWS`.
     """
     found: list[list[int]] = []
-    longest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if found:
-            n = len(found[-1])
-            is_enough = n * longest >= ENOUGH_POSITIONS and lengths[i] < MUCH_SHORTER * longest
-            if not is_enough and (n + 1) * longest <= most_positions:
-                found[-1].append(i)
-                continue
-        found.append([i])
-        longest = lengths[i]
+    n_positions = 0
+    for i, length in enumerate(lengths):
+        fits = n_positions + length <= most_positions
+        if not found or not fits or len(found[-1]) == MOST_WINDOWS:
+            found.append([])
+            n_positions = 0
+        found[-1].append(i)
+        n_positions += length
     return found
 
 
 @dataclass(frozen=True)
-class Company:
-    """Layouts of windows side by side, padded to the longest, on the device.
+class Extent:
+    """How much memory a batch takes.
 
     Attributes:
-        frames: ``[batch, n]``, `Layout.frames`.
-        positions: ``[batch, n]``, `Layout.positions`.
-        scores: ``[batch, 1, 1, n]``, added to the scores of keys; None where all would be 0.
-        lengths: ``[batch]``, how many positions are not padding.
-        n_own: ``[batch]``, how many are the window's own.
-        log_counts: ``[batch]`` float32, the score of each window's stand-ins.
+        n_positions: of all its windows.
+        full: the positions of a full window.
+        nobody: the slot that belongs to no window.
     """
 
-    frames: torch.Tensor
-    positions: torch.Tensor
-    scores: torch.Tensor | None
+    n_positions: int
+    full: int
+    nobody: int
+
+    @property
+    def n_frames(self) -> int:
+        """The feature frames of all windows, with what lies between them; always even."""
+        return 2 * self.n_positions + _SPARE * (self.n_positions // self.full + 1) + GAP
+
+    @property
+    def n_tiles(self) -> int:
+        """The parts in which its queries are asked."""
+        return self.n_positions // TILE + MOST_WINDOWS
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many numbers each field of a `Company` has."""
+        windows = (MOST_WINDOWS + 1,) * 5
+        return (*windows, *(self.n_tiles,) * 2, *(self.n_positions,) * 4, self.n_frames)
+
+    @property
+    def n_numbers(self) -> int:
+        """All of them."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Company:
+    """Windows laid end to end, as numbers on the device; int32 but for ``log_counts``.
+
+    The first fields have an entry for each of `MOST_WINDOWS` windows and one for none: missing
+    windows and positions that are no window's are its, are of slot ``nobody``, and of length 0.
+
+    Attributes:
+        slots: whose window it is.
+        starts: its first position among those of all.
+        lengths: how many it has.
+        n_own: how many are the window's own, the others being stand-ins.
+        log_counts: float32, what is added to the stand-ins' scores.
+        tile_windows: of each tile the window.
+        tile_firsts: its first position among those of all.
+        windows: of each position the window.
+        offsets: its place in the window.
+        frames: `Layout.frames`, among the convolved features of all windows.
+        places: `Layout.positions`.
+        frame_windows: of each feature frame the window.
+    """
+
+    slots: torch.Tensor
+    starts: torch.Tensor
     lengths: torch.Tensor
     n_own: torch.Tensor
     log_counts: torch.Tensor
+    tile_windows: torch.Tensor
+    tile_firsts: torch.Tensor
+    windows: torch.Tensor
+    offsets: torch.Tensor
+    frames: torch.Tensor
+    places: torch.Tensor
+    frame_windows: torch.Tensor
 
     @classmethod
-    def of(cls, layouts: Sequence[Layout], device: torch.device, dtype: torch.dtype) -> Company:
-        """``dtype`` is that of the scores."""
-        lengths = [len(each) for each in layouts]
-        n, is_padded = max(lengths), min(lengths) < max(lengths)
-        if is_padded:
-            n += -n % _GRAIN
-        places = np.zeros((2, len(layouts), n), np.int32)
-        scores = np.full((len(layouts), 1, 1, n), -np.inf, np.float32)
-        for i, each in enumerate(layouts):
-            places[:, i, : len(each)] = each.frames, each.positions
-            scores[i, 0, 0, : len(each)] = each.scores
-        numbers = np.array([lengths, [each.n_own for each in layouts]], np.int32)
-        log_counts = np.array([each.log_count for each in layouts], np.float32)
-        is_plain = not is_padded and not log_counts.any()
-        frames, positions = to_device(places, device)
-        n_positions, n_own = to_device(numbers, device)
-        return cls(
-            frames,
-            positions,
-            None if is_plain else to_device(scores, device).to(dtype),
-            n_positions,
-            n_own,
-            to_device(log_counts, device),
-        )
+    def of(cls, numbers: torch.Tensor, extent: Extent) -> Company:
+        """Views of the numbers that `describe` wrote."""
+        fields = list(numbers[: extent.n_numbers].split(extent.counts))
+        fields[4] = fields[4].view(torch.float32)
+        return cls(*fields)
 
-    def __len__(self) -> int:
-        return len(self.lengths)
+    @property
+    def real_frames(self) -> torch.Tensor:
+        """Which feature frames are a window's, ``[n_frames]``."""
+        return self.frame_windows < MOST_WINDOWS
 
 
-def to_device(array: NDArray[np.float32] | NDArray[np.int32], device: torch.device) -> torch.Tensor:
-    """A copy on the device; on a GPU the host does not wait for it, nor for the work before it."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def frame_starts(layouts: Sequence[Layout]) -> list[int]:
+    """Where the features of each window begin among those of all."""
+    starts, start = [], GAP
+    for each in layouts:
+        starts.append(start)
+        start += each.n_frames + GAP
+    return starts
+
+
+def describe(
+    slots: Sequence[int], layouts: Sequence[Layout], extent: Extent, into: Numbers
+) -> None:
+    """Write a company's numbers, in the order of its fields."""
+    into[: extent.n_numbers] = 0
+    bounds = np.cumsum(extent.counts)[:-1]
+    fields = np.split(into[: extent.n_numbers], bounds)
+    by_window, (tile_windows, tile_firsts), by_position = fields[:5], fields[5:7], fields[7:11]
+    by_window[0][:] = extent.nobody
+    by_window[4].view(np.float32)[: len(layouts)] = [each.log_count for each in layouts]
+    for each in (tile_windows, by_position[0], fields[11]):
+        each[:] = MOST_WINDOWS
+    start, tile = 0, 0
+    for i, (laid_out, frame) in enumerate(zip(layouts, frame_starts(layouts), strict=True)):
+        n = len(laid_out)
+        for field, value in zip(by_window, (slots[i], start, n, laid_out.n_own), strict=False):
+            field[i] = value
+        firsts = np.arange(start, start + n, TILE)
+        tile_windows[tile : tile + len(firsts)] = i
+        tile_firsts[tile : tile + len(firsts)] = firsts
+        windows, offsets, frames, places = (each[start : start + n] for each in by_position)
+        windows[:], offsets[:] = i, np.arange(n)
+        np.add(laid_out.frames, frame // 2, out=frames)
+        places[:] = laid_out.positions
+        fields[11][frame : frame + laid_out.n_frames] = i
+        start, tile = start + n, tile + len(firsts)

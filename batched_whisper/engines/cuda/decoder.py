@@ -14,9 +14,17 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from batched_whisper.engines.cuda.attention import Attend, Crowd
+from batched_whisper.engines.cuda.attention import Attend, Crowd, Keep
 from batched_whisper.engines.cuda.company import Company
-from batched_whisper.engines.cuda.layers import Layer, LayerNorm, Perceptron, Weights, merge, split
+from batched_whisper.engines.cuda.layers import (
+    Layer,
+    LayerNorm,
+    Perceptron,
+    Weights,
+    merge,
+    owing,
+    split,
+)
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.checkpoint import AlignmentHead
@@ -50,36 +58,31 @@ class Decoder:
         weights: the checkpoint's.
         sizes: of the model.
         attend: how queries meet the tables.
+        keep: how what is heard gets there.
     """
 
-    def __init__(self, weights: Weights, sizes: Dimensions, attend: Attend) -> None:
+    def __init__(self, weights: Weights, sizes: Dimensions, attend: Attend, keep: Keep) -> None:
         self.n_vocab = sizes.n_vocab
         self._n_heads = sizes.n_text_head
-        self._attend = attend
+        self._attend, self._keep = attend, keep
         self._tokens = weights.tensor("decoder.token_embedding.weight")
         self._positions = weights.tensor("decoder.positional_embedding")
-        self._blocks = [_block(weights, i) for i in range(sizes.n_text_layer)]
-        self._norm = weights.layer_norm("decoder.ln")
+        self._blocks: list[_Block] = []
+        owed: torch.Tensor | None = None
+        for i in range(sizes.n_text_layer):
+            block = _block(weights, i, owed)
+            self._blocks.append(block)
+            for layer in (block.own_out, block.cross_out, block.perceptron.second):
+                owed = owing(owed, layer)
+        self._norm = weights.layer_norm("decoder.ln", owed)
         self._widens = _widens(weights.device, weights.dtype)
 
-    def hear(
-        self, tables: Tables, slots: torch.Tensor, hidden: torch.Tensor, company: Company
-    ) -> None:
-        """Keep windows that were encoded together.
-
-        Args:
-            tables: where.
-            slots: ``[batch]``.
-            hidden: ``[batch, n, width]``, the encoder's.
-            company: what the positions are; those that only pad are kept too, and never read.
-        """
-        n = min(hidden.shape[1], tables.cross.shape[4])
-        hidden = hidden[:, :n]
-        for block, table in zip(self._blocks, tables.cross, strict=True):
+    def hear(self, tables: Tables, hidden: torch.Tensor, company: Company) -> None:
+        """Keep what the encoder made of windows, ``hidden`` ``[n_positions, width]``."""
+        for i, block in enumerate(self._blocks):
             pair = block.cross_pair(hidden).unflatten(-1, (2, self._n_heads, -1))
-            # To [2, batch, heads, n, head_width], the table's order.
-            table[:, slots, :, :n] = pair.permute(2, 0, 3, 1, 4)
-        tables.lay_out(slots, company)
+            self._keep(pair, company, tables.heard(i))
+        tables.lay_out(company)
 
     def logits(
         self,
@@ -97,16 +100,17 @@ class Decoder:
         x = self._tokens[tokens] + self._positions[positions]
         lengths, contexts = positions + 1, tables.contexts[slots]
         crowd = Crowd(tables.n_own[slots], tables.log_counts[slots])
-        for block, own, cross in zip(self._blocks, tables.own, tables.cross, strict=True):
+        for i, block in enumerate(self._blocks):
+            own, cross = tables.said(i), tables.heard(i)
             heads = block.own_heads(block.own_norm(x)).unflatten(-1, (3, self._n_heads, -1))
             # Slots and positions are apart, so their common axis comes first: [n, 2, heads, width].
-            own[:, slots, :, positions] = heads[:, 1:]
+            own.numbers[:, slots, :, positions] = heads[:, 1:]
             heard = self._attend(heads[:, 0], own, slots, lengths)
-            x = x + block.own_out(heard.flatten(1))
+            block.own_out.add_to(x, heard.flatten(1))
             queries = block.cross_queries(block.cross_norm(x)).unflatten(-1, (self._n_heads, -1))
             heard = self._attend(queries, cross, slots, contexts, crowd)
-            x = x + block.cross_out(heard.flatten(1))
-            x = x + block.perceptron(x)
+            block.cross_out.add_to(x, heard.flatten(1))
+            block.perceptron.add_to(x)
         self._project(x, out)
 
     def whole_text(
@@ -126,27 +130,27 @@ class Decoder:
             tokens: ``[n]``.
             watched: the heads of ``seen``, in this order.
         """
-        x = (self._tokens[tokens] + self._positions[: len(tokens)])[None]
+        x = self._tokens[tokens] + self._positions[: len(tokens)]
         seen: dict[int, torch.Tensor] = {}
         wanted = {place.layer for place in watched}
         scores = torch.from_numpy(laid_out.scores)[None, None, None].to(x.device, x.dtype)
         for i, block in enumerate(self._blocks):
-            parts = block.own_heads(block.own_norm(x)).chunk(3, -1)
+            parts = block.own_heads(block.own_norm(x))[None].chunk(3, -1)
             queries, keys, values = (split(part, self._n_heads) for part in parts)
             heard = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-            x = x + block.own_out(merge(heard))
-            queries = split(block.cross_queries(block.cross_norm(x)), self._n_heads)
-            keys, values = tables.cross[i, :, slot, None, :, : len(laid_out)]
+            block.own_out.add_to(x, merge(heard)[0])
+            queries = split(block.cross_queries(block.cross_norm(x))[None], self._n_heads)
+            keys, values = tables.sound(i, slot, len(laid_out))
             if i in wanted:
                 seen[i] = _weights(queries, keys, scores)[0]
                 heard = seen[i].to(values.dtype) @ values
             else:
                 heard = F.scaled_dot_product_attention(queries, keys, values, scores)
-            x = x + block.cross_out(merge(heard))
-            x = x + block.perceptron(x)
+            block.cross_out.add_to(x, merge(heard)[0])
+            block.perceptron.add_to(x)
         heads = [seen[place.layer][place.head] for place in watched]
         logits = torch.empty((len(tokens), len(self._tokens)), device=x.device)
-        self._project(x[0], logits)
+        self._project(x, logits)
         return WholeText(logits, torch.stack(heads))
 
     def _project(self, x: torch.Tensor, out: torch.Tensor) -> None:
@@ -176,16 +180,18 @@ def _weights(queries: torch.Tensor, keys: torch.Tensor, scores: torch.Tensor) ->
     return (products + scores).softmax(-1)
 
 
-def _block(weights: Weights, i: int) -> _Block:
+def _block(weights: Weights, i: int, owed: torch.Tensor | None) -> _Block:
     name = f"decoder.blocks.{i}"
     own, cross = f"{name}.attn", f"{name}.cross_attn"
+    own_out, cross_out = weights.linear(f"{own}.out"), weights.linear(f"{cross}.out")
+    after_own = owing(owed, own_out)
     return _Block(
-        weights.layer_norm(f"{own}_ln"),
+        weights.layer_norm(f"{own}_ln", owed),
         weights.linear(f"{own}.query", f"{own}.key", f"{own}.value"),
-        weights.linear(f"{own}.out"),
-        weights.layer_norm(f"{cross}_ln"),
+        own_out,
+        weights.layer_norm(f"{cross}_ln", after_own),
         weights.linear(f"{cross}.query"),
         weights.linear(f"{cross}.key", f"{cross}.value"),
-        weights.linear(f"{cross}.out"),
-        weights.perceptron(name),
+        cross_out,
+        weights.perceptron(name, owing(after_own, cross_out)),
     )

@@ -41,17 +41,23 @@ class EightBitLinear:
     bias: torch.Tensor | None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` to ``[..., out]``, both in the model's type."""
-        rows = _quantise(x.flatten(0, -2))
-        y = torch._scaled_mm(
+        """See `layers.Layer`; both in the model's type."""
+        return self._product(x, self.bias)
+
+    def add_to(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """See `layers.Layer`."""
+        x.add_(self._product(y, None))
+
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        rows = _quantise(x)
+        return torch._scaled_mm(
             rows.numbers,
             self.weight.numbers.T,
             scale_a=rows.scales,
             scale_b=self.weight.scales.T,
-            bias=self.bias,
+            bias=bias,
             out_dtype=x.dtype,
         )
-        return y.unflatten(0, x.shape[:-1])
 
 
 def make_eight_bit_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Layer:

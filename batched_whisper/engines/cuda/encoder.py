@@ -1,12 +1,12 @@
-"""The audio encoder: a batch of windows, to hidden states."""
+"""The audio encoder: windows laid end to end, to hidden states."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
+from batched_whisper.engines.cuda.attention import Listen
 from batched_whisper.engines.cuda.company import Company
 from batched_whisper.engines.cuda.layers import (
     Layer,
@@ -14,8 +14,7 @@ from batched_whisper.engines.cuda.layers import (
     Perceptron,
     Weights,
     convolved,
-    merge,
-    split,
+    owing,
 )
 from batched_whisper.models.dimensions import Dimensions
 
@@ -34,43 +33,45 @@ class Encoder:
     Args:
         weights: whose linear layers may be in 8 bits; the convolutions never are.
         sizes: of the model.
+        listen: how positions meet those of their window.
     """
 
-    def __init__(self, weights: Weights, sizes: Dimensions) -> None:
+    def __init__(self, weights: Weights, sizes: Dimensions, listen: Listen) -> None:
         self._n_heads = sizes.n_audio_head
+        self._listen = listen
+        self._dtype = weights.dtype
         self._first = weights.convolution("encoder.conv1")
         self._second = weights.convolution("encoder.conv2")
         self._positions = weights.tensor("encoder.positional_embedding")
-        self._blocks = [_block(weights, i) for i in range(sizes.n_audio_layer)]
-        self._norm = weights.layer_norm("encoder.ln_post")
+        self._blocks: list[_Block] = []
+        owed: torch.Tensor | None = None
+        for i in range(sizes.n_audio_layer):
+            block = _block(weights, i, owed)
+            self._blocks.append(block)
+            owed = owing(owing(owed, block.out), block.perceptron.second)
+        self._norm = weights.layer_norm("encoder.ln_post", owed)
 
     def __call__(self, features: torch.Tensor, company: Company) -> torch.Tensor:
-        """``[batch, n_mels, frames]`` to ``[batch, n, width]``, as the windows are laid out."""
-        x = convolved(features.transpose(1, 2), self._first, 1)
+        """``[n_mels, n_frames]`` float32 to ``[n_positions, width]``."""
+        real = company.real_frames
+        # What lies between windows is whatever was there before, and has to be zeros.
+        sound = features.masked_fill(~real, 0).T.to(self._dtype)
+        x = convolved(sound, self._first, 1).masked_fill(~real[:, None], 0)
         x = convolved(x, self._second, 2)
-        each = torch.arange(len(company), device=x.device)[:, None]
-        x = x[each, company.frames] + self._positions[company.positions]
+        x = x[company.frames] + self._positions[company.places]
         for block in self._blocks:
-            x = self._run(block, x, company.scores)
+            heads = block.heads(block.norm(x)).unflatten(-1, (3, self._n_heads, -1))
+            block.out.add_to(x, self._listen(heads, company))
+            block.perceptron.add_to(x)
         return self._norm(x)
 
-    def _run(self, block: _Block, x: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
-        queries, keys, values = block.heads(block.norm(x)).chunk(3, -1)
-        heard = F.scaled_dot_product_attention(
-            split(queries, self._n_heads),
-            split(keys, self._n_heads),
-            split(values, self._n_heads),
-            scores,  # none is faster: a mask keeps PyTorch from its fastest kernel
-        )
-        x = x + block.out(merge(heard))
-        return x + block.perceptron(x)
 
-
-def _block(weights: Weights, i: int) -> _Block:
+def _block(weights: Weights, i: int, owed: torch.Tensor | None) -> _Block:
     name = f"encoder.blocks.{i}"
+    out = weights.linear(f"{name}.attn.out")
     return _Block(
-        weights.layer_norm(f"{name}.attn_ln"),
+        weights.layer_norm(f"{name}.attn_ln", owed),
         weights.linear(*(f"{name}.attn.{part}" for part in ("query", "key", "value"))),
-        weights.linear(f"{name}.attn.out"),
-        weights.perceptron(name),
+        out,
+        weights.perceptron(name, owing(owed, out)),
     )

@@ -6,7 +6,7 @@ there is no GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -14,22 +14,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
-from batched_whisper.engines.cuda.choosing import MaskTable
-from batched_whisper.engines.cuda.company import Company, companies, to_device
+from batched_whisper.engines.cuda.choosing import Choose, MaskTable
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
 from batched_whisper.engines.cuda.encoder import Encoder
+from batched_whisper.engines.cuda.encodings import Encodings
 from batched_whisper.engines.cuda.layers import Weights
-from batched_whisper.engines.cuda.memory import Room, count_slots, take_what_fits
+from batched_whisper.engines.cuda.memory import (
+    Room,
+    count_slots,
+    reserve_bytes,
+    take_what_fits,
+)
 from batched_whisper.engines.cuda.operations import best_operations
 from batched_whisper.engines.cuda.passes import Passes
 from batched_whisper.engines.cuda.steps import MASKS_A_TOKEN, Steps
-from batched_whisper.engines.cuda.tables import Move, move, slot_bytes, take_tables
+from batched_whisper.engines.cuda.streams import Streams
+from batched_whisper.engines.cuda.tables import Move, Tables, move, slot_bytes, take_tables
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
@@ -39,18 +44,14 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
-from batched_whisper.engines.stand_ins import Layout, layout, own_weights, with_silence
+from batched_whisper.engines.stand_ins import Layout, layout, own_weights
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
-ENCODE_TOGETHER = 8
-"""Full windows that fill a GPU; shorter ones go together in larger numbers."""
-ENCODE_POSITIONS = ENCODE_TOGETHER * 1500
-"""The most encoder positions of one batch."""
 ENCODE_A_CALL = 64
 """Windows of one call, so that enough of them are alike."""
 MOST_TOKENS = 64
-"""A pass holds at least so many tokens, so that a prompt is few passes also with few slots."""
+"""More tokens of a pass than there are slots, so that a prompt is few passes."""
 MASK_ROWS = 64
 """The least rows of the mask table."""
 TOKENS_A_CALL = 8
@@ -69,6 +70,8 @@ class CudaEngine:
         cache_dir: not used, there is nothing to keep.
         device: PyTorch's name of the device; a GPU without a number is the calling thread's own.
         memory_fraction: the share of the GPU's memory that may be used.
+        kv_cache_dtype: in what the keys and values of the audio are kept: int8, same (as the
+            precision), or auto: int8 where the precision has 16 bits.
         tokens_a_call: the most tokens of a row in one call of `step`.
     """
 
@@ -83,22 +86,30 @@ class CudaEngine:
         cache_dir: Path | None = None,
         device: str = "cuda",
         memory_fraction: float = 0.9,
+        kv_cache_dtype: str = "auto",
         tokens_a_call: int = TOKENS_A_CALL,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
         self._device = _numbered(torch.device(device))
         self._tokens_a_call = tokens_a_call
         self._heads = checkpoint.alignment_heads
-        self._arithmetic = choose_arithmetic(precision, self._device)
+        self._arithmetic = choose_arithmetic(precision, self._device, kv_cache_dtype)
         if threads is not None and self._device.type == "cpu":
             torch.set_num_threads(threads)
+        self._streams = Streams(self._device)
         with self._failures("loading the model"):
-            weights = Weights(checkpoint.weights, self._device, self._arithmetic.dtype)
             head_width = self._sizes.n_text_state // self._sizes.n_text_head
-            self._operations = best_operations(self._device, weights.dtype, head_width)
-            self._encoder = Encoder(self._encoder_weights(weights), self._sizes)
-            self._decoder = Decoder(weights, self._sizes, self._operations.attend)
-            why = self._take_slots(max_slots, memory_fraction)
+            operations = best_operations(self._device, self._arithmetic.dtype, head_width)
+            weights = Weights(
+                checkpoint.weights,
+                self._device,
+                self._arithmetic.dtype,
+                normalise=operations.normalise,
+            )
+            self._encoder = Encoder(self._encoder_weights(weights), self._sizes, operations.listen)
+            self._decoder = Decoder(weights, self._sizes, operations.attend, operations.keep)
+            why = self._take_slots(max_slots, memory_fraction, operations.choose)
+            self._streams.settle()
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
         self._layouts: dict[int, Layout] = {}
         self._audios: dict[int, int] = {}  # equal numbers: the same audio
@@ -113,32 +124,48 @@ class CudaEngine:
             why=(
                 f"PyTorch {torch.__version__} on {self._device.type}",
                 self._arithmetic.why,
-                self._operations.why,
+                operations.why,
                 self._passes.why,
+                self._encodings.why,
                 why,
             ),
             encode_together=ENCODE_A_CALL if self._device.type == "cuda" else 1,
             tokens_a_call=tokens_a_call,
+            works_ahead=True,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
-        """Windows of similar contexts go together, as many as fill the device."""
+        """Laid end to end, as many as fill the device; the host does not wait for it."""
         for row in rows:
             self._checks.encode(row)
         latest = list({row.slot: row for row in rows}.values())  # of two for one slot the later one
         layouts = [layout(row.audio_context, self._sizes.n_audio_ctx) for row in latest]
-        for together in companies([len(each) for each in layouts], ENCODE_POSITIONS):
-            self._encode([latest[i] for i in together], [layouts[i] for i in together])
+        with self._failures("encoding"), self._streams.encoding():
+            self._encodings.run(latest, layouts)
+        for row, laid_out in zip(latest, layouts, strict=True):
+            self._layouts[row.slot], self._texts[row.slot] = laid_out, 0
+            self._audios[row.slot] = next(self._audio_numbers)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        """`start`, and wait."""
+        return self.start(rows)()
+
+    def start(self, rows: Sequence[StepRow]) -> Callable[[], list[StepResult | None]]:
         """All rows' tokens in one pass, or as few as hold them, and passes of what they say."""
         self._checks.step(rows, self._texts)
         with self._failures("decoding"):
-            found = self._steps.run(rows)
-        for row, result in zip(rows, found, strict=True):
-            n_more = 0 if result is None else len(result.more)
-            self._texts[row.slot] = row.position + len(row.tokens) + n_more
-        return found
+            self._streams.await_encoding()
+            finish = self._steps.start(rows)
+
+        def finished() -> list[StepResult | None]:
+            with self._failures("decoding"):
+                found = finish()
+            for row, result in zip(rows, found, strict=True):
+                n_more = 0 if result is None else len(result.more)
+                self._texts[row.slot] = row.position + len(row.tokens) + n_more
+            return found
+
+        return finished
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         """All together; the audio only of those who have another."""
@@ -146,6 +173,7 @@ class CudaEngine:
         if not rows:
             return
         with self._failures("copying slots"):
+            self._streams.await_encoding()
             move(self._tables, [self._move(row) for row in rows])
         for row in rows:
             self._texts[row.target] = self._texts[row.source]
@@ -157,6 +185,7 @@ class CudaEngine:
         for row in rows:
             self._checks.align(row, self._layouts)
         with self._failures("aligning words"):
+            self._streams.await_encoding()
             return [self._align(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
@@ -169,36 +198,40 @@ class CudaEngine:
     def close(self) -> None:
         """Forget weights and tables, and give their memory back to the device."""
         with self._failures("closing"):
+            self._streams.settle()
             del self._encoder, self._decoder, self._passes, self._steps, self._tables
+            del self._encodings
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _take_slots(self, wanted: int, fraction: float) -> str:
-        """Take the tables and record the passes; says how many slots, and why."""
-        dtype = self._arithmetic.dtype
-        self._warm_encoder()
-        count = count_slots(wanted, slot_bytes(self._sizes, dtype), self._room(fraction))
+    def _take_slots(self, wanted: int, fraction: float, choose: Choose) -> str:
+        """Take the tables and record what runs over them; says how many slots, and why."""
+        dtype, kept = self._arithmetic.dtype, self._arithmetic.kept
+        record = self._device.type == "cuda"
+        reserve = reserve_bytes(self._sizes, dtype, _most_tokens(wanted))
+        room = self._room(fraction)
+        count = count_slots(wanted, slot_bytes(self._sizes, dtype, kept), room, reserve)
 
-        def take(n_slots: int) -> Passes:
-            tables = take_tables(self._sizes, n_slots, dtype, self._device)
-            most = max(n_slots, MOST_TOKENS)
+        def take(n_slots: int) -> tuple[Tables, Passes, Encodings]:
+            tables = take_tables(self._sizes, n_slots, dtype, self._device, kept)
+            most = _most_tokens(n_slots)
             n_masks = max(MASKS_A_TOKEN * most, MASK_ROWS)
-            masks = MaskTable(n_masks, self._ids.timestamp_begin, self._device)
-            return Passes(
+            passes = Passes(
                 self._decoder,
-                self._operations.choose,
+                choose,
                 tables,
-                masks,
+                MaskTable(n_masks, self._ids.timestamp_begin, self._device),
                 self._ids,
                 most=most,
                 in_a_row=self._tokens_a_call,
-                record=self._device.type == "cuda",
+                record=record,
             )
+            encodings = Encodings(self._encoder, self._decoder, tables, self._sizes, record=record)
+            return tables, passes, encodings
 
         taken = take_what_fits(take, count)
-        self._passes = taken.thing
-        self._tables = taken.thing.tables
-        self._steps = Steps(taken.thing, self._ids.eot)
+        self._tables, self._passes, self._encodings = taken.thing
+        self._steps = Steps(self._passes, self._ids.eot)
         return taken.count.why
 
     def _encoder_weights(self, weights: Weights) -> Weights:
@@ -206,42 +239,11 @@ class CudaEngine:
             return weights
         return replace(weights, make_linear=make_eight_bit_linear)
 
-    def _warm_encoder(self) -> None:
-        """Its largest batch once, so that the memory for it is taken before the slots are."""
-        if self._device.type != "cuda":
-            return
-        full, dtype = self._sizes.n_audio_ctx, self._arithmetic.dtype
-        shape = (max(1, ENCODE_POSITIONS // full), self._sizes.n_mels, 2 * full)
-        silence = torch.zeros(shape, dtype=dtype, device=self._device)
-        for shortest in (full, full // 2):  # without a mask, and with one
-            layouts = [layout(full, full)] * (shape[0] - 1) + [layout(shortest, full)]
-            self._encoder(silence, Company.of(layouts, self._device, dtype))
-
     def _room(self, fraction: float) -> Room | None:
         if self._device.type != "cuda":
             return None
         free, total = torch.cuda.mem_get_info(self._device)
         return Room(total, free, fraction)
-
-    def _encode(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
-        device, dtype = self._device, self._arithmetic.dtype
-        with self._failures("encoding"):
-            slots = to_device(np.array([row.slot for row in rows], np.int32), device)
-            features = to_device(self._side_by_side(rows), device).to(dtype)
-            company = Company.of(layouts, device, dtype)
-            self._decoder.hear(self._tables, slots, self._encoder(features, company), company)
-        for row, laid_out in zip(rows, layouts, strict=True):
-            self._layouts[row.slot], self._texts[row.slot] = laid_out, 0
-            self._audios[row.slot] = next(self._audio_numbers)
-
-    def _side_by_side(self, rows: Sequence[EncodeRow]) -> NDArray[np.float32]:
-        """The windows' features with silence behind, and nothing behind that."""
-        each = [with_silence(row.features, self._sizes.n_audio_ctx) for row in rows]
-        n_frames = max(features.shape[1] for features in each)
-        side_by_side = np.zeros((len(rows), self._sizes.n_mels, n_frames), np.float32)
-        for into, features in zip(side_by_side, each, strict=True):
-            into[:, : features.shape[1]] = features
-        return side_by_side
 
     def _move(self, row: CopyRow) -> Move:
         source, target = row.source, row.target
@@ -276,7 +278,7 @@ class CudaEngine:
         """
         try:
             if self._device.type == "cuda":
-                with torch.cuda.device(self._device):
+                with torch.cuda.device(self._device), self._streams.stepping():
                     yield
             else:
                 yield
@@ -289,6 +291,11 @@ class CudaEngine:
             raise EngineError(
                 f"PyTorch failed on {self._where} while {doing}: {_first_line(error)}"
             ) from error
+
+
+def _most_tokens(n_slots: int) -> int:
+    """Of one pass: a token of every slot, and the prompts of those that came in meanwhile."""
+    return n_slots + max(MOST_TOKENS, n_slots // 2)
 
 
 def _numbered(device: torch.device) -> torch.device:

@@ -22,6 +22,7 @@ import triton.language as tl
 from batched_whisper.engines.cuda.attention import Crowd
 from batched_whisper.engines.cuda.choosing import Pick, decide
 from batched_whisper.engines.cuda.feed import Field, floats
+from batched_whisper.engines.cuda.tables import Kept
 
 LEAST = tl.constexpr(-1e30)
 """Below every score, and a number: the difference of two infinities is none."""
@@ -58,6 +59,7 @@ def _hear(
     lengths,
     n_own,
     log_counts,
+    scales,
     out,
     highest,
     totals,
@@ -65,6 +67,7 @@ def _hear(
     pair_stride,
     row_stride,
     head_stride,
+    scales_stride,
     scale,
     part_length,
     N_HEADS: tl.constexpr,  # noqa: N803
@@ -73,6 +76,7 @@ def _hear(
     BLOCK: tl.constexpr,  # noqa: N803
     N_STAGES: tl.constexpr,  # noqa: N803
     HAS_CROWD: tl.constexpr,  # noqa: N803
+    HAS_SCALES: tl.constexpr,  # noqa: N803
 ):
     """One part of one head of one query: its weighted sum of values, its best score, its total."""
     entry, part = tl.program_id(0), tl.program_id(1)
@@ -80,8 +84,12 @@ def _hear(
     width = tl.arange(0, WIDTH)
     lane = tl.arange(0, BLOCK)
     asked = tl.load(queries + query * query_stride + head * WIDTH + width).to(tl.float32) * scale
-    keys = table + tl.load(rows + query).to(tl.int64) * row_stride + head * head_stride
+    slot = tl.load(rows + query).to(tl.int64)
+    keys = table + slot * row_stride + head * head_stride
     values = keys + pair_stride
+    channels = scales + (slot * N_HEADS + head) * WIDTH + width
+    if HAS_SCALES:
+        asked *= tl.load(channels)
     first = part * part_length
     stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
     if HAS_CROWD:
@@ -110,6 +118,8 @@ def _hear(
     share = tl.exp(best - highest_of_all)
     total_of_all = tl.sum(total * share, 0)
     heard_of_all = tl.sum(heard * share[:, None], 0)
+    if HAS_SCALES:
+        heard_of_all *= tl.load(channels + scales_stride)
     if N_PARTS == 1:
         tl.store(out + entry * WIDTH + width, heard_of_all / total_of_all)
     else:
@@ -141,7 +151,7 @@ def _put_together(
 
 def attend(
     queries: torch.Tensor,
-    table: torch.Tensor,
+    table: Kept,
     rows: torch.Tensor,
     lengths: torch.Tensor,
     crowd: Crowd | None = None,
@@ -149,7 +159,8 @@ def attend(
 ) -> torch.Tensor:
     """See `attention.Attend`; the heads' width is a power of two."""
     n, heads, width = queries.shape
-    longest = table.shape[3]
+    numbers, scales = table
+    longest = numbers.shape[3]
     n_parts = launch.n_parts(n * heads, longest)
     part_length = -(-longest // n_parts)
     part_length = -(-part_length // launch.block) * launch.block
@@ -163,18 +174,20 @@ def attend(
         )
     _hear[(n * heads, n_parts)](
         queries,
-        table,
+        numbers,
         rows,
         lengths,
         lengths if crowd is None else crowd.n_own,
         lengths if crowd is None else crowd.log_counts,
+        numbers if scales is None else scales,
         parts,
         highest,
         totals,
         queries.stride(0),
-        table.stride(0),
-        table.stride(1),
-        table.stride(2),
+        numbers.stride(0),
+        numbers.stride(1),
+        numbers.stride(2),
+        0 if scales is None else scales.stride(0),
         width**-0.5,
         part_length,
         N_HEADS=heads,
@@ -183,6 +196,7 @@ def attend(
         BLOCK=launch.block,
         N_STAGES=launch.n_stages,
         HAS_CROWD=crowd is not None,
+        HAS_SCALES=scales is not None,
         num_warps=launch.n_warps,
     )
     if n_parts > 1:

@@ -1,14 +1,16 @@
 """The layers that Whisper is made of, as calls on tensors, straight from named weights.
 
-Names of weights are openai/whisper's. Everything is functional: no modules, no gradients. Knows
-nothing of slots.
+Names of weights are openai/whisper's. Everything is functional but for one thing: what a block says
+is added to its input in place, by the product itself. The biases of those products are not added
+to it at all: the next norm knows their sum, so that nothing but norms passes over it. Knows nothing
+of slots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +19,19 @@ from numpy.typing import NDArray
 
 LAYER_NORM_EPSILON = 1e-5
 
-Layer = Callable[[torch.Tensor], torch.Tensor]
+
+class Layer(Protocol):
+    """A linear layer."""
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """``[out]``, where it has one."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """``[n, in]`` to ``[n, out]``, with the bias."""
+
+    def add_to(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add to ``x`` ``[n, out]``, in place, what the layer makes of ``y``, without the bias."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +42,60 @@ class Linear:
     bias: torch.Tensor | None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` to ``[..., out]``."""
+        """See `Layer`."""
         return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """See `Layer`; summed before it is rounded."""
+        x.addmm_(y, self.weight.T)
+
+
+class Normalise(Protocol):
+    """Layer norm over the last axis of ``x + owed``, each row by itself."""
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        owed: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """``[n, width]`` to the same; ``weight``, ``bias`` and ``owed`` are ``[width]`` float32."""
+
+
+def normalise(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, owed: torch.Tensor | None
+) -> torch.Tensor:
+    """See `Normalise`: the definition."""
+    wide = x.float() if owed is None else x.float() + owed
+    return F.layer_norm(wide, weight.shape, weight, bias, LAYER_NORM_EPSILON).to(x.dtype)
 
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Over the last axis."""
+    """Of what blocks have added to so far; ``owed`` is the sum of biases that they left out."""
 
     weight: torch.Tensor
     bias: torch.Tensor
+    owed: torch.Tensor | None
+    normalise: Normalise
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Of the same shape."""
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPSILON)
+        return self.normalise(x, self.weight, self.bias, self.owed)
 
 
 @dataclass(frozen=True)
 class Perceptron:
-    """A block's two linear layers with their norm; what is added to ``x``."""
+    """A block's two linear layers with their norm."""
 
     norm: LayerNorm
     first: Layer
     second: Layer
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Of the same shape; GELU is the exact one, as Whisper was trained with."""
-        return self.second(F.gelu(self.first(self.norm(x))))
+    def add_to(self, x: torch.Tensor) -> None:
+        """In place, but for the last bias; GELU is the exact one, as Whisper was trained with."""
+        self.second.add_to(x, F.gelu(self.first(self.norm(x))))
 
 
 @dataclass(frozen=True)
@@ -66,18 +107,20 @@ class Weights:
         device: where they go.
         dtype: what they become.
         make_linear: makes a linear layer of its weight and bias.
+        normalise: how norms are computed.
     """
 
     arrays: Mapping[str, NDArray[Any]]
     device: torch.device
     dtype: torch.dtype
     make_linear: Callable[[torch.Tensor, torch.Tensor | None], Layer] = Linear
+    normalise: Normalise = normalise
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The tensor of that name."""
         # A copy on the way: the checkpoint's arrays are read-only views of a file.
         copied = torch.from_numpy(np.array(self.arrays[name], order="C"))
-        return copied.to(self.device, self.dtype)
+        return copied.to(self.device, dtype or self.dtype)
 
     def linear(self, *names: str) -> Layer:
         """One layer that computes several side by side; keys have no bias."""
@@ -86,21 +129,23 @@ class Weights:
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         return self.make_linear(weight, torch.cat(biases) if biases else None)
 
-    def layer_norm(self, name: str) -> LayerNorm:
-        """The norm of that name."""
-        return LayerNorm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
+    def layer_norm(self, name: str, owed: torch.Tensor | None = None) -> LayerNorm:
+        """The norm of that name, of what is short of the biases ``owed``."""
+        weight, bias = (self.tensor(f"{name}.{part}", torch.float32) for part in ("weight", "bias"))
+        return LayerNorm(weight, bias, owed, self.normalise)
 
-    def perceptron(self, block: str) -> Perceptron:
+    def perceptron(self, block: str, owed: torch.Tensor | None) -> Perceptron:
         """The perceptron of a block."""
         return Perceptron(
-            self.layer_norm(f"{block}.mlp_ln"),
+            self.layer_norm(f"{block}.mlp_ln", owed),
             self.linear(f"{block}.mlp.0"),
             self.linear(f"{block}.mlp.2"),
         )
 
     def convolution(self, name: str) -> Linear:
-        """A convolution of width 3 as a product: weight ``[out, in * 3]``."""
-        return Linear(self.tensor(f"{name}.weight").flatten(1), self.tensor(f"{name}.bias"))
+        """A convolution of width 3 as a product: weight ``[out, 3 * in]``, see `convolved`."""
+        taps = self.tensor(f"{name}.weight").transpose(1, 2)  # [out, 3, in]
+        return Linear(taps.flatten(1).contiguous(), self.tensor(f"{name}.bias"))
 
     def _biases(self, names: Sequence[str], weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if not any(f"{name}.bias" in self.arrays for name in names):
@@ -113,15 +158,22 @@ class Weights:
         ]
 
 
+def owing(owed: torch.Tensor | None, layer: Layer) -> torch.Tensor | None:
+    """What is owed after a layer's `add_to`."""
+    if layer.bias is None:
+        return owed
+    return layer.bias.float() if owed is None else owed + layer.bias.float()
+
+
 def convolved(x: torch.Tensor, layer: Linear, stride: int) -> torch.Tensor:
     """A convolution of width 3 with one zero on both sides, as one product of matrices.
 
-    ``[batch, n, in]`` to ``[batch, n / stride, out]``. As a product it stays in the layout of the
-    layers after it, and in their arithmetic: cuDNN would compute float32 in fewer bits.
+    ``[n, in]`` to ``[n / stride, out]``. As a product it stays in the layout of the layers after
+    it, and in their arithmetic: cuDNN would compute float32 in fewer bits.
     """
     padded = F.pad(x, (0, 0, 1, 1))
-    taps = padded.unfold(1, 3, stride)  # [batch, n / stride, in, 3]
-    return F.gelu(layer(taps.flatten(2)))
+    taps = padded.unfold(0, 3, stride).transpose(1, 2)  # [n / stride, 3, in]
+    return F.gelu(layer(taps.flatten(1)))
 
 
 def split(x: torch.Tensor, n_heads: int) -> torch.Tensor:

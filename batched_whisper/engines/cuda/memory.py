@@ -9,9 +9,16 @@ from typing import Generic, TypeVar
 import torch
 
 from batched_whisper.errors import EngineError
+from batched_whisper.models.dimensions import Dimensions
 
 RESERVE_BYTES = 1 << 30
-"""Kept free for the libraries' workspaces and the recorded graphs."""
+"""Kept free for the libraries' workspaces."""
+_ENCODED_TOGETHER = 8
+"""Full windows of a batch (`encodings`)."""
+_WIDTHS = 24
+"""What a position of a batch takes at once while it is encoded, in widths of the model: the
+perceptron's first layer twice (4 each), queries, keys and values, the convolutions' taps, and
+some more."""
 
 Thing = TypeVar("Thing")
 
@@ -38,13 +45,26 @@ class SlotCount:
     why: str
 
 
-def count_slots(wanted: int, slot_bytes: int, room: Room | None) -> SlotCount:
+def reserve_bytes(sizes: Dimensions, dtype: torch.dtype, most_tokens: int) -> int:
+    """What is kept free beside the slots: for libraries, and for what is recorded.
+
+    ``most_tokens`` are those of a pass, whose logits are in float32 and worked on twice.
+    """
+    n_positions = _ENCODED_TOGETHER * sizes.n_audio_ctx
+    encoding = _WIDTHS * n_positions * sizes.n_audio_state * dtype.itemsize
+    return RESERVE_BYTES + int(encoding) + 3 * 4 * most_tokens * sizes.n_vocab
+
+
+def count_slots(
+    wanted: int, slot_bytes: int, room: Room | None, reserve: int = RESERVE_BYTES
+) -> SlotCount:
     """How many slots to take.
 
     Args:
         wanted: the most.
         slot_bytes: what one takes.
         room: what there is; None where nobody counts.
+        reserve: bytes that are kept free beside them.
 
     Raises:
         EngineError: not one slot fits.
@@ -53,12 +73,12 @@ def count_slots(wanted: int, slot_bytes: int, room: Room | None) -> SlotCount:
     if room is None:
         return SlotCount(wanted, f"{wanted} {each}, as asked for")
     # One more than asked for: the row that is nobody's.
-    fitting = (room.allowed - RESERVE_BYTES) // slot_bytes - 1
+    fitting = (room.allowed - reserve) // slot_bytes - 1
     if fitting < 1:
         raise EngineError(
             f"the GPU has {room.free / 1e9:.1f} GB free of {room.total / 1e9:.1f}, and "
             f"gpu_memory_fraction={room.fraction:g} leaves {room.allowed / 1e9:.1f} of it: not "
-            f"enough for one window of {slot_bytes / 1e9:.2f} GB beside {RESERVE_BYTES / 1e9:.1f} "
+            f"enough for one window of {slot_bytes / 1e9:.2f} GB beside {reserve / 1e9:.1f} "
             "GB of workspace. Free memory, raise the fraction, or choose a smaller model"
         )
     if fitting >= wanted:

@@ -1,15 +1,22 @@
-"""Which code does the two things that a step spends its time on: kernels, or plain PyTorch."""
+"""Which code does what the time is spent on: kernels, or plain PyTorch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 
-from batched_whisper.engines.cuda.attention import Attend, Crowd, attend
-from batched_whisper.engines.cuda.choosing import Choose, choose
+from batched_whisper.engines.cuda import attention, choosing, layers
+from batched_whisper.engines.cuda.attention import Attend, Crowd, Keep, Listen
+from batched_whisper.engines.cuda.choosing import Choose
+from batched_whisper.engines.cuda.company import Company, Extent, describe
 from batched_whisper.engines.cuda.feed import Field, float_bits
+from batched_whisper.engines.cuda.layers import Normalise
+from batched_whisper.engines.cuda.tables import Kept
+from batched_whisper.engines.stand_ins import layout
 
 TOLERANCE = 0.05
 """More than rounding to bfloat16, and less than any mistake."""
@@ -17,14 +24,24 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Operations:
-    """How queries meet tables and tokens are chosen, and why so."""
+    """How queries meet keys, what is kept, how norms are taken and tokens chosen; why so."""
 
     attend: Attend
+    listen: Listen
+    keep: Keep
+    normalise: Normalise
     choose: Choose
     why: str
 
 
-PLAIN = Operations(attend, choose, "attention in plain PyTorch")
+PLAIN = Operations(
+    attention.attend,
+    attention.listen,
+    attention.keep,
+    layers.normalise,
+    choosing.choose,
+    "attention in plain PyTorch",
+)
 
 
 def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
@@ -36,38 +53,80 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
     if head_width < 16 or head_width & (head_width - 1):
         return slower(f"heads are {head_width} wide, which is no power of two")
     try:
-        from batched_whisper.engines.cuda import kernels
+        from batched_whisper.engines.cuda import encoder_kernels, kernels
 
-        try_out(kernels.attend, kernels.choose, device, dtype, head_width)
+        found = Operations(
+            kernels.attend,
+            encoder_kernels.listen,
+            encoder_kernels.keep,
+            encoder_kernels.normalise,
+            kernels.choose,
+            "attention by Triton kernels",
+        )
+        try_out(found, device, dtype, head_width)
     except Exception as error:  # such as a machine without a C compiler, which Triton needs
         return slower(f"Triton's kernels do not work here: {' '.join(str(error).split())[:200]}")
-    return Operations(kernels.attend, kernels.choose, "attention by Triton kernels")
+    return found
 
 
 def slower(why: str) -> Operations:
     """Plain PyTorch on a GPU, and the reason for it."""
-    return Operations(attend, choose, f"slower attention in plain PyTorch: {why}")
+    return replace(PLAIN, why=f"slower attention in plain PyTorch: {why}")
 
 
 def try_out(
-    kernel: Attend, chooses: Choose, device: torch.device, dtype: torch.dtype, head_width: int
+    operations: Operations, device: torch.device, dtype: torch.dtype, head_width: int
 ) -> None:
-    """Run them on next to nothing. Raises whatever they do, and ValueError for wrong numbers."""
+    """Run each on next to nothing. Raises whatever they do, and ValueError for wrong numbers."""
+    for trial in _trials(device, dtype, head_width):
+        found, right = trial(operations), trial(PLAIN)
+        off = float((found.float() - right.float()).abs().max())  # NaN where one is
+        if not off < TOLERANCE:
+            raise ValueError(f"their numbers are off by {off:.2g}")
+
+
+def _trials(
+    device: torch.device, dtype: torch.dtype, width: int
+) -> list[Callable[[Operations], torch.Tensor]]:
+    """What each operation makes of some numbers."""
     random = torch.Generator().manual_seed(0)
-    table = torch.randn((2, 2, 2, 80, head_width), generator=random).to(device, dtype)
-    rows = torch.tensor([1, 0], device=device)
-    lengths = torch.tensor([80, 3], device=device)
-    crowd = Crowd(torch.tensor([70, 3], device=device), torch.tensor([2.5, 0], device=device))
-    found, expected = (
-        torch.cat([each(table[0, :, :, 0], table, rows, lengths, of) for of in (None, crowd)])
-        for each in (kernel, attend)
-    )
-    logits = torch.randn((2, 90), generator=random).to(device)
+
+    def some(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=random).to(device, dtype)
+
+    company = _company(device)
+    pair, heads = some(len(company.windows), 2, 2, width), some(len(company.windows), 3, 2, width)
+    x = some(3, 2 * width)
+    owed, weight, bias = some(3, 2 * width).float().unbind()
+    logits = some(2, 90).float()
     hidden = torch.zeros((1, 70), dtype=torch.bool, device=device)
     feed = torch.zeros((len(Field), 2), dtype=torch.int64, device=device)
     feed[Field.TEMPERATURE, 1] = float_bits(0.5)
-    chosen, right = (each(logits, hidden, feed) for each in (chooses, choose))
-    differences = torch.cat([(found - expected).float().flatten(), (chosen - right).flatten()])
-    off = float(differences.abs().max())  # NaN where one is
-    if not off < TOLERANCE:
-        raise ValueError(f"their numbers are off by {off:.2g}")
+    asked, rows = some(2, 2, width), torch.tensor([1, 0], device=device)
+    lengths = torch.tensor([130, 3], device=device)
+    crowd = Crowd(torch.tensor([70, 3], device=device), torch.tensor([2.5, 0], device=device))
+
+    def kept(operations: Operations, kind: torch.dtype) -> torch.Tensor:
+        scales = torch.ones((2, 3, 2, width), device=device) if kind is torch.int8 else None
+        table = Kept(torch.zeros((2, 3, 2, 150, width), dtype=kind, device=device), scales)
+        operations.keep(pair, company, table)
+        heard = [operations.attend(asked, table, rows, lengths, of) for of in (None, crowd)]
+        return torch.cat(heard)
+
+    return [
+        lambda of: kept(of, dtype),
+        lambda of: kept(of, torch.int8),
+        lambda of: of.listen(heads, company)[: int(company.lengths.sum())],
+        lambda of: of.normalise(x, weight, bias, None),
+        lambda of: of.normalise(x, weight, bias, owed),
+        lambda of: of.choose(logits, hidden, feed),
+    ]
+
+
+def _company(device: torch.device) -> Company:
+    """Two windows in slots 1 and 0, one with positions that stand for several."""
+    layouts = [layout(150, 150), layout(70, 300)]
+    extent = Extent(sum(len(each) for each in layouts) + 5, 300, nobody=2)
+    numbers = np.zeros(extent.n_numbers, np.int32)
+    describe([1, 0], layouts, extent, numbers)
+    return Company.of(torch.from_numpy(numbers).to(device), extent)

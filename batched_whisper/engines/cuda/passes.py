@@ -1,9 +1,8 @@
 """Passes over the decoder: numbers in, a few numbers a row out.
 
 One pass may follow another without the host, which reads what they said when the last is done. On
-a GPU a pass is recorded once for each of a few sizes, as a CUDA graph, and played again: a
-thousand small kernels are then one launch. Fewer tokens than a recorded size are filled up with
-tokens that are nobody's. Elsewhere it just runs.
+a GPU a pass is recorded once for each of a few sizes, as a CUDA graph. Fewer tokens than a recorded
+size are filled up with tokens that are nobody's. Elsewhere it just runs.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, 
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.going_on import next_feed
+from batched_whisper.engines.cuda.graphs import Recorder, reason_not_to
 from batched_whisper.engines.cuda.tables import Tables
 
-WARM_UPS = 2
-"""Runs before recording: libraries take their workspaces, kernels are compiled."""
+PRIORITY = -1
+"""Of steps on a GPU, before anything that is encoded meanwhile: everybody waits for them."""
 
 
 def recorded_sizes(most: int) -> list[int]:
@@ -83,8 +83,9 @@ class Passes:
         self.tables, self.masks = tables, masks
         self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
         self._answers = torch.zeros((N_ANSWERS, most), device=device)
-        self._pinned = device.type == "cuda"
-        self._told = torch.zeros((in_a_row, N_ANSWERS, most), pin_memory=self._pinned)
+        on_gpu = device.type == "cuda"
+        self._told = torch.zeros((in_a_row, N_ANSWERS, most), pin_memory=on_gpu)
+        self._done = torch.cuda.Event() if on_gpu else None
         # One for all recorded sizes: each would keep its own.
         self._logits = torch.zeros((most, decoder.n_vocab), device=device)
         self._sizes = recorded_sizes(most)
@@ -95,21 +96,34 @@ class Passes:
             self._try_to_record()
 
     def run(self, entries: Sequence[Entry], n_passes: int = 1) -> list[Answers]:
-        """Passes one after another, waited for; what each said.
+        """`begin` and `read`."""
+        return self.begin(entries, n_passes, len(entries))()
 
-        The first is fed the entries, and each other one what was chosen in the one before. What is
-        told of an entry that has come to its end means nothing.
+    def begin(
+        self, entries: Sequence[Entry], n_passes: int, n_asking: int
+    ) -> Callable[[], list[Answers]]:
+        """Passes one after another; what is returned waits for them, and tells what each said.
+
+        The first is fed the entries, and each other one what was chosen in the one before for the
+        first ``n_asking`` of them. What is told of an entry that has come to its end means nothing.
+        No passes may begin before these are read.
         """
-        n, size = len(entries), self.size(len(entries))
+        size = self.size(len(entries))
         self._feed.send(entries, size)
         for i in range(n_passes):
             if i:
                 self._go_on()
+                size = self.size(n_asking)
             self.play(size)
             # All of it: a part would be copied twice.
             self._told[i].copy_(self._answers, non_blocking=True)
-        if self._pinned:
-            torch.cuda.current_stream().synchronize()
+        if self._done is not None:
+            self._done.record()
+        return partial(self._read, n_passes, len(entries))
+
+    def _read(self, n_passes: int, n: int) -> list[Answers]:
+        if self._done is not None:
+            self._done.synchronize()
         return [
             Answers([int(token) for token in tokens], logprobs, probes)
             for tokens, logprobs, probes in self._told[:n_passes, :, :n].tolist()
@@ -160,44 +174,17 @@ class Passes:
 
     def _try_to_record(self) -> None:
         """Without recordings a step is slower, and as right. Raises torch.OutOfMemoryError."""
-        try:
-            self._record()
+        reason = reason_not_to(self._record)
+        if reason is None:
             self.why = f"steps are recorded as CUDA graphs for {len(self._sizes)} sizes"
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        else:
             self._recorded.clear()
             self._recorded_between = None
-            reason = " ".join(str(error).split())[:200]
             self.why = f"steps are slower, because they cannot be recorded: {reason}"
 
     def _record(self) -> None:
-        """The largest first: the smaller ones then find their memory in its pool.
-
-        On a stream of this device. PyTorch's own for recording is one for the whole process, on
-        the device that recorded first: what another device does would not be in the recording.
-        """
-        pool, stream = None, torch.cuda.Stream(self.tables.cross.device)
+        """The largest first: the smaller ones then find their memory in its pool."""
+        recorder = Recorder(self.tables.own.device, PRIORITY)
         for size in reversed(self._sizes):
-            graph = record(partial(self._compute, size), pool, stream)
-            self._recorded[size], pool = graph, graph.pool()
-        self._recorded_between = record(self._compute_feed, pool, stream)
-
-
-def record(compute: Callable[[], None], pool: Any, stream: Any) -> Any:
-    """A CUDA graph of what is computed, with its memory in a pool that recordings share.
-
-    They may, because nothing that they leave behind lies there, and no two of them run at once.
-    They share the stream too, which is of the current device. In a process one graph may be
-    recorded at a time; what other threads do meanwhile, another model's engine say, is their own
-    affair (by the default it would break the recording off).
-    """
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            compute()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        compute()
-    return graph
+            self._recorded[size] = recorder.record(partial(self._compute, size))
+        self._recorded_between = recorder.record(self._compute_feed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from batched_whisper.decoding.rules import NOTHING, Allowed, Course
@@ -31,20 +31,27 @@ class Steps:
         self._passes = passes
         self._eot = eot
 
-    def run(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """A result for each row in order, None where nothing was asked."""
+    def start(self, rows: Sequence[StepRow]) -> Callable[[], list[StepResult | None]]:
+        """Begin; what is returned waits, and gives a result for each row in order.
+
+        None where nothing was asked.
+        """
         found: dict[int, StepResult] = {}
         n_passes = self._n_passes(rows)
         together, probed = _Together(), dict[int, float]()
         for row, masks in zip(rows, self._masks(rows), strict=True):
             for i in range(len(row.tokens)):
-                together.add(row, i, masks)
-                if len(together.entries) == self._passes.most:
-                    self._pass(together, n_passes, found, probed)
+                if len(together) == self._passes.most:
+                    self._begin(together, n_passes, found, probed)()
                     together = _Together()
-        if together.entries:
-            self._pass(together, n_passes, found, probed)
-        return [found.get(row.slot) for row in rows]
+                together.add(row, i, masks)
+        finish = self._begin(together, n_passes, found, probed)
+
+        def finished() -> list[StepResult | None]:
+            finish()
+            return [found.get(row.slot) for row in rows]
+
+        return finished
 
     def _n_passes(self, rows: Sequence[StepRow]) -> int:
         """How many go on by themselves: one alone where the host must see a vocabulary."""
@@ -61,28 +68,35 @@ class Steps:
             masks += [first, course.text, course.goes_on, course.no_text]
         return zip(*[iter(self._passes.masks.indices(masks))] * MASKS_A_TOKEN, strict=True)
 
-    def _pass(
+    def _begin(
         self,
         together: _Together,
         n_passes: int,
         found: dict[int, StepResult],
         probed: dict[int, float],
-    ) -> None:
-        """Run it, and add what it said, by slots."""
-        answers = self._passes.run(together.entries, n_passes)
-        best = self._best(together.ending)
-        for place, slot in together.probing.items():
-            probed[slot] = answers[0].probes[place]
-        for place, row in together.ending.items():
-            if row.allowed is not None or row.probe is not None:
-                choice, *more = self._said(place, answers[: row.n_tokens])
-                found[row.slot] = StepResult(
-                    choice.token,
-                    choice.logprob,
-                    probed.get(row.slot),
-                    best.get(place, ()),
-                    tuple(more),
-                )
+    ) -> Callable[[], None]:
+        """Begin passes; what is returned adds what they said, by slots."""
+        if not len(together):
+            return lambda: None
+        read = self._passes.begin(together.entries, n_passes, len(together.ending))
+
+        def finish() -> None:
+            answers = read()
+            best = self._best(together.ending)
+            for place, slot in together.probing:
+                probed[slot] = answers[0].probes[place]
+            for place, row in enumerate(together.ending):
+                if row.allowed is not None or row.probe is not None:
+                    choice, *more = self._said(place, answers[: row.n_tokens])
+                    found[row.slot] = StepResult(
+                        choice.token,
+                        choice.logprob,
+                        probed.get(row.slot),
+                        best.get(place, ()),
+                        tuple(more),
+                    )
+
+        return finish
 
     def _said(self, place: int, answers: Sequence[Answers]) -> list[Choice]:
         """What one entry said in one pass after another, up to the end of its text."""
@@ -93,9 +107,9 @@ class Steps:
             said.append(Choice(after.tokens[place], after.logprobs[place]))
         return said
 
-    def _best(self, ending: dict[int, StepRow]) -> dict[int, tuple[Choice, ...]]:
+    def _best(self, ending: Sequence[StepRow]) -> dict[int, tuple[Choice, ...]]:
         """The best tokens of the rows that want them, by their place in the pass."""
-        asking = {place: row for place, row in ending.items() if row.n_best and row.allowed}
+        asking = {place: row for place, row in enumerate(ending) if row.n_best and row.allowed}
         if not asking:
             return {}
         most = max(row.n_best for row in asking.values())
@@ -107,26 +121,44 @@ class Steps:
 
 
 class _Together:
-    """The tokens that one pass is fed, and what is asked of which."""
+    """The tokens that one pass is fed, and what is asked of which.
+
+    Those that end a row come first: only they go on in the next pass, which is then as small as it
+    can be. (Where a token stands in a pass means nothing, see `decoder`.)
+    """
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.ending: dict[int, StepRow] = {}  # place -> the row that it ends
-        self.probing: dict[int, int] = {}  # place -> the slot whose probe is asked there
+        self.ending: list[StepRow] = []  # the rows whose last tokens come first, in order
+        self._last: list[Entry] = []
+        self._before: list[Entry] = []
+        self._probing: list[tuple[bool, int, int]] = []  # whether among the last, where, whose
+
+    def __len__(self) -> int:
+        return len(self._last) + len(self._before)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All of them, in the order of the pass."""
+        return self._last + self._before
+
+    @property
+    def probing(self) -> list[tuple[int, int]]:
+        """Where in the pass a probe is asked, and of which slot."""
+        n_last = len(self._last)
+        return [(i if is_last else n_last + i, slot) for is_last, i, slot in self._probing]
 
     def add(self, row: StepRow, i: int, masks: tuple[int, ...]) -> None:
         """The row's token number ``i``; its masks by their places in the table."""
-        place, n_tokens = len(self.entries), len(row.tokens)
+        n_tokens = len(row.tokens)
         is_last = i == n_tokens - 1
+        into = self._last if is_last else self._before
         if row.probe is not None and i == (n_tokens - 1 if row.probe_at is None else row.probe_at):
-            self.probing[place] = row.slot
+            self._probing.append((is_last, len(into), row.slot))
         if is_last:
-            self.ending[place] = row
-            self.entries.append(_asking(row, masks))
+            self.ending.append(row)
+            into.append(_asking(row, masks))
         else:
-            self.entries.append(
-                Entry(row.tokens[i], row.slot, row.position + i, probe=row.probe or 0)
-            )
+            into.append(Entry(row.tokens[i], row.slot, row.position + i, probe=row.probe or 0))
 
 
 def _asking(row: StepRow, masks: tuple[int, ...]) -> Entry:

@@ -1,0 +1,156 @@
+"""Batches of windows: features in, keys and values in the tables.
+
+The host lays features and numbers side by side in memory that the device copies from by itself,
+while it still computes the batch before. On a GPU what follows is recorded once for each of a few
+numbers of positions, as CUDA graphs; what is missing to one of those are positions that are no
+window's. Elsewhere it just runs, on just so many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+import torch
+
+from batched_whisper.engines.cuda.company import (
+    Company,
+    Extent,
+    companies,
+    describe,
+    frame_starts,
+)
+from batched_whisper.engines.cuda.decoder import Decoder
+from batched_whisper.engines.cuda.encoder import Encoder
+from batched_whisper.engines.cuda.graphs import Recorder, reason_not_to
+from batched_whisper.engines.cuda.tables import Tables
+from batched_whisper.engines.interface import EncodeRow
+from batched_whisper.engines.stand_ins import Layout, with_silence
+from batched_whisper.models.dimensions import Dimensions
+
+_IN_FULL_WINDOWS = (1 / 3, 2 / 3, 1, 4 / 3, 2, 3, 4, 5, 6, 7, 8)
+"""Recorded numbers of positions, the last the most of a batch: eight full windows fill a GPU."""
+
+
+def recorded_positions(full: int) -> list[int]:
+    """For which numbers of positions a batch is recorded; the last is the most that it has."""
+    return [round(full * n) for n in _IN_FULL_WINDOWS]
+
+
+class Encodings:
+    """Runs batches.
+
+    Args:
+        encoder: hears windows.
+        decoder: keeps what was heard.
+        tables: where.
+        sizes: of the model.
+        record: whether to record CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        tables: Tables,
+        sizes: Dimensions,
+        *,
+        record: bool,
+    ) -> None:
+        device = tables.own.device
+        self._encoder, self._decoder, self._tables = encoder, decoder, tables
+        self._sizes, self._n_mels = recorded_positions(sizes.n_audio_ctx), sizes.n_mels
+        self._full = sizes.n_audio_ctx
+        largest = self._extent(self._sizes[-1])
+        n_features = sizes.n_mels * largest.n_frames
+        self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
+        self._features = torch.zeros(n_features, device=device)
+        n_staged = 2 if device.type == "cuda" else 1
+        self._staged = cycle([_Staged(largest, n_features, device) for _ in range(n_staged)])
+        self._recorded: dict[int, Any] = {}  # positions -> CUDA graph
+        self.why = "encoding is not recorded"
+        if record:
+            self._try_to_record()
+
+    def run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
+        """Encode windows into their slots, in as few batches as hold them."""
+        for each in companies([len(laid_out) for laid_out in layouts], self._sizes[-1]):
+            self._run([rows[i] for i in each], [layouts[i] for i in each])
+
+    def play(self, n_positions: int) -> None:
+        """The device's part of a batch of that size, on what was sent last."""
+        recorded = self._recorded.get(n_positions)
+        if recorded is None:
+            self._compute(n_positions)
+        else:
+            recorded.replay()
+
+    def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
+        n_positions = self._size(sum(len(each) for each in layouts))
+        extent, staged = self._extent(n_positions), next(self._staged)
+        staged.wait()
+        describe([row.slot for row in rows], layouts, extent, staged.numbers)
+        features = staged.features[: self._n_mels * extent.n_frames].reshape(self._n_mels, -1)
+        for row, laid_out, start in zip(rows, layouts, frame_starts(layouts), strict=True):
+            features[:, start : start + laid_out.n_frames] = with_silence(row.features, self._full)
+        staged.send(self._numbers, self._features, extent.n_numbers, features.size)
+        self.play(n_positions)
+
+    def _compute(self, n_positions: int) -> None:
+        extent = self._extent(n_positions)
+        company = Company.of(self._numbers, extent)
+        features = self._features[: self._n_mels * extent.n_frames].view(self._n_mels, -1)
+        self._decoder.hear(self._tables, self._encoder(features, company), company)
+
+    def _extent(self, n_positions: int) -> Extent:
+        return Extent(n_positions, self._full, self._tables.nobody)
+
+    def _size(self, n: int) -> int:
+        """The smallest recorded number that holds so many; just so many where none is."""
+        if not self._recorded:
+            return n
+        return next(size for size in self._sizes if size >= n)
+
+    def _try_to_record(self) -> None:
+        """Without recordings it is slower, and as right. Raises torch.OutOfMemoryError."""
+        reason = reason_not_to(self._record)
+        if reason is None:
+            self.why = f"encoding is recorded as CUDA graphs for {len(self._sizes)} sizes"
+        else:
+            self._recorded.clear()
+            self.why = f"encoding is slower, because it cannot be recorded: {reason}"
+
+    def _record(self) -> None:
+        """The largest first: the smaller ones then find their memory in its pool."""
+        recorder = Recorder(self._tables.own.device)
+        for size in reversed(self._sizes):
+            self._recorded[size] = recorder.record(partial(self._compute, size))
+
+
+class _Staged:
+    """Memory of the host's that the device copies from by itself."""
+
+    def __init__(self, largest: Extent, n_features: int, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, pin_memory=on_gpu)
+        self._features = torch.zeros(n_features, pin_memory=on_gpu)
+        self._sent = torch.cuda.Event() if on_gpu else None
+        self.numbers = self._numbers.numpy()
+        """The same memory as NumPy sees it; and so the features."""
+        self.features = self._features.numpy()
+
+    def wait(self) -> None:
+        """Until it may be written to."""
+        if self._sent is not None:
+            self._sent.synchronize()
+
+    def send(
+        self, numbers: torch.Tensor, features: torch.Tensor, n_numbers: int, n_features: int
+    ) -> None:
+        """Begin to copy so much of it to the device."""
+        numbers[:n_numbers].copy_(self._numbers[:n_numbers], non_blocking=True)
+        features[:n_features].copy_(self._features[:n_features], non_blocking=True)
+        if self._sent is not None:
+            self._sent.record()
