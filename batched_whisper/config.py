@@ -240,13 +240,25 @@ class Settings(_Checked):
     max_batch_size: int | str = option(
         "auto",
         "The most windows that are decoded together, on each GPU where there are several. "
-        "auto: 64 on a CPU, on a GPU what fits into its memory, 256 at most.",
+        "auto: 64 on a CPU, on a GPU what fits into its memory, 320 at most.",
         minimum=1,
         maximum=1024,
         choices=("auto",),
     )
     gpu_memory_fraction: float = option(
         0.9, "The share of each GPU's memory that its engine may take.", minimum=0.05, maximum=1
+    )
+    kv_cache_dtype: str = option(
+        "auto",
+        "In what a GPU keeps the keys and values of the audio: int8, which is half of the memory "
+        "and of what a step reads; same, as the precision. auto: int8, but with float32 the same.",
+        choices=("auto", "int8", "same"),
+    )
+    log_mel: str = option(
+        "host",
+        "Where the log-mel spectrogram is computed: host, by the processor; device, by the GPU, "
+        "which leaves the processor to reading recordings. Of a CPU both are the same.",
+        choices=("host", "device"),
     )
     wait_ms: float = option(
         20.0,

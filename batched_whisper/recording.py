@@ -49,6 +49,8 @@ class Means:
     max_windows_ahead: int
     """Windows of one recording that are not decoded yet, before its reading is resumed: what they
     take of the memory is all that a recording of any length does."""
+    takes_samples: bool = False
+    """Whether the engines make features themselves."""
 
 
 class RecordingJob:
@@ -106,7 +108,12 @@ class RecordingJob:
 
     def _read(self) -> Generator[Found, None, None]:
         """Bring the windows of one block after another; may be left after each."""
-        tasks = WindowTasks(self._means.model, self._options, lambda: not self.future.done())
+        tasks = WindowTasks(
+            self._means.model,
+            self._options,
+            lambda: not self.future.done(),
+            as_samples=self._means.takes_samples,
+        )
         source = WindowSource(self._options, self._means.speech_detector)
         with open_audio(self._audio, sampling_rate=self._sampling_rate) as stream:
             self._name = stream.name

@@ -368,7 +368,8 @@ def _start(settings: Settings) -> _Running:
     )
     workers = Workers(max_open=max(2 * about.max_slots, FEWEST_OPEN))
     ahead = _windows_ahead(settings, devices, about.max_slots)
-    return _Running(Means(tokens, loops, workers, _speech_detector, ahead), info)
+    as_samples = engines[0].info.takes_samples
+    return _Running(Means(tokens, loops, workers, _speech_detector, ahead, as_samples), info)
 
 
 def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:

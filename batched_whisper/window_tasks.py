@@ -33,7 +33,7 @@ from batched_whisper.tokens.languages import language_code
 from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.pauses import Pause, find_pauses
-from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Samples, Window, Word
+from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Features, Samples, Window, Word
 from batched_whisper.window_words import WindowWords
 
 SOT_SEQUENCE_LENGTH = 4
@@ -62,15 +62,22 @@ class WindowTasks:
         model: the model's tokens.
         options: of this recording.
         is_wanted: whether anybody still waits for the recording.
+        as_samples: whether the engine makes the windows' features itself.
 
     Raises:
         OptionError: the model does not know the language or the task.
     """
 
     def __init__(
-        self, model: ModelTokens, options: DecodingOptions, is_wanted: Callable[[], bool]
+        self,
+        model: ModelTokens,
+        options: DecodingOptions,
+        is_wanted: Callable[[], bool],
+        *,
+        as_samples: bool = False,
     ) -> None:
         self._model = model
+        self._as_samples = as_samples
         self._options = options
         self._thresholds = Thresholds(
             options.compression_ratio_threshold,
@@ -95,7 +102,7 @@ class WindowTasks:
         return Place(channel, window.index, window.start_s, window.end_s, pauses, has_sound)
 
     def task(self, window: Window, language: SharedLanguage) -> WindowTask:
-        """What is asked about a window; computes its features.
+        """What is asked about a window; computes its features, unless the engine does.
 
         Args:
             window: of at most 30 s.
@@ -103,15 +110,20 @@ class WindowTasks:
         """
         n_samples = len(window.samples)
         context = self._context.positions(n_samples)
-        n_mels = self._model.dimensions.n_mels
-        features = log_mel(window.samples, n_mels, n_frames=2 * context)
         per_window = self._options.language == LANGUAGE_PER_WINDOW
         return self._common(
             rules=self._rules_for(window),
             shared_language=SharedLanguage() if per_window else language,
-            features=lambda positions: pad_features(features, 2 * positions),
+            features=self._heard(window.samples, context),
             first=self._ladder.first(context, token_limit(n_samples, SAMPLING_RATE)),
         )
+
+    def _heard(self, samples: Samples, context: int) -> Callable[[int], Features | Samples]:
+        """What the engine is given of a window, for an audio context of that or more."""
+        if self._as_samples:
+            return lambda positions: samples
+        features = log_mel(samples, self._model.dimensions.n_mels, n_frames=2 * context)
+        return lambda positions: pad_features(features, 2 * positions)
 
     def previous_text(self) -> PreviousText:
         """What a channel's first window is told, for those that are told what was said."""

@@ -20,8 +20,8 @@ from batched_whisper.types import SAMPLING_RATE, Features, Samples
 _REFLECTED = (
     N_FFT // 2
 )  # samples mirrored at each end, so that frame t is centred on t * HOP_LENGTH
-_POWER_FLOOR = 1e-10
-_DYNAMIC_RANGE = 8.0  # powers of ten below the loudest band; what is quieter is cut off
+POWER_FLOOR = 1e-10
+DYNAMIC_RANGE = 8.0  # powers of ten below the loudest band; what is quieter is cut off
 _FRAMES_AT_ONCE = 128  # the arrays of more are fresh memory of the system's, every time
 
 # Frames of one product with the mel filters. OpenBLAS hands larger ones (its limit is 2**18
@@ -54,14 +54,14 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
             f"samples of shape {list(samples.shape)} do not fit {n_frames} frames: "
             f"give at most {n_frames * HOP_LENGTH} samples of one channel"
         )
-    sounding = _mirrored(samples, n_frames)
+    sounding = mirrored(samples, n_frames)
     frames = sliding_window_view(sounding, N_FFT)[::HOP_LENGTH]  # [n_sounding, N_FFT]
-    logs = np.full((n_mels, n_frames), math.log10(_POWER_FLOOR), np.float32)
+    logs = np.full((n_mels, n_frames), math.log10(POWER_FLOOR), np.float32)
     for start in range(0, len(frames), _FRAMES_AT_ONCE):
         some = frames[start : start + _FRAMES_AT_ONCE]
         bands = _bands(_power(some), n_mels)
-        logs[:, start : start + len(some)] = np.log10(np.maximum(bands, _POWER_FLOOR)).T
-    np.maximum(logs, logs.max() - np.float32(_DYNAMIC_RANGE), out=logs)
+        logs[:, start : start + len(some)] = np.log10(np.maximum(bands, POWER_FLOOR)).T
+    np.maximum(logs, logs.max() - np.float32(DYNAMIC_RANGE), out=logs)
     logs += 4
     logs /= 4
     return logs
@@ -77,11 +77,11 @@ def pad_features(features: Features, n_frames: int) -> Features:
     if missing <= 0:
         return features[:, :n_frames]
     loudest = float(features.max()) * 4 - 4
-    silence = (max(math.log10(_POWER_FLOOR), loudest - _DYNAMIC_RANGE) + 4) / 4
+    silence = (max(math.log10(POWER_FLOOR), loudest - DYNAMIC_RANGE) + 4) / 4
     return np.pad(features, ((0, 0), (0, missing)), constant_values=np.float32(silence))
 
 
-def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
+def mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
     """The padded sound under the frames that samples reach, mirrored at its ends.
 
     The frames after them hold padding alone and are known without a transform.
@@ -101,7 +101,7 @@ def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
 
 def _power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """Their power spectra, ``[n_frames, N_FREQUENCIES]``."""
-    spectra = np.fft.rfft(frames * _hann())
+    spectra = np.fft.rfft(frames * hann())
     power: NDArray[np.float64] = spectra.real**2
     power += spectra.imag**2
     return power
@@ -117,7 +117,8 @@ def _bands(power: NDArray[np.float64], n_mels: int) -> NDArray[np.float64]:
 
 
 @cache
-def _hann() -> NDArray[np.float64]:
+def hann() -> NDArray[np.float64]:
+    """The window of one frame, periodic, ``[N_FFT]``."""
     window: NDArray[np.float64] = np.hanning(N_FFT + 1)[:-1]  # periodic: the last zero is left out
     window.setflags(write=False)
     return window

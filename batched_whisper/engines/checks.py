@@ -11,17 +11,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batched_whisper.audio.constants import HOP_LENGTH
 from batched_whisper.engines.interface import AlignRow, CopyRow, EncodeRow, StepRow
 from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
 
+SAMPLES_A_POSITION = 2 * HOP_LENGTH
+"""Of sound at 16 kHz, for one encoder position."""
+
 
 @dataclass(frozen=True)
 class CallChecks:
-    """What may be asked of an engine with so many slots and a model of these sizes."""
+    """What may be asked of an engine with so many slots and a model of these sizes.
+
+    ``takes_samples`` is the engine's (`EngineInfo`).
+    """
 
     n_slots: int
     sizes: Dimensions
+    takes_samples: bool = False
 
     def encode(self, row: EncodeRow) -> None:
         """Raises EngineError for a row that cannot be encoded."""
@@ -31,11 +39,7 @@ class CallChecks:
             raise EngineError(
                 f"an audio context of {context} positions: give 1 to {self.sizes.n_audio_ctx}"
             )
-        if row.features.shape != (self.sizes.n_mels, 2 * context):
-            raise EngineError(
-                f"features of shape {list(row.features.shape)} where the model takes "
-                f"{[self.sizes.n_mels, 2 * context]} for {context} positions"
-            )
+        self._check_shape(row.features.shape, context)
         if not np.isfinite(row.features).all():
             # One infinity would stay in the slot's memory and spoil its next windows too.
             raise EngineError("features that are not numbers: NaN or infinities")
@@ -76,6 +80,19 @@ class CallChecks:
                 f"both, and at most {self.sizes.n_text_ctx} in all"
             )
         self._check_known(row.tokens)
+
+    def _check_shape(self, shape: tuple[int, ...], context: int) -> None:
+        if self.takes_samples:
+            if len(shape) != 1 or shape[0] > context * SAMPLES_A_POSITION:
+                raise EngineError(
+                    f"samples of shape {list(shape)} where {context} positions take one channel of "
+                    f"{context * SAMPLES_A_POSITION} at most"
+                )
+        elif shape != (self.sizes.n_mels, 2 * context):
+            raise EngineError(
+                f"features of shape {list(shape)} where the model takes "
+                f"{[self.sizes.n_mels, 2 * context]} for {context} positions"
+            )
 
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self.n_slots:

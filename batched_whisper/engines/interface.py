@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import Allowed, Course
 from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
-from batched_whisper.types import Features
+from batched_whisper.types import Features, Samples
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class EngineInfo:
     tokens_a_call: int = 1
     """How many tokens of a row one call of `Engine.step` may choose. With more than one, prompts
     are best given whole: then a row's probe may be asked before its last token."""
+    takes_samples: bool = False
+    """Whether it makes features itself: windows come as samples (`EncodeRow`)."""
     works_ahead: bool = False
     """Whether it is a `WorksAhead`: `start` returns before the step is done, so that windows are
     best encoded meanwhile."""
@@ -47,12 +49,13 @@ class EncodeRow:
     """A window to encode into a slot, in place of whatever the slot held.
 
     ``features`` is ``[n_mels, 2 * audio_context]``, owned by the caller and read before the call
-    returns; ``audio_context`` counts encoder positions of 20 ms, at most 1500. What is missing to
+    returns; for an engine that takes samples it is those, ``[n]``, at 16 kHz and no more than 320 a
+    position. ``audio_context`` counts encoder positions of 20 ms, at most 1500. What is missing to
     those is silence, and heard as `stand_ins` says.
     """
 
     slot: int
-    features: Features
+    features: Features | Samples
     audio_context: int
 
 

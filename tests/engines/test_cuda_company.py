@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_every_window_is_in_one_company_that_the_device_can_hold(
 @given(st.lists(st.integers(60, 1500), max_size=64))
 def test_companies_are_as_large_as_may_be(lengths: list[int]) -> None:
     found = company.companies(lengths, 12000)
-    for each, after in zip(found, found[1:], strict=False):
+    for each, after in pairwise(found):
         assert sum(lengths[i] for i in each) + lengths[after[0]] > 12000
 
 
@@ -62,7 +63,7 @@ def described(contexts: list[int], n_spare: int = 0) -> tuple[company.Company, c
 def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
     contexts: list[int], n_spare: int
 ) -> None:
-    found, extent = described(contexts, n_spare)
+    found, _extent = described(contexts, n_spare)
     for i, context in enumerate(contexts):
         laid_out = layout(context, FULL)
         start, n = int(found.starts[i]), int(found.lengths[i])
@@ -89,7 +90,7 @@ def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
 
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 700]))
 def test_tiles_cover_every_query_once_and_no_other(contexts: list[int], n_spare: int) -> None:
-    found, extent = described(contexts, n_spare)
+    found, _extent = described(contexts, n_spare)
     seen = []
     for window, first in zip(found.tile_windows.tolist(), found.tile_firsts.tolist(), strict=True):
         if found.lengths[window]:
@@ -136,7 +137,7 @@ def with_fixed_sizes(max_slots: int) -> CudaEngine:
     for runs, sizes in ((engine._encodings, engine._encodings._sizes), (engine._passes, None)):
         for size in sizes or engine._passes._sizes:
             runs._recorded[size] = Played(partial(runs._compute, size))
-    engine._encodings._features.fill_(float("nan"))
+    engine._encodings._heard.fill_(float("nan"))
     return engine
 
 
@@ -157,7 +158,7 @@ def test_there_is_a_recorded_size_for_every_batch_and_it_is_not_much_larger(n_wi
         for each in company.companies(lengths, sizes[-1]):
             n = sum(lengths[i] for i in each)
             size = min(size for size in sizes if size >= n)
-            assert n > 1000 and size <= 1.51 * n or size <= 1000
+            assert (n > 1000 and size <= 1.51 * n) or size <= 1000
     assert FULL in sizes  # a full window alone is not filled up
 
 

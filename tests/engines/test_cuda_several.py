@@ -18,8 +18,8 @@ from batched_whisper.batching.sequence import DecodedTokens, WindowTask  # noqa:
 from batched_whisper.decoding.beam import ONE_TEXT, Beams  # noqa: E402
 from batched_whisper.decoding.quality import Attempt  # noqa: E402
 from batched_whisper.decoding.rules import Rules  # noqa: E402
-from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
 from batched_whisper.engines.cuda import encodings, passes  # noqa: E402
+from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 
 RULES = Rules(

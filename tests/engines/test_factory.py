@@ -60,14 +60,14 @@ def test_pytorch_is_not_imported_where_it_is_not_installed(
 @pytest.mark.parametrize(
     ("device", "wanted", "n_gpus", "most"),
     [
-        ("auto", "auto", 2, 256),
+        ("auto", "auto", 2, 320),
         ("auto", "auto", 0, 64),
         ("cpu", "auto", 1, 64),
-        ("cuda", "auto", 0, 256),
+        ("cuda", "auto", 0, 320),
         ("auto", 7, 1, 7),
         ("cpu", 7, 0, 7),
         ("cuda:1", 7, 2, 7),
-        ("cuda:0,2", "auto", 0, 512),
+        ("cuda:0,2", "auto", 0, 640),
         ("cuda:all", 7, 3, 21),
     ],
 )
@@ -125,12 +125,18 @@ def start(monkeypatch: pytest.MonkeyPatch, rack: Rack, **settings: Any) -> list[
         ("cuda:all", ["cuda:0", "cuda:1", "cuda:2"]),
     ],
 )
-@pytest.mark.parametrize(("wanted", "slots"), [("auto", 256), (7, 7)])
+@pytest.mark.parametrize(("wanted", "slots"), [("auto", 320), (7, 7)])
 def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
     monkeypatch: pytest.MonkeyPatch, device: str, on: list[str], wanted: int | str, slots: int
 ) -> None:
     rack = Rack()
-    own = {"precision": "float16", "gpu_memory_fraction": 0.5, "max_batch_size": wanted}
+    own = {
+        "precision": "float16",
+        "gpu_memory_fraction": 0.5,
+        "max_batch_size": wanted,
+        "kv_cache_dtype": "same",
+        "log_mel": "device",
+    }
     engines = start(monkeypatch, rack, device=device, **own)
     assert (
         [engine.device for engine in engines] == [given["device"] for given in rack.started] == on
@@ -143,6 +149,8 @@ def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
             "max_slots": slots,
             "precision": "float16",
             "memory_fraction": 0.5,
+            "kv_cache_dtype": "same",
+            "from_samples": True,
             "threads": None,
             "cache_dir": Path("kept"),
         }

@@ -1,6 +1,6 @@
-"""Batches of windows: features in, keys and values in the tables.
+"""Batches of windows: features or samples in, keys and values in the tables.
 
-The host lays features and numbers side by side in memory that the device copies from by itself,
+The host lays those and numbers side by side in memory that the device copies from by itself,
 while it still computes the batch before. On a GPU what follows is recorded once for each of a few
 numbers of positions, as CUDA graphs; what is missing to one of those are positions that are no
 window's. Elsewhere it just runs, on just so many.
@@ -25,10 +25,12 @@ from batched_whisper.engines.cuda.company import (
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.encoder import Encoder
 from batched_whisper.engines.cuda.graphs import Recorder, reason_not_to
+from batched_whisper.engines.cuda.spectrogram import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.interface import EncodeRow
 from batched_whisper.engines.stand_ins import Layout, with_silence
 from batched_whisper.models.dimensions import Dimensions
+from batched_whisper.types import Samples
 
 _IN_FULL_WINDOWS = (1 / 3, 2 / 3, 1, 4 / 3, 2, 3, 4, 5, 6, 7, 8)
 """Recorded numbers of positions, the last the most of a batch: eight full windows fill a GPU."""
@@ -47,6 +49,7 @@ class Encodings:
         decoder: keeps what was heard.
         tables: where.
         sizes: of the model.
+        from_samples: whether windows come as samples, whose features are computed here.
         record: whether to record CUDA graphs.
     """
 
@@ -57,18 +60,20 @@ class Encodings:
         tables: Tables,
         sizes: Dimensions,
         *,
+        from_samples: bool,
         record: bool,
     ) -> None:
         device = tables.own.device
         self._encoder, self._decoder, self._tables = encoder, decoder, tables
         self._sizes, self._n_mels = recorded_positions(sizes.n_audio_ctx), sizes.n_mels
         self._full = sizes.n_audio_ctx
+        self._spectrogram = Spectrogram(sizes.n_mels, device) if from_samples else None
         largest = self._extent(self._sizes[-1])
-        n_features = sizes.n_mels * largest.n_frames
+        n_heard = self._n_heard(largest)
         self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
-        self._features = torch.zeros(n_features, device=device)
+        self._heard = torch.zeros(n_heard, device=device)  # features or samples
         n_staged = 2 if device.type == "cuda" else 1
-        self._staged = cycle([_Staged(largest, n_features, device) for _ in range(n_staged)])
+        self._staged = cycle([_Staged(largest, n_heard, device) for _ in range(n_staged)])
         self._recorded: dict[int, Any] = {}  # positions -> CUDA graph
         self.why = "encoding is not recorded"
         if record:
@@ -92,17 +97,36 @@ class Encodings:
         extent, staged = self._extent(n_positions), next(self._staged)
         staged.wait()
         describe([row.slot for row in rows], layouts, extent, staged.numbers)
-        features = staged.features[: self._n_mels * extent.n_frames].reshape(self._n_mels, -1)
+        heard = staged.heard[: self._n_heard(extent)]
         for row, laid_out, start in zip(rows, layouts, frame_starts(layouts), strict=True):
-            features[:, start : start + laid_out.n_frames] = with_silence(row.features, self._full)
-        staged.send(self._numbers, self._features, extent.n_numbers, features.size)
+            self._lay(row, laid_out, start, heard)
+        staged.send(self._numbers, self._heard, extent.n_numbers, len(heard))
         self.play(n_positions)
+
+    def _lay(self, row: EncodeRow, laid_out: Layout, start: int, heard: Samples) -> None:
+        """Write one window where its frames are."""
+        if self._spectrogram is not None:
+            lay_samples(row.features, start, laid_out.n_frames, heard)
+            return
+        features = with_silence(row.features, self._full)
+        heard.reshape(self._n_mels, -1)[:, start : start + laid_out.n_frames] = features
 
     def _compute(self, n_positions: int) -> None:
         extent = self._extent(n_positions)
         company = Company.of(self._numbers, extent)
-        features = self._features[: self._n_mels * extent.n_frames].view(self._n_mels, -1)
+        heard = self._heard[: self._n_heard(extent)]
+        features = (
+            heard.view(self._n_mels, -1)
+            if self._spectrogram is None
+            else self._spectrogram(heard, company)
+        )
         self._decoder.hear(self._tables, self._encoder(features, company), company)
+
+    def _n_heard(self, extent: Extent) -> int:
+        """Numbers that a batch's windows come as."""
+        if self._spectrogram is not None:
+            return n_samples(extent.n_frames)
+        return self._n_mels * extent.n_frames
 
     def _extent(self, n_positions: int) -> Extent:
         return Extent(n_positions, self._full, self._tables.nobody)
@@ -132,14 +156,14 @@ class Encodings:
 class _Staged:
     """Memory of the host's that the device copies from by itself."""
 
-    def __init__(self, largest: Extent, n_features: int, device: torch.device) -> None:
+    def __init__(self, largest: Extent, n_heard: int, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
         self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, pin_memory=on_gpu)
-        self._features = torch.zeros(n_features, pin_memory=on_gpu)
+        self._heard = torch.zeros(n_heard, pin_memory=on_gpu)
         self._sent = torch.cuda.Event() if on_gpu else None
         self.numbers = self._numbers.numpy()
-        """The same memory as NumPy sees it; and so the features."""
-        self.features = self._features.numpy()
+        """The same memory as NumPy sees it; and so what is heard."""
+        self.heard = self._heard.numpy()
 
     def wait(self) -> None:
         """Until it may be written to."""
@@ -147,10 +171,10 @@ class _Staged:
             self._sent.synchronize()
 
     def send(
-        self, numbers: torch.Tensor, features: torch.Tensor, n_numbers: int, n_features: int
+        self, numbers: torch.Tensor, heard: torch.Tensor, n_numbers: int, n_heard: int
     ) -> None:
         """Begin to copy so much of it to the device."""
         numbers[:n_numbers].copy_(self._numbers[:n_numbers], non_blocking=True)
-        features[:n_features].copy_(self._features[:n_features], non_blocking=True)
+        heard[:n_heard].copy_(self._heard[:n_heard], non_blocking=True)
         if self._sent is not None:
             self._sent.record()

@@ -72,6 +72,7 @@ class CudaEngine:
         memory_fraction: the share of the GPU's memory that may be used.
         kv_cache_dtype: in what the keys and values of the audio are kept: int8, same (as the
             precision), or auto: int8 where the precision has 16 bits.
+        from_samples: whether windows come as samples, whose log-mel spectrogram the device makes.
         tokens_a_call: the most tokens of a row in one call of `step`.
     """
 
@@ -87,11 +88,12 @@ class CudaEngine:
         device: str = "cuda",
         memory_fraction: float = 0.9,
         kv_cache_dtype: str = "auto",
+        from_samples: bool = False,
         tokens_a_call: int = TOKENS_A_CALL,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
         self._device = _numbered(torch.device(device))
-        self._tokens_a_call = tokens_a_call
+        self._tokens_a_call, self._from_samples = tokens_a_call, from_samples
         self._heads = checkpoint.alignment_heads
         self._arithmetic = choose_arithmetic(precision, self._device, kv_cache_dtype)
         if threads is not None and self._device.type == "cpu":
@@ -114,7 +116,7 @@ class CudaEngine:
         self._layouts: dict[int, Layout] = {}
         self._audios: dict[int, int] = {}  # equal numbers: the same audio
         self._audio_numbers = count()
-        self._checks = CallChecks(self._tables.nobody, self._sizes)
+        self._checks = CallChecks(self._tables.nobody, self._sizes, from_samples)
         self.info = EngineInfo(
             engine="cuda",
             device=self._device_name(),
@@ -132,6 +134,7 @@ class CudaEngine:
             encode_together=ENCODE_A_CALL if self._device.type == "cuda" else 1,
             tokens_a_call=tokens_a_call,
             works_ahead=True,
+            takes_samples=from_samples,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
@@ -226,7 +229,14 @@ class CudaEngine:
                 in_a_row=self._tokens_a_call,
                 record=record,
             )
-            encodings = Encodings(self._encoder, self._decoder, tables, self._sizes, record=record)
+            encodings = Encodings(
+                self._encoder,
+                self._decoder,
+                tables,
+                self._sizes,
+                from_samples=self._from_samples,
+                record=record,
+            )
             return tables, passes, encodings
 
         taken = take_what_fits(take, count)
