@@ -1,10 +1,11 @@
 """The one thread that touches the engine: many windows in, full steps all the time.
 
 Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
-steps every slot by one token, and answers whoever ended at once. The beams of one window are
-stepped with everybody else. A failure of the engine, or of what a task brought along, is the
-failure of the windows it happened to; the loop goes on with the others. Where other loops serve the
-same queue, an engine that does nothing but fail leaves it to them.
+steps every slot by one token, and answers whoever ended at once. Where the engine works ahead, the
+windows are let in and encoded while the others are stepped. The beams of one window are stepped
+with everybody else. A failure of the engine, or of what a task brought along, is the failure of
+the windows it happened to; the loop goes on with the others. Where other loops serve the same
+queue, an engine that does nothing but fail leaves it to them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
+from batched_whisper.batching.failures import failure, refusal
 from batched_whisper.batching.meters import LoopStats, Meters
 from batched_whisper.batching.policy import Decision, FixedWait, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
@@ -32,8 +35,15 @@ from batched_whisper.batching.sequence import (
 )
 from batched_whisper.batching.service import Crew, Health
 from batched_whisper.batching.slots import SlotTable
-from batched_whisper.engines.interface import AlignRow, EncodeRow, Engine
-from batched_whisper.errors import BatchedWhisperError, EngineError, OptionError
+from batched_whisper.engines.interface import (
+    AlignRow,
+    EncodeRow,
+    Engine,
+    Started,
+    StepResult,
+    as_working_ahead,
+)
+from batched_whisper.errors import EngineError, OptionError
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +80,7 @@ class EngineLoop:
     ) -> None:
         self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
+        self._ahead = as_working_ahead(engine)
         self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
         n_encodes = enough_encodes(max_batch_size, engine.info.tokens_a_call)
         self._limits = Limits(max_batch_size, max(n_encodes, engine.info.encode_together))
@@ -159,28 +170,49 @@ class EngineLoop:
             log.error("the engine on %s could not be closed: %s", self._engine.info.device, error)
 
     def _round(self) -> None:
+        """Ends with a step of everybody, unless nobody can be stepped.
+
+        An engine that works ahead is first given who can be stepped already, and then, while it
+        does that, who is encoded for the next round.
+        """
         self._drop_unwanted()
-        due = [s for s in self._slots if s.state is SequenceState.RETRY]
-        again = [s for s in due if s.retry and s.retry.audio_context != s.attempt.audio_context]
-        if len(self._slots):
-            todo = plan(len(self.queue), self._slots.n_taken, len(again), self._limits)
-            items = self.queue.take_now(todo.n_admit, room=todo.n_free) if todo.n_admit else []
-        else:
-            room = self._limits.max_batch_size
-            n_first = min(self._limits.max_encodes, room)
-            items = self.queue.take(n_first, self._policy, room=room)
-        for sequence in due:
+        for sequence in self._in_state(SequenceState.RETRY):
             self._retry(sequence)
+        fed = self._fed() if self._ahead else []
+        if not fed:
+            self._let_in()
+            fed = self._fed()
+        fed = self._copied(fed)
+        if fed:
+            self._step(fed)
+        else:
+            self._await_language()
+
+    def _in_state(self, state: SequenceState) -> list[Sequence]:
+        return [sequence for sequence in self._slots if sequence.state is state]
+
+    def _let_in(self) -> None:
+        """Encode who is tried again on other audio, and as many of those who wait as may."""
+        again = self._in_state(SequenceState.WAITING)
+        items = self._take(len(again))
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
         self._encode([*again, *admitted])
-        self._step()
+
+    def _take(self, n_again: int) -> list[Work]:
+        """Who is let in now; blocks while there is nothing else to do."""
+        if len(self._slots):
+            todo = plan(len(self.queue), self._slots.n_taken, n_again, self._limits)
+            return self.queue.take_now(todo.n_admit, room=todo.n_free) if todo.n_admit else []
+        room = self._limits.max_batch_size
+        n_first = min(self._limits.max_encodes, room)
+        return self.queue.take(n_first, self._policy, room=room)
 
     def _is_wanted(self, item: Work) -> bool:
-        refusal = _refusal(item.payload)
-        if refusal is None:
+        why = refusal(item.payload)
+        if why is None:
             return True
         self._meters.n_cancelled += 1
-        item.future.set_exception(refusal)
+        item.future.set_exception(why)
         return False
 
     def _admit(self, item: Work) -> Sequence:
@@ -189,10 +221,8 @@ class EngineLoop:
         return sequence
 
     def _retry(self, sequence: Sequence) -> None:
-        assert sequence.retry is not None
         self._meters.n_retries += 1
-        sequence.attempt = sequence.retry
-        sequence.begin()
+        sequence.try_again()
         if len(sequence.slots) > 1:  # a hotter attempt needs one; the engine shall not read more
             self._release(sequence.slots[1:])
 
@@ -227,25 +257,40 @@ class EngineLoop:
             return
         self._meters.encoded(len(heard), time.perf_counter() - began)
         for sequence, _ in heard:
-            if sequence.state is SequenceState.WAITING:
-                sequence.begin()
+            sequence.begin()
 
-    def _step(self) -> None:
-        fed = self._copied(self._fed())
-        if not fed:
-            self._await_language()
-            return
-        rows = [row for _, feed in fed for row in feed.rows]
+    def _step(self, fed: Fed) -> None:
         began = time.perf_counter()
+        rows = [row for _, feed in fed for row in feed.rows]
+        if self._ahead is None:
+            self._finish(fed, partial(self._engine.step, rows), began)
+            return
         try:
-            results = iter(self._engine.step(rows))
+            started = self._ahead.start(rows)
         except Exception as error:
-            self._health.failed(error)
-            for sequence, _ in fed:
-                self._fail(sequence, error)
+            self._fail_step(fed, error)
+            return
+        try:
+            self._let_in()
+        finally:  # whatever happened, nothing else may be asked of the engine before
+            self._finish(fed, started, began)
+
+    def _finish(self, fed: Fed, started: Started, began: float) -> None:
+        try:
+            results = started()
+        except Exception as error:
+            self._fail_step(fed, error)
             return
         self._health.stepped()
-        self._meters.stepped(len(rows), time.perf_counter() - began)
+        self._meters.stepped(len(results), time.perf_counter() - began)
+        self._accept(fed, iter(results))
+
+    def _fail_step(self, fed: Fed, error: Exception) -> None:
+        self._health.failed(error)
+        for sequence, _ in fed:
+            self._fail(sequence, error)
+
+    def _accept(self, fed: Fed, results: Iterator[StepResult | None]) -> None:
         done: list[Sequence] = []
         for sequence, feed in fed:
             own = list(islice(results, len(feed.rows)))
@@ -260,15 +305,13 @@ class EngineLoop:
 
     def _await_language(self) -> None:
         """Where all windows wait for a language that another loop detects: sleep a little."""
-        for sequence in self._slots:
-            if sequence.state is SequenceState.DECODING:
-                sequence.task.shared_language.wait(_PATIENCE_S)
-                return
+        for sequence in self._in_state(SequenceState.DECODING)[:1]:
+            sequence.task.shared_language.wait(_PATIENCE_S)
 
     def _fed(self) -> Fed:
-        """What everybody's slots are fed; who waits for a language is left out."""
+        """What everybody's slots are fed; who waits for a language, or its audio, is left out."""
         fed: Fed = []
-        for sequence in self._slots:
+        for sequence in self._in_state(SequenceState.DECODING):
             try:
                 feed = sequence.next_feed()
             except BaseException as error:  # the task's own rules
@@ -331,7 +374,7 @@ class EngineLoop:
     def _fail(self, sequence: Sequence, error: BaseException) -> None:
         sequence.state = SequenceState.CANCELLED
         self._meters.n_failed += 1
-        self._leave(sequence).future.set_exception(_failure(error))
+        self._leave(sequence).future.set_exception(failure(error))
 
     def _leave(self, sequence: Sequence) -> Work:
         self._slots.take_back(sequence)
@@ -344,11 +387,11 @@ class EngineLoop:
 
     def _drop_unwanted(self) -> None:
         for sequence in self._slots:
-            refusal = _refusal(sequence.task)
-            if refusal is not None:
+            why = refusal(sequence.task)
+            if why is not None:
                 sequence.state = SequenceState.CANCELLED
                 self._meters.n_cancelled += 1
-                self._leave(sequence).future.set_exception(refusal)
+                self._leave(sequence).future.set_exception(why)
 
 
 @dataclass(frozen=True)
@@ -366,21 +409,3 @@ class _OfBatch:
     ) -> Decision:
         """See `Policy.decide`."""
         return self.policy.decide(n_waiting, oldest_arrival_s, now_s, self.max_batch_size)
-
-
-def _refusal(task: WindowTask) -> BatchedWhisperError | None:
-    """Why a window is dropped: nobody waits for it, or that cannot be found out."""
-    try:
-        if task.is_wanted():
-            return None
-    except BaseException as error:
-        return _failure(error)
-    return EngineError("dropped, because its caller no longer waits for it")
-
-
-def _failure(error: BaseException) -> BatchedWhisperError:
-    if isinstance(error, BatchedWhisperError):
-        return error
-    failure = EngineError(f"the engine failed on this window: {error!r}")
-    failure.__cause__ = error
-    return failure

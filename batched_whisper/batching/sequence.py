@@ -27,7 +27,7 @@ from batched_whisper.types import Features
 class SequenceState(Enum):
     """Where a window is in its life; the loop moves it from one to the next."""
 
-    WAITING = auto()
+    WAITING = auto()  # for its audio to be encoded
     DECODING = auto()
     RETRY = auto()  # decoded, not believed: once more on the same slot
     DONE = auto()
@@ -197,14 +197,8 @@ class Sequence:
         return self.state in (SequenceState.DONE, SequenceState.CANCELLED)
 
     def begin(self) -> None:
-        """Start the attempt's text anew; the first slot holds the encoded audio.
-
-        A language that it detected on less audio context was part of what is not believed.
-        """
+        """Start the attempt's text anew; the first slot holds the encoded audio."""
         self.state = SequenceState.DECODING
-        if self._detected_on is not None and self._detected_on < self.attempt.audio_context:
-            self.task.shared_language.found(None)
-            self._detected_on = None
         self._decodes += 1
         self._position = 0
         self._pending = (*self.task.prefix, self.task.sot)
@@ -214,6 +208,22 @@ class Sequence:
         own = self.attempt.max_tokens
         self._limit = self.task.max_tokens if own is None else min(own, self.task.max_tokens)
         self._copies = ()
+
+    def try_again(self) -> None:
+        """Go over to the next attempt: begin it, or wait for its audio if that is another context.
+
+        A language that it detected on less audio context was part of what is not believed.
+        """
+        assert self.retry is not None
+        is_encoded = self.retry.audio_context == self.attempt.audio_context
+        self.attempt = self.retry
+        if self._detected_on is not None and self._detected_on < self.attempt.audio_context:
+            self.task.shared_language.found(None)
+            self._detected_on = None
+        if is_encoded:
+            self.begin()
+        else:
+            self.state = SequenceState.WAITING
 
     def next_feed(self) -> Feed | None:
         """What to feed its slots next; None while another window detects the language.

@@ -1,7 +1,8 @@
 """A pretend engine that says what a script tells it to: the batching's laws are tested on it.
 
 It keeps the protocol strictly, and breaks off with an `EngineError` where its caller does not:
-a slot that was never encoded, one that stands in two rows, a gap between positions.
+a slot that was never encoded, one that stands in two rows, a gap between positions, anything asked
+of a slot while it is in a step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from batched_whisper.engines.interface import (
     CopyRow,
     EncodeRow,
     EngineInfo,
+    Started,
     StepResult,
     StepRow,
 )
@@ -50,13 +52,18 @@ class _Slot:
 
 @dataclass(frozen=True)
 class Journal:
-    """What the engine was asked to do, call by call, as lists of slots."""
+    """What the engine was asked to do, call by call, as lists of slots; and its complaints.
+
+    ``ahead`` are those of ``encodes`` that came while a step was going on.
+    """
 
     encodes: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[tuple[int, ...]] = field(default_factory=list)
     copies: list[tuple[CopyRow, ...]] = field(default_factory=list)
     aligns: list[tuple[int, ...]] = field(default_factory=list)
     releases: list[int] = field(default_factory=list)
+    ahead: list[tuple[int, ...]] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
 
 
 class ScriptedEngine:
@@ -67,6 +74,7 @@ class ScriptedEngine:
         eot: the token that ends a text.
         max_slots: how many slots it has.
         encode_together: how many windows it likes to encode in one call.
+        works_ahead: whether it asks for windows to be encoded while it steps.
     """
 
     def __init__(
@@ -76,20 +84,32 @@ class ScriptedEngine:
         eot: int,
         max_slots: int,
         encode_together: int = 1,
+        works_ahead: bool = False,
     ) -> None:
         self._read = read
         self._eot = eot
         self._slots: dict[int, _Slot] = {}
+        self._stepping: tuple[int, ...] = ()  # the slots of the step that is going on
         self.journal = Journal()
         self.closed = False
         self.info = EngineInfo(
-            "scripted", "none", "exact", 1, max_slots, encode_together=encode_together
+            "scripted",
+            "none",
+            "exact",
+            1,
+            max_slots,
+            encode_together=encode_together,
+            works_ahead=works_ahead,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """Look up each window's script."""
+        slots = tuple(row.slot for row in rows)
         self._demand(not self.closed, "it is closed")
-        self.journal.encodes.append(tuple(row.slot for row in rows))
+        self._demand_not_stepping(slots)
+        self.journal.encodes.append(slots)
+        if self._stepping:
+            self.journal.ahead.append(slots)
         for row in rows:
             self._demand(0 <= row.slot < self.info.max_slots, f"there is no slot {row.slot}")
             self._slots[row.slot] = _Slot(
@@ -98,15 +118,26 @@ class ScriptedEngine:
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         """The next token of each row's script, or the end where it is not allowed."""
-        self._demand(not self.closed, "it is closed")
+        return self.start(rows)()
+
+    def start(self, rows: Sequence[StepRow]) -> Started:
+        """Begin a step; nothing is said before it is waited for."""
         slots = tuple(row.slot for row in rows)
+        self._demand_idle()
         self._demand(len(set(slots)) == len(slots), f"a slot stands in two rows: {slots}")
         self.journal.steps.append(slots)
-        return [self._say(row) for row in rows]
+        self._stepping = slots
+
+        def finish() -> list[StepResult | None]:
+            self._demand(self._stepping == slots, "no such step is going on")
+            self._stepping = ()
+            return [self._say(row) for row in rows]
+
+        return finish
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         """Let slots be where others are in their scripts."""
-        self._demand(not self.closed, "it is closed")
+        self._demand_idle()
         sources, targets = {row.source for row in rows}, {row.target for row in rows}
         self._demand(len(targets) == len(rows), "a slot is copied to twice")
         self._demand(not sources & targets, "a slot is read and overwritten in one call")
@@ -118,18 +149,20 @@ class ScriptedEngine:
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """Every text as if its tokens were said one after another, all equally long."""
-        self._demand(not self.closed, "it is closed")
+        self._demand_idle()
         self.journal.aligns.append(tuple(row.slot for row in rows))
         return [self._lay(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
         """Forget what the slots hold."""
+        self._demand_not_stepping(slots)
         for slot in slots:
             self.journal.releases.append(slot)
             self._slots.pop(slot, None)
 
     def close(self) -> None:
         """No call may follow."""
+        self._demand_idle()
         self.closed = True
 
     def _say(self, row: StepRow) -> StepResult | None:
@@ -175,8 +208,17 @@ class ScriptedEngine:
         logprobs[: row.n_prompt] = 0
         return Alignment((heard / heard.sum(axis=1, keepdims=True))[None], logprobs)
 
+    def _demand_idle(self) -> None:
+        self._demand(not self.closed, "it is closed")
+        self._demand(not self._stepping, f"a step is going on, of slots {self._stepping}")
+
+    def _demand_not_stepping(self, slots: Sequence[int]) -> None:
+        busy = set(slots) & set(self._stepping)
+        self._demand(not busy, f"a step is going on, of slots {sorted(busy)} too")
+
     def _demand(self, kept: bool, what: str) -> None:
         if not kept:
+            self.journal.complaints.append(what)
             raise EngineError(f"the scripted engine was called wrongly: {what}")
 
 

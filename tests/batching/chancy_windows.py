@@ -22,6 +22,7 @@ from batched_whisper.engines.interface import (
     CopyRow,
     EncodeRow,
     EngineInfo,
+    Started,
     StepResult,
     StepRow,
 )
@@ -69,29 +70,50 @@ class ChancyEngine:
 
     max_slots: int = 16
     tokens_a_call: int = 1
+    works_ahead: bool = False
     n_rows: list[int] = field(default_factory=list)
     held: dict[int, _Slot] = field(default_factory=dict)
     before_copy: Callable[[], None] = lambda: None
     closed: bool = False
+    stepping: frozenset[int] = frozenset()  # the slots of the step that is going on
 
     @property
     def info(self) -> EngineInfo:
         return EngineInfo(
-            "chancy", "none", "exact", 1, self.max_slots, tokens_a_call=self.tokens_a_call
+            "chancy",
+            "none",
+            "exact",
+            1,
+            self.max_slots,
+            tokens_a_call=self.tokens_a_call,
+            works_ahead=self.works_ahead,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         for row in rows:
             assert 0 <= row.slot < self.max_slots
+            assert row.slot not in self.stepping
             self.held[row.slot] = _Slot(number_in(row.features))
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        assert len({row.slot for row in rows}) == len(rows) <= self.max_slots
+        return self.start(rows)()
+
+    def start(self, rows: Sequence[StepRow]) -> Started:
+        slots = frozenset(row.slot for row in rows)
+        assert len(slots) == len(rows) <= self.max_slots
+        assert not self.stepping
         self.n_rows.append(len(rows))
-        return [self._say(row) for row in rows]
+        self.stepping = slots
+
+        def finish() -> list[StepResult | None]:
+            self.stepping = frozenset()
+            return [self._say(row) for row in rows]
+
+        return finish
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         self.before_copy()
+        assert not self.stepping
         targets = [row.target for row in rows]
         assert len(set(targets)) == len(targets)
         assert not {row.source for row in rows} & set(targets)
@@ -103,10 +125,12 @@ class ChancyEngine:
         raise NotImplementedError
 
     def release(self, slots: Sequence[int]) -> None:
+        assert not self.stepping & set(slots)
         for slot in slots:
             self.held.pop(slot, None)
 
     def close(self) -> None:
+        assert not self.stepping
         self.closed = True
 
     def _say(self, row: StepRow) -> StepResult | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
@@ -26,6 +27,7 @@ from batched_whisper.engines.interface import (
     CopyRow,
     EncodeRow,
     EngineInfo,
+    Started,
     StepResult,
     StepRow,
 )
@@ -45,6 +47,9 @@ RULES = Rules(
     timestamps=False,
 )
 CONTEXT = 5
+
+either_order = pytest.mark.parametrize("works_ahead", [False, True])
+"""For laws that hold whether windows are encoded before the others are stepped, or meanwhile."""
 
 
 def features_of(number: int) -> Callable[[int], Features]:
@@ -77,14 +82,16 @@ class Stage:
     """A scripted engine that notes whose windows it works on, and calls hooks before it does.
 
     ``before_encode`` and ``before_step`` get the numbers of the windows; what they raise is the
-    engine's failure.
+    engine's failure. So does ``after_step``, before the results of a step are given.
     """
 
     scripts: Mapping[int, Script]
     max_slots: int = 8
     encode_together: int = 1
+    works_ahead: bool = False
     before_encode: Callable[[int], None] = lambda number: None
     before_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
+    after_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
     before_copy: Callable[[tuple[int, ...]], None] = lambda numbers: None
     before_release: Callable[[], None] = lambda: None
     steps: list[tuple[int, ...]] = field(default_factory=list)
@@ -94,7 +101,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.engine = ScriptedEngine(
-            self._read, eot=EOT, max_slots=self.max_slots, encode_together=self.encode_together
+            self._read,
+            eot=EOT,
+            max_slots=self.max_slots,
+            encode_together=self.encode_together,
+            works_ahead=self.works_ahead,
         )
 
     def _read(self, features: Features, audio_context: int) -> Script:
@@ -114,11 +125,21 @@ class Stage:
         self.engine.encode(rows)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
+        return self.start(rows)()
+
+    def start(self, rows: Sequence[StepRow]) -> Started:
         numbers = tuple(self.held[row.slot] for row in rows)
         self.steps.append(numbers)
         self.before_step(numbers)
         self.rows.extend(rows)
-        return self.engine.step(rows)
+        started = self.engine.start(rows)
+
+        def finish() -> list[StepResult | None]:
+            results = started()
+            self.after_step(numbers)
+            return results
+
+        return finish
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         self.before_copy(tuple(self.held[row.source] for row in rows))
@@ -170,6 +191,7 @@ def run(
     assert all(future.done() for future in futures)
     assert not stage.held, "no slot leaks"
     assert stage.engine.closed
+    assert stage.engine.journal.complaints == []
     assert loop.stats.n_active == loop.stats.queue_depth == 0
     return futures
 

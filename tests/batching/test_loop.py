@@ -20,6 +20,7 @@ from scripted_windows import (
     LANGUAGES,
     SOON_S,
     Stage,
+    either_order,
     run,
     said,
     waiting_loop,
@@ -67,11 +68,13 @@ class Cancellable:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(texts, min_size=1, max_size=25), st.integers(1, 8), st.integers(1, 6))
+@given(
+    st.lists(texts, min_size=1, max_size=25), st.integers(1, 8), st.integers(1, 6), st.booleans()
+)
 def test_every_window_says_in_a_batch_what_it_says_alone(
-    said_in: list[tuple[int, ...]], max_batch_size: int, encode_together: int
+    said_in: list[tuple[int, ...]], max_batch_size: int, encode_together: int, works_ahead: bool
 ) -> None:
-    stage = staged(*said_in, encode_together=encode_together)
+    stage = staged(*said_in, encode_together=encode_together, works_ahead=works_ahead)
     futures = run(stage, map(window, range(len(said_in))), max_batch_size)
     assert [said(future) for future in futures] == said_in
     assert sorted(stage.encoded) == [(number, CONTEXT) for number in range(len(said_in))]
@@ -105,20 +108,22 @@ def test_a_large_batch_fills_up_while_it_is_stepped() -> None:
     assert sizes[0] < 16 == sizes[-1]
 
 
-def test_nobody_is_overtaken_for_ever() -> None:
-    stage = staged(*[(1,) * (1 + number % 5) for number in range(40)])
+@either_order
+def test_nobody_is_overtaken_for_ever(works_ahead: bool) -> None:
+    texts = [(1,) * (1 + number % 5) for number in range(40)]
+    stage = staged(*texts, works_ahead=works_ahead)
     run(stage, map(window, range(40)), 3)
     first_seen = {number: i for i, step in reversed([*enumerate(stage.steps)]) for number in step}
     starts = [first_seen[number] for number in range(40)]
     assert starts == sorted(starts)
 
 
-@given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 5))
+@given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 5), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_the_figures_are_those_of_what_happened(
-    said_in: list[tuple[int, ...]], max_batch_size: int
+    said_in: list[tuple[int, ...]], max_batch_size: int, works_ahead: bool
 ) -> None:
-    stage = staged(*said_in)
+    stage = staged(*said_in, works_ahead=works_ahead)
     loop = waiting_loop(stage, max_batch_size)
     for number in range(len(said_in)):
         loop.submit(window(number))
@@ -174,16 +179,23 @@ kinds = st.sampled_from(["good", "good", "encode", *SPOILED])
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(kinds, texts), min_size=1, max_size=20), st.integers(1, 6), st.integers(1, 6)
+    st.lists(st.tuples(kinds, texts), min_size=1, max_size=20),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.booleans(),
 )
 def test_what_goes_wrong_with_a_window_is_its_own_affair(
-    windows: list[tuple[str, tuple[int, ...]]], max_batch_size: int, encode_together: int
+    windows: list[tuple[str, tuple[int, ...]]],
+    max_batch_size: int,
+    encode_together: int,
+    works_ahead: bool,
 ) -> None:
     bad = [number for number, (kind, _) in enumerate(windows) if kind == "encode"]
     stage = staged(
         *(text for _, text in windows),
         before_encode=fails(*bad),
         encode_together=encode_together,
+        works_ahead=works_ahead,
     )
     tasks = [SPOILED.get(kind, window)(number) for number, (kind, _) in enumerate(windows)]
     futures = run(stage, tasks, max_batch_size)
@@ -201,27 +213,32 @@ def test_windows_are_encoded_as_many_a_call_as_the_engine_likes(encode_together:
     assert stage.encoded == [(number, CONTEXT) for number in range(9)]
 
 
-def test_a_failed_step_fails_those_who_were_in_it() -> None:
-    stage = staged(*[(1, 2, 3)] * 6)
+@either_order
+@pytest.mark.parametrize("at", ["before_step", "after_step"])
+def test_a_failed_step_fails_those_who_were_in_it(at: str, works_ahead: bool) -> None:
+    stage = staged(*[(1, 2, 3)] * 6, works_ahead=works_ahead)
     failed: list[int] = []
 
-    def before_step(numbers: tuple[int, ...]) -> None:
+    def fail(numbers: tuple[int, ...]) -> None:
         if len(stage.steps) == 7:
             failed.extend(numbers)
             raise RuntimeError("the device went away")
 
-    stage.before_step = before_step
+    setattr(stage, at, fail)
     futures = run(stage, map(window, range(6)), 2)
     assert len(failed) == 2
     for number, future in enumerate(futures):
         assert said(future) == ("EngineError" if number in failed else (1, 2, 3))
 
 
-def test_an_engine_that_always_fails_answers_everybody() -> None:
-    def before_step(numbers: tuple[int, ...]) -> None:
+@either_order
+@pytest.mark.parametrize("at", ["before_step", "after_step"])
+def test_an_engine_that_always_fails_answers_everybody(at: str, works_ahead: bool) -> None:
+    def fail(numbers: tuple[int, ...]) -> None:
         raise MemoryError
 
-    futures = run(staged(*[(1,)] * 20, before_step=before_step), map(window, range(20)), 4)
+    stage = staged(*[(1,)] * 20, works_ahead=works_ahead, **{at: fail})
+    futures = run(stage, map(window, range(20)), 4)
     assert {said(future) for future in futures} == {"EngineError"}
 
 
@@ -267,10 +284,13 @@ def test_a_callback_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture
 # --- giving up ------------------------------------------------------------------------------------
 
 
+@either_order
 @pytest.mark.parametrize("at_step", [1, 2, 4])
-def test_a_recording_given_up_loses_its_windows_and_their_slots(at_step: int) -> None:
+def test_a_recording_given_up_loses_its_windows_and_their_slots(
+    at_step: int, works_ahead: bool
+) -> None:
     gone = Cancellable()
-    stage = staged(*[(1,) * 20] * 6, (9,) * 3)
+    stage = staged(*[(1,) * 20] * 6, (9,) * 3, works_ahead=works_ahead)
 
     def before_step(numbers: tuple[int, ...]) -> None:
         if len(stage.steps) == at_step:
@@ -320,12 +340,14 @@ attempts = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(texts, attempts), min_size=1, max_size=12), st.integers(1, 5))
+@given(
+    st.lists(st.tuples(texts, attempts), min_size=1, max_size=12), st.integers(1, 5), st.booleans()
+)
 def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
-    windows: list[tuple[tuple[int, ...], list[Attempt]]], max_batch_size: int
+    windows: list[tuple[tuple[int, ...], list[Attempt]]], max_batch_size: int, works_ahead: bool
 ) -> None:
     doubts = [Doubts(tried) for _, tried in windows]
-    stage = staged(*(text for text, _ in windows))
+    stage = staged(*(text for text, _ in windows), works_ahead=works_ahead)
     slots: dict[int, set[int]] = {}
 
     def before_step(_: tuple[int, ...]) -> None:
@@ -358,9 +380,10 @@ def test_a_retry_is_as_hot_as_it_was_asked_to_be() -> None:
     assert {sampling.seed for sampling in asked} == {7}
 
 
-def test_a_retry_whose_encoding_fails_frees_its_slot() -> None:
+@either_order
+def test_a_retry_whose_encoding_fails_frees_its_slot(works_ahead: bool) -> None:
     doubts = Doubts([Attempt(3), Attempt(8)])
-    stage = staged((1,), (2,))
+    stage = staged((1,), (2,), works_ahead=works_ahead)
     before = stage.before_encode
 
     def second_time(number: int) -> None:
@@ -390,16 +413,18 @@ def detections(stage: Stage) -> list[int]:
     st.lists(st.lists(texts, min_size=1, max_size=6), min_size=1, max_size=4),
     st.integers(1, 5),
     st.randoms(use_true_random=False),
+    st.booleans(),
 )
 def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
-    recordings: list[list[tuple[int, ...]]], max_batch_size: int, random: Any
+    recordings: list[list[tuple[int, ...]]], max_batch_size: int, random: Any, works_ahead: bool
 ) -> None:
     shared = [SharedLanguage() for _ in recordings]
     windows = [(owner, text) for owner, said_in in enumerate(recordings) for text in said_in]
     random.shuffle(windows)
     stage = Stage(
         # Every window alone would be heard as another language.
-        {i: Script(text, random.choice([ENGLISH, GERMAN])) for i, (_, text) in enumerate(windows)}
+        {i: Script(text, random.choice([ENGLISH, GERMAN])) for i, (_, text) in enumerate(windows)},
+        works_ahead=works_ahead,
     )
     tasks = [multilingual(i, shared[owner]) for i, (owner, _) in enumerate(windows)]
     futures = run(stage, tasks, max_batch_size)
@@ -415,22 +440,29 @@ def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 6), st.sampled_from(["features", "encode", "step"]))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from(["features", "encode", "before_step", "after_step"]),
+    st.booleans(),
+)
 def test_if_the_detector_dies_the_next_window_takes_over(
-    n_dead: int, max_batch_size: int, way: str
+    n_dead: int, max_batch_size: int, way: str, works_ahead: bool
 ) -> None:
     n_windows = n_dead + 2
     shared, failed = SharedLanguage(), list[int]()
-    stage = Stage({i: Script((i + 1,), GERMAN) for i in range(n_windows)})
+    scripts = {i: Script((i + 1,), GERMAN) for i in range(n_windows)}
+    stage = Stage(scripts, works_ahead=works_ahead)
     if way == "encode":
         stage.before_encode = fails(*range(n_dead))
 
-    def before_step(numbers: tuple[int, ...]) -> None:
-        if way == "step" and len(stage.steps) <= n_dead:
+    def fail(numbers: tuple[int, ...]) -> None:
+        if len(stage.steps) <= n_dead:
             failed.extend(numbers)
             raise RuntimeError("the step of the detector")
 
-    stage.before_step = before_step
+    if way.endswith("step"):
+        setattr(stage, way, fail)
 
     def broken(_: int) -> Any:
         raise ValueError
@@ -438,7 +470,7 @@ def test_if_the_detector_dies_the_next_window_takes_over(
     bad = {"features": broken} if way == "features" else {}
     tasks = [multilingual(i, shared, **(bad if i < n_dead else {})) for i in range(n_windows)]
     futures = run(stage, tasks, max_batch_size)
-    dead = set(failed) if way == "step" else set(range(n_dead))
+    dead = set(failed) if way.endswith("step") else set(range(n_dead))
     assert dead == set(range(n_dead))  # the others did not step, so they live
     for number, future in enumerate(futures):
         if number in dead:
@@ -482,13 +514,15 @@ def test_an_english_only_model_has_no_language() -> None:
 # --- closing --------------------------------------------------------------------------------------
 
 
-def test_close_answers_everything_that_was_accepted() -> None:
-    futures = run(staged(*[(1, 2)] * 30), map(window, range(30)), 4)
+@either_order
+def test_close_answers_everything_that_was_accepted(works_ahead: bool) -> None:
+    futures = run(staged(*[(1, 2)] * 30, works_ahead=works_ahead), map(window, range(30)), 4)
     assert {said(future) for future in futures} == {(1, 2)}
 
 
-def test_close_without_draining_answers_only_what_is_being_decoded() -> None:
-    stage = staged(*[(1, 2, 3)] * 6)
+@either_order
+def test_close_without_draining_answers_only_what_is_being_decoded(works_ahead: bool) -> None:
+    stage = staged(*[(1, 2, 3)] * 6, works_ahead=works_ahead)
     loop: EngineLoop
 
     def before_step(numbers: tuple[int, ...]) -> None:
@@ -510,8 +544,9 @@ def test_after_close_nobody_comes_in() -> None:
     loop.close()
 
 
-def test_an_idle_loop_closes() -> None:
-    stage = staged()
+@either_order
+def test_an_idle_loop_closes(works_ahead: bool) -> None:
+    stage = staged(works_ahead=works_ahead)
     waiting_loop(stage, 1).close()
     assert stage.engine.closed
 
@@ -608,8 +643,10 @@ def said_soon(future: Future[DecodedTokens]) -> tuple[int, ...]:
     return future.result(SOON_S).tokens
 
 
-def test_windows_may_come_from_many_threads() -> None:
-    stage = Stage({number: Script((number % 30 + 1,) * (number % 7)) for number in range(200)})
+@either_order
+def test_windows_may_come_from_many_threads(works_ahead: bool) -> None:
+    scripts = {number: Script((number % 30 + 1,) * (number % 7)) for number in range(200)}
+    stage = Stage(scripts, works_ahead=works_ahead)
     loop = EngineLoop(stage, max_batch_size=8, policy=FixedWait(0), max_queue_size=16)
     results: dict[int, Future[DecodedTokens]] = {}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_windows import EOT, SOT, TRANSCRIBE, Stage, run, window
+from scripted_windows import EOT, SOT, TRANSCRIBE, Stage, either_order, run, window
 
 from batched_whisper.batching.sequence import AlignedText, DecodedTokens, WindowTask
 from batched_whisper.decoding.quality import Attempt
@@ -70,11 +70,11 @@ texts = st.lists(st.integers(1, 30), max_size=6).map(tuple)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 8))
+@given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 8), st.booleans())
 def test_every_window_with_a_text_is_aligned_with_that_text(
-    said: list[tuple[int, ...]], max_batch_size: int
+    said: list[tuple[int, ...]], max_batch_size: int, works_ahead: bool
 ) -> None:
-    stage = staged(*said)
+    stage = staged(*said, works_ahead=works_ahead)
     futures = run(stage, windows(len(said)), max_batch_size)
     for text, future in zip(said, futures, strict=True):
         found = result(future)
@@ -121,8 +121,9 @@ def test_a_window_is_aligned_once_when_it_is_believed() -> None:
     assert result(future).alignment is not None
 
 
-def test_a_failing_alignment_is_that_windows_alone() -> None:
-    stage = staged((1, 2), (3, 4), (5, 6), before_align=failing(1))
+@either_order
+def test_a_failing_alignment_is_that_windows_alone(works_ahead: bool) -> None:
+    stage = staged((1, 2), (3, 4), (5, 6), before_align=failing(1), works_ahead=works_ahead)
     good, bad, also_good = run(stage, windows(3), 3)
     assert isinstance(bad.exception(timeout=0), EngineError)
     assert result(good).alignment is not None

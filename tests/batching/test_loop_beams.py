@@ -22,6 +22,7 @@ from scripted_windows import (
     TRANSCRIBE,
     Stage,
     UntilClosed,
+    either_order,
     run,
     said,
     waiting_loop,
@@ -74,6 +75,7 @@ def decoded_by(
     futures = [loop.submit(task) for task in tasks]
     loop.close()
     assert engine.held == {}
+    assert engine.closed
     assert max(engine.n_rows) <= max_batch_size
     return [future.result(timeout=0) for future in futures]
 
@@ -83,12 +85,13 @@ def decoded_by(
     st.lists(changes, min_size=1, max_size=10),
     st.integers(5, N_SLOTS),
     st.sampled_from([1, 1, 2, 3, 8]),
+    st.booleans(),
 )
 def test_a_window_says_in_any_company_what_the_plain_search_finds(
-    windows: list[dict[str, Any]], max_batch_size: int, tokens_a_call: int
+    windows: list[dict[str, Any]], max_batch_size: int, tokens_a_call: int, works_ahead: bool
 ) -> None:
     tasks = [window(number, **change) for number, change in enumerate(windows)]
-    engine = ChancyEngine(max_slots=max_batch_size, tokens_a_call=tokens_a_call)
+    engine = ChancyEngine(max_batch_size, tokens_a_call, works_ahead)
     results = decoded_by(engine, tasks, max_batch_size)
     for number, (task, found) in enumerate(zip(tasks, results, strict=True)):
         expected = said_alone(task, number, (*task.prefix, SOT, TRANSCRIBE))
@@ -108,13 +111,14 @@ def test_beams_find_other_texts_than_the_greedy_choice() -> None:
     )
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=14), st.integers(5, N_SLOTS))
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=14), st.integers(5, N_SLOTS), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_nobody_who_waits_for_many_slots_is_overtaken(
-    sizes: list[int], max_batch_size: int
+    sizes: list[int], max_batch_size: int, works_ahead: bool
 ) -> None:
     texts = [(1,) * (1 + number % 5) for number in range(len(sizes))]
-    stage = Stage({number: Script(text) for number, text in enumerate(texts)}, max_slots=9)
+    scripts = {number: Script(text) for number, text in enumerate(texts)}
+    stage = Stage(scripts, max_slots=9, works_ahead=works_ahead)
     tasks = [window(number, beams=Beams(size)) for number, size in enumerate(sizes)]
     futures = run(stage, tasks, max_batch_size)
     assert [said(future) for future in futures] == texts
@@ -169,8 +173,9 @@ class Doubts:
         return self._left.pop(0) if self._left else None
 
 
-def test_a_hotter_attempt_is_one_text_and_leaves_the_other_slots_empty() -> None:
-    stage = Stage({0: Script((1, 2))})
+@either_order
+def test_a_hotter_attempt_is_one_text_and_leaves_the_other_slots_empty(works_ahead: bool) -> None:
+    stage = Stage({0: Script((1, 2))}, works_ahead=works_ahead)
     held: list[int] = []
     stage.before_step = lambda numbers: held.append(len(stage.held))
     doubts = Doubts(Attempt(2 * CONTEXT), Attempt(2 * CONTEXT, 0.4))
@@ -229,9 +234,13 @@ def test_the_text_that_was_found_is_aligned() -> None:
 # --- failures, giving up --------------------------------------------------------------------------
 
 
+@either_order
 @pytest.mark.parametrize("at", [1, 2])
-def test_a_copy_that_fails_is_the_failure_of_the_windows_that_branched(at: int) -> None:
-    stage = Stage({number: Script((1, 2, 3)) for number in range(3)})
+def test_a_copy_that_fails_is_the_failure_of_the_windows_that_branched(
+    at: int, works_ahead: bool
+) -> None:
+    scripts = {number: Script((1, 2, 3)) for number in range(3)}
+    stage = Stage(scripts, works_ahead=works_ahead)
     n_copies: list[int] = []
 
     def before_copy(numbers: tuple[int, ...]) -> None:
@@ -247,26 +256,33 @@ def test_a_copy_that_fails_is_the_failure_of_the_windows_that_branched(at: int) 
         futures[0].result()
 
 
-def test_a_window_given_up_amid_its_search_gives_back_all_its_slots() -> None:
+@either_order
+def test_a_window_given_up_amid_its_search_gives_back_all_its_slots(works_ahead: bool) -> None:
     wanted = True
 
     def before_step(numbers: tuple[int, ...]) -> None:
         nonlocal wanted
         wanted = len(stage.steps) < 4
 
-    stage = Stage({0: Script((1,) * 20), 1: Script((2,) * 3)}, before_step=before_step)
+    scripts = {0: Script((1,) * 20), 1: Script((2,) * 3)}
+    stage = Stage(scripts, before_step=before_step, works_ahead=works_ahead)
     tasks = [window(0, beams=Beams(4), is_wanted=lambda: wanted), window(1, beams=Beams(4))]
     futures = run(stage, tasks, 4)
     assert [said(future) for future in futures] == ["EngineError", (2,) * 3]
     assert [step for step in stage.steps if set(step) == {0, 1}] == []
 
 
-def test_a_failed_step_gives_back_all_slots_of_those_who_were_in_it() -> None:
-    def before_step(numbers: tuple[int, ...]) -> None:
+@either_order
+@pytest.mark.parametrize("at", ["before_step", "after_step"])
+def test_a_failed_step_gives_back_all_slots_of_those_who_were_in_it(
+    at: str, works_ahead: bool
+) -> None:
+    def fail(numbers: tuple[int, ...]) -> None:
         if len(stage.steps) == 4:
             raise RuntimeError("the device went away")
 
-    stage = Stage({0: Script((1,) * 6), 1: Script((2,) * 3)}, before_step=before_step)
+    stage = Stage({0: Script((1,) * 6), 1: Script((2,) * 3)}, works_ahead=works_ahead)
+    setattr(stage, at, fail)
     futures = run(stage, [window(0, beams=Beams(3)), window(1, beams=Beams(3))], 3)
     assert [said(future) for future in futures] == ["EngineError", (2,) * 3]
 

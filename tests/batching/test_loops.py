@@ -14,6 +14,7 @@ from scripted_windows import (
     SOON_S,
     Stage,
     UntilClosed,
+    either_order,
     number_in,
     run,
     said,
@@ -35,15 +36,16 @@ from batched_whisper.errors import Closed, EngineError, OptionError
 SCRIPTS = {number: Script((number % 30 + 1,) * (number % 7)) for number in range(60)}
 
 
-def stages(n: int, max_slots: int = 4) -> list[Stage]:
-    return [Stage(SCRIPTS, max_slots=max_slots) for _ in range(n)]
+def stages(n: int, max_slots: int = 4, works_ahead: bool = False) -> list[Stage]:
+    return [Stage(SCRIPTS, max_slots=max_slots, works_ahead=works_ahead) for _ in range(n)]
 
 
+@either_order
 @pytest.mark.parametrize("n_engines", [1, 2, 3])
-def test_everybody_is_answered_as_by_one_engine(n_engines: int) -> None:
+def test_everybody_is_answered_as_by_one_engine(n_engines: int, works_ahead: bool) -> None:
     tasks = [window(number) for number in SCRIPTS]
     alone = [said(future) for future in run(Stage(SCRIPTS), tasks)]
-    several = stages(n_engines)
+    several = stages(n_engines, works_ahead=works_ahead)
     loops = EngineLoops(several, policy=UntilClosed(), max_queue_size=100, clock=ManualClock())
     futures = [loops.submit(task) for task in tasks]
     loops.close()
@@ -96,7 +98,8 @@ def two_windows_of_a_recording(
     return loops, [loops.submit(task) for task in tasks]
 
 
-def test_a_window_waits_for_the_language_that_another_engine_detects() -> None:
+@either_order
+def test_a_window_waits_for_the_language_that_another_engine_detects(works_ahead: bool) -> None:
     waits = threading.Event()
 
     class Watched(SharedLanguage):
@@ -116,7 +119,13 @@ def test_a_window_waits_for_the_language_that_another_engine_detects() -> None:
     scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), ENGLISH)}
     meeting = Meeting()
     several = [
-        Stage(scripts, max_slots=1, before_encode=meeting, before_step=before_step)
+        Stage(
+            scripts,
+            max_slots=1,
+            works_ahead=works_ahead,
+            before_encode=meeting,
+            before_step=before_step,
+        )
         for _ in range(2)
     ]
     loops, futures = two_windows_of_a_recording(several, Watched())
@@ -130,7 +139,10 @@ def _detects(row: StepRow) -> bool:
     return row.allowed is not None and row.allowed.mask == TokenMask(MaskMode.ONLY, LANGUAGES)
 
 
-def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects() -> None:
+@either_order
+def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects(
+    works_ahead: bool,
+) -> None:
     scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), ENGLISH)}
     meeting = Meeting()
     failed = threading.Lock()
@@ -140,7 +152,14 @@ def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects
             raise ArithmeticError
 
     several = [
-        Stage(scripts, max_slots=1, before_encode=meeting, before_step=fail_once) for _ in range(2)
+        Stage(
+            scripts,
+            max_slots=1,
+            works_ahead=works_ahead,
+            before_encode=meeting,
+            after_step=fail_once,
+        )
+        for _ in range(2)
     ]
     loops, futures = two_windows_of_a_recording(several, SharedLanguage())
     errors = [future.exception(SOON_S) for future in futures]
@@ -166,14 +185,17 @@ class Watched(Stage):
         self.closed.set()
 
 
-def one_breaks(fault: Callable[[tuple[int, ...]], None]) -> tuple[EngineLoops, Watched, Watched]:
+def one_breaks(
+    fault: Callable[[tuple[int, ...]], None], at: str = "before_step", works_ahead: bool = False
+) -> tuple[EngineLoops, Watched, Watched]:
     """The first engine has the fault; the other one begins when that one is closed."""
-    breaks = Watched(SCRIPTS, max_slots=N_SLOTS, before_step=fault)
+    breaks = Watched(SCRIPTS, max_slots=N_SLOTS, works_ahead=works_ahead)
+    setattr(breaks, at, fault)
 
     def hold(number: int) -> None:
         assert breaks.closed.wait(SOON_S)
 
-    sound = Watched(SCRIPTS, max_slots=N_SLOTS, before_encode=hold)
+    sound = Watched(SCRIPTS, max_slots=N_SLOTS, works_ahead=works_ahead, before_encode=hold)
     return EngineLoops([breaks, sound], policy=FixedWait(0)), breaks, sound
 
 
@@ -189,23 +211,27 @@ def assert_the_other_goes_on(loops: EngineLoops, breaks: Watched, sound: Watched
     assert not sound.closed.is_set()
     loops.close()
     assert not breaks.held and not sound.held
+    assert breaks.engine.closed and breaks.engine.journal.complaints == []
     assert loops.stats.n_failed == len(lost)
     assert loops.stats.n_active == 0
 
 
+@either_order
+@pytest.mark.parametrize("at", ["before_step", "after_step"])
 def test_an_engine_that_only_fails_leaves_the_queue_to_the_others(
-    caplog: pytest.LogCaptureFixture,
+    at: str, works_ahead: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(numbers: tuple[int, ...]) -> None:
         raise RuntimeError("the GPU fell off the bus")
 
-    loops, breaks, sound = one_breaks(fail)
+    loops, breaks, sound = one_breaks(fail, at, works_ahead)
     assert_the_other_goes_on(loops, breaks, sound)
     assert "out of service" in caplog.text and "fell off the bus" in caplog.text
 
 
-def test_an_engine_that_cannot_encode_any_more_leaves_too() -> None:
-    loops, breaks, sound = one_breaks(lambda numbers: None)
+@either_order
+def test_an_engine_that_cannot_encode_any_more_leaves_too(works_ahead: bool) -> None:
+    loops, breaks, sound = one_breaks(lambda numbers: None, works_ahead=works_ahead)
 
     def encode(rows: Sequence[EncodeRow]) -> None:
         breaks.encoded.extend((number_in(row.features), 0) for row in rows)
@@ -216,11 +242,13 @@ def test_an_engine_that_cannot_encode_any_more_leaves_too() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_loop_that_dies_takes_only_its_own_windows_with_it() -> None:
+@either_order
+@pytest.mark.parametrize("at", ["before_step", "after_step"])
+def test_a_loop_that_dies_takes_only_its_own_windows_with_it(at: str, works_ahead: bool) -> None:
     def die(numbers: tuple[int, ...]) -> None:
         raise SystemExit
 
-    loops, breaks, sound = one_breaks(die)
+    loops, breaks, sound = one_breaks(die, at, works_ahead)
     assert_the_other_goes_on(loops, breaks, sound)
     assert len(breaks.steps) == 1
 
@@ -265,8 +293,9 @@ def test_the_last_engine_stays_whatever_happens_and_serves_on_when_it_is_well() 
     assert all(stage.closed.is_set() for stage in several)
 
 
+@either_order
 def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
-    caplog: pytest.LogCaptureFixture,
+    works_ahead: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of any four in a row one is answered, and idle engines take four."""
 
@@ -274,7 +303,10 @@ def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
         if number % 3:
             raise RuntimeError("not this one")
 
-    several = [Stage(SCRIPTS, max_slots=N_SLOTS, before_encode=refuse) for _ in range(2)]
+    several = [
+        Stage(SCRIPTS, max_slots=N_SLOTS, works_ahead=works_ahead, before_encode=refuse)
+        for _ in range(2)
+    ]
     loops = EngineLoops(several, policy=UntilClosed(), clock=ManualClock())
     futures = [loops.submit(window(number)) for number in SCRIPTS]
     loops.close()

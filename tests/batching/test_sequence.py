@@ -174,8 +174,7 @@ def test_a_retry_starts_from_nothing(first: list[int], second: list[int]) -> Non
     sequence = begun(judge=lambda decoded: attempts.pop(0), prefix=(9,))
     decode(sequence, first, logprob=-8)
     assert sequence.retry == Attempt(CONTEXT, 0.4)
-    sequence.attempt = sequence.retry
-    sequence.begin()
+    sequence.try_again()
     rows = decode(sequence, second, logprob=-1)
     assert sequence.state is SequenceState.DONE
     assert [token for row in rows for token in row.tokens] == [9, SOT, TRANSCRIBE, *second]
@@ -189,8 +188,9 @@ def test_a_language_heard_on_less_audio_is_asked_for_again_on_more() -> None:
     attempts = [Attempt(2 * CONTEXT), None]
     sequence = begun(languages=LANGUAGES, judge=lambda decoded: attempts.pop(0))
     decode(sequence, [1], language=ENGLISH)
-    assert sequence.retry is not None
-    sequence.attempt = sequence.retry
+    sequence.try_again()
+    assert sequence.task.shared_language.detected is None
+    assert sequence.state is SequenceState.WAITING
     sequence.begin()
     decode(sequence, [1], language=GERMAN)
     language = result(sequence).language
@@ -202,9 +202,7 @@ def test_a_language_is_kept_when_only_the_temperature_changes() -> None:
     attempts = [Attempt(CONTEXT, 0.6), None]
     sequence = begun(languages=LANGUAGES, judge=lambda decoded: attempts.pop(0))
     decode(sequence, [1], language=ENGLISH)
-    assert sequence.retry is not None
-    sequence.attempt = sequence.retry
-    sequence.begin()
+    sequence.try_again()
     assert LANGUAGES not in [
         row.allowed.mask.tokens for row in decode(sequence, [1]) if row.allowed is not None
     ]
@@ -217,7 +215,7 @@ def test_a_doubtful_language_is_a_retry_before_any_text() -> None:
     rows = decode(sequence, [1], language=ENGLISH)
     assert (len(rows), sequence.state) == (1, SequenceState.RETRY)
     assert sequence.retry == again
-    sequence.attempt = again
+    sequence.try_again()
     sequence.begin()
     decode(sequence, [1], language=GERMAN)
     assert result(sequence).tokens == (1,)

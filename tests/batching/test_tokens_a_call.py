@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 from chancy_windows import ChancyEngine
-from scripted_windows import ENGLISH, GERMAN, LANGUAGES, RULES, UntilClosed, window
+from scripted_windows import (
+    ENGLISH,
+    GERMAN,
+    LANGUAGES,
+    RULES,
+    UntilClosed,
+    either_order,
+    window,
+)
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
@@ -14,17 +22,20 @@ from batched_whisper.decoding.quality import Attempt
 N_SLOTS = 8
 
 
-def decoded(tokens_a_call: int, tasks: list[WindowTask]) -> tuple[list[DecodedTokens], int]:
+def decoded(
+    tokens_a_call: int, tasks: list[WindowTask], works_ahead: bool = False
+) -> tuple[list[DecodedTokens], int]:
     """What was said, and in how many steps."""
-    engine = ChancyEngine(max_slots=N_SLOTS, tokens_a_call=tokens_a_call)
+    engine = ChancyEngine(N_SLOTS, tokens_a_call, works_ahead)
     loop = EngineLoop(engine, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock())
     futures = [loop.submit(task) for task in tasks]
     loop.close()
     return [future.result(timeout=0) for future in futures], len(engine.n_rows)
 
 
+@either_order
 @pytest.mark.parametrize("tokens_a_call", [2, 3, 8, 500])
-def test_everything_is_as_with_one_token_a_call(tokens_a_call: int) -> None:
+def test_everything_is_as_with_one_token_a_call(tokens_a_call: int, works_ahead: bool) -> None:
     """Languages given and detected, shared by windows; attempts that are not believed; chance."""
 
     def tasks() -> list[WindowTask]:
@@ -41,7 +52,7 @@ def test_everything_is_as_with_one_token_a_call(tokens_a_call: int) -> None:
         ]
 
     one_by_one, n_steps = decoded(1, tasks())
-    together, n_calls = decoded(tokens_a_call, tasks())
+    together, n_calls = decoded(tokens_a_call, tasks(), works_ahead)
     assert n_calls < n_steps
     assert {each.language and each.language.token for each in together} <= {None, ENGLISH, GERMAN}
     for found, expected in zip(together, one_by_one, strict=True):

@@ -1,0 +1,259 @@
+"""The laws of the loop for an engine that works ahead: it encodes windows while it steps others."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from chancy_windows import ChancyEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted_windows import (
+    CONTEXT,
+    GERMAN,
+    LANGUAGES,
+    Stage,
+    UntilClosed,
+    either_order,
+    run,
+    said,
+    waiting_loop,
+    window,
+)
+
+from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.decoding.beam import Beams
+from batched_whisper.decoding.quality import Attempt
+from batched_whisper.engines.scripted import Script
+from batched_whisper.errors import Closed
+
+N_FIRST = 4  # how many are encoded before anybody is stepped
+texts = st.lists(st.integers(1, 30), max_size=9).map(tuple)
+
+
+def ahead(*texts: tuple[int, ...], **hooks: Any) -> Stage:
+    scripts = {number: Script(text) for number, text in enumerate(texts)}
+    return Stage(scripts, works_ahead=True, **{"max_slots": 16, **hooks})
+
+
+# --- the same answers -----------------------------------------------------------------------------
+
+attempts = st.builds(Attempt, st.sampled_from([3, CONTEXT, 8]), st.sampled_from([0.0, 0.4, 1.0]))
+kinds = st.fixed_dictionaries(
+    {
+        "beams": st.builds(Beams, st.integers(1, 4)),
+        "tried": st.lists(attempts, min_size=1, max_size=4).map(
+            lambda tried: sorted(tried, key=lambda attempt: attempt.temperature)
+        ),
+        "doubts_language": st.booleans(),
+        "language": st.sampled_from([None, None, GERMAN]),
+        "shares": st.booleans(),
+        "max_tokens": st.integers(1, 9),
+        "is_wanted": st.sampled_from([True, True, True, False]),
+    }
+)
+
+
+def task_of(number: int, kind: dict[str, Any], shared: SharedLanguage) -> WindowTask:
+    """Goes through all its attempts; the first of them may end with the language."""
+    left = kind["tried"][1:]
+
+    def judge(*_: object) -> Attempt | None:
+        return left.pop(0) if left else None
+
+    doubts = {"judge_language": judge} if kind["doubts_language"] else {}
+    return window(
+        number,
+        first=kind["tried"][0],
+        judge=judge,
+        languages=LANGUAGES,
+        language=kind["language"],
+        shared_language=shared if kind["shares"] else SharedLanguage(),
+        max_tokens=kind["max_tokens"],
+        beams=kind["beams"],
+        is_wanted=lambda: kind["is_wanted"],
+        seed=number,
+        **doubts,
+    )
+
+
+def answers(
+    engine: ChancyEngine, kinds: list[dict[str, Any]], max_batch_size: int
+) -> list[DecodedTokens | str]:
+    shared = SharedLanguage()
+    loop = EngineLoop(
+        engine, max_batch_size=max_batch_size, policy=UntilClosed(), clock=ManualClock()
+    )
+    futures = [loop.submit(task_of(n, kind, shared)) for n, kind in enumerate(kinds)]
+    loop.close()
+    assert engine.closed and engine.held == {}
+    return [
+        type(future.exception()).__name__ if future.exception() else future.result()
+        for future in futures
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(kinds, min_size=1, max_size=14), st.integers(4, 9), st.sampled_from([1, 1, 3, 8]))
+def test_everybody_is_answered_as_by_an_engine_that_does_not(
+    windows: list[dict[str, Any]], max_batch_size: int, tokens_a_call: int
+) -> None:
+    """Beams, hotter attempts, other contexts, languages shared and doubted, callers who left."""
+    in_order = answers(ChancyEngine(16, tokens_a_call), windows, max_batch_size)
+    overlapped = answers(ChancyEngine(16, tokens_a_call, True), windows, max_batch_size)
+    assert overlapped == in_order
+
+
+# --- ahead ----------------------------------------------------------------------------------------
+
+
+def test_windows_are_encoded_while_others_are_stepped() -> None:
+    stage = ahead(*[(1, 2, 3)] * 10)
+    run(stage, map(window, range(10)), 16)
+    assert stage.steps[:3] == [tuple(range(n)) for n in (4, 8, 10)]
+    assert stage.engine.journal.ahead == [(slot,) for slot in range(N_FIRST, 10)]
+
+
+def test_an_engine_that_does_not_work_ahead_is_asked_for_one_thing_at_a_time() -> None:
+    stage = Stage({number: Script((1, 2, 3)) for number in range(10)}, max_slots=16)
+    run(stage, map(window, range(10)), 16)
+    assert stage.engine.journal.ahead == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=20), st.integers(1, 8), st.booleans())
+def test_who_was_encoded_is_in_the_next_step_that_begins(
+    said_in: list[tuple[int, ...]], max_batch_size: int, works_ahead: bool
+) -> None:
+    n_before: dict[int, int] = {}
+    scripts = {number: Script(text) for number, text in enumerate(said_in)}
+    stage = Stage(scripts, works_ahead=works_ahead)
+    stage.before_encode = lambda number: n_before.update({number: len(stage.steps)})
+    run(stage, map(window, range(len(said_in))), max_batch_size)
+    for number, n_steps in n_before.items():
+        assert number in stage.steps[n_steps]
+        assert number not in {each for step in stage.steps[:n_steps] for each in step}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=25), st.integers(1, N_FIRST))
+def test_when_a_step_is_done_no_slot_is_empty_that_somebody_waits_for(
+    said_in: list[tuple[int, ...]], max_batch_size: int
+) -> None:
+    stage = ahead(*said_in)
+
+    def after_step(numbers: tuple[int, ...]) -> None:
+        assert len(stage.held) == max_batch_size or len(stage.encoded) == len(said_in)
+
+    stage.after_step = after_step
+    futures = run(stage, map(window, range(len(said_in))), max_batch_size)
+    assert [said(future) for future in futures] == said_in
+
+
+def test_another_context_is_encoded_while_the_others_are_stepped() -> None:
+    """Who waits for it is in no step meanwhile, and holds nobody up."""
+    left = [Attempt(2 * CONTEXT)]
+    stage = ahead((1,), (2,) * 9)
+    again = window(0, judge=lambda found: left.pop() if left else None)
+    first, second = run(stage, [again, window(1)], 2)
+    assert (said(first), said(second)) == ((1,), (2,) * 9)
+    assert stage.encoded == [(0, CONTEXT), (1, CONTEXT), (0, 2 * CONTEXT)]
+    assert stage.engine.journal.ahead == [(0,)]
+    assert stage.steps == [(0, 1)] * 3 + [(1,)] + [(0, 1)] * 3 + [(1,)] * 4
+
+
+@either_order
+def test_a_hotter_attempt_is_in_the_very_next_step(works_ahead: bool) -> None:
+    left = [Attempt(CONTEXT, 0.4), Attempt(CONTEXT, 0.8)]
+    stage = Stage({0: Script((1,)), 1: Script((2,) * 9)}, works_ahead=works_ahead)
+    hotter = window(0, judge=lambda found: left.pop(0) if left else None)
+    run(stage, [hotter, window(1)], 2)
+    assert stage.steps == [(0, 1)] * 9 + [(1,)] * 2
+    assert stage.engine.journal.ahead == []
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_who_cannot_be_encoded_meanwhile_takes_nobody_along() -> None:
+    def refuse(number: int) -> None:
+        if number in (4, 6):
+            raise SystemExit("an engine's own library")
+
+    def broken(_: int) -> Any:
+        raise SystemExit("a task's own code")
+
+    stage = ahead(*[(number,) for number in range(10)], before_encode=refuse, encode_together=4)
+    tasks = [
+        window(number, **({"features": broken} if number == 5 else {})) for number in range(10)
+    ]
+    futures = run(stage, tasks, 16)
+    lost = (4, 5, 6)
+    for number, future in enumerate(futures):
+        assert said(future) == ("EngineError" if number in lost else (number,))
+
+
+def test_who_was_encoded_meanwhile_does_not_fail_with_the_step() -> None:
+    def fail(numbers: tuple[int, ...]) -> None:
+        if len(stage.steps) == 1:
+            raise RuntimeError("the device went away")
+
+    stage = ahead(*[(1, 2)] * 10, after_step=fail)
+    futures = run(stage, map(window, range(10)), 16)
+    assert [said(future) for future in futures] == ["EngineError"] * 4 + [(1, 2)] * 6
+
+
+def test_who_is_given_up_during_a_step_leaves_after_it() -> None:
+    wanted = True
+
+    def give_up(number: int) -> None:
+        nonlocal wanted
+        wanted = number < N_FIRST
+
+    stage = ahead(*[(1,) * 9] * 5, before_encode=give_up)
+    tasks = [window(0, is_wanted=lambda: wanted), *map(window, range(1, 5))]
+    futures = run(stage, tasks, 16)
+    assert [said(future) for future in futures] == ["EngineError"] + [(1,) * 9] * 4
+    assert stage.steps[:2] == [(0, 1, 2, 3), (1, 2, 3, 4)]
+
+
+def test_a_loop_that_breaks_during_a_step_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ends with that step is answered, and the engine is closed after it."""
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    stage = ahead(*[()] * 20)
+    loop = waiting_loop(stage, 12)
+    futures = [loop.submit(window(number)) for number in range(20)]
+    take_now = loop.queue.take_now
+
+    def breaks(*args: Any, **changes: Any) -> Any:
+        if len(stage.steps) == 2:  # an empty text ends with the second one
+            raise ArithmeticError("a defect of ours")
+        return take_now(*args, **changes)
+
+    monkeypatch.setattr(loop.queue, "take_now", breaks)
+    loop.close()
+    answered = [()] * 4 + ["EngineError"] * 4 + ["Closed"] * 12
+    assert [said(future) for future in futures] == answered
+    assert stage.engine.closed and not stage.held
+    assert stage.engine.journal.complaints == []
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_loop_may_be_closed_during_a_step(drain: bool) -> None:
+    def close(number: int) -> None:
+        if number == N_FIRST:
+            loop.close(drain=drain)  # on the loop's own thread, which does not wait for itself
+
+    stage = ahead(*[(1, 2, 3)] * 12, before_encode=close)
+    loop = waiting_loop(stage, 16)
+    futures = [loop.submit(window(number)) for number in range(12)]
+    loop.close()
+    n_answered = 12 if drain else 8
+    assert [said(future) for future in futures[:n_answered]] == [(1, 2, 3)] * n_answered
+    for future in futures[n_answered:]:
+        assert isinstance(future.exception(), Closed)
+    assert stage.engine.closed
+    assert stage.engine.journal.complaints == []
