@@ -255,10 +255,10 @@ class Settings(_Checked):
         choices=("auto", "int8", "same"),
     )
     log_mel: str = option(
-        "host",
+        "auto",
         "Where the log-mel spectrogram is computed: host, by the processor; device, by the GPU, "
-        "which leaves the processor to reading recordings. Of a CPU both are the same.",
-        choices=("host", "device"),
+        "which leaves the processor to reading recordings. auto: device where there is a GPU.",
+        choices=("auto", "host", "device"),
     )
     wait_ms: float = option(
         20.0,

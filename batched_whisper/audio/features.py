@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -54,7 +55,7 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
             f"samples of shape {list(samples.shape)} do not fit {n_frames} frames: "
             f"give at most {n_frames * HOP_LENGTH} samples of one channel"
         )
-    sounding = mirrored(samples, n_frames)
+    sounding = _mirrored(samples, n_frames)
     frames = sliding_window_view(sounding, N_FFT)[::HOP_LENGTH]  # [n_sounding, N_FFT]
     logs = np.full((n_mels, n_frames), math.log10(POWER_FLOOR), np.float32)
     for start in range(0, len(frames), _FRAMES_AT_ONCE):
@@ -81,14 +82,23 @@ def pad_features(features: Features, n_frames: int) -> Features:
     return np.pad(features, ((0, 0), (0, missing)), constant_values=np.float32(silence))
 
 
-def mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
+def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
     """The padded sound under the frames that samples reach, mirrored at its ends.
 
     The frames after them hold padding alone and are known without a transform.
     """
-    n_padded = n_frames * HOP_LENGTH
     n_sounding = min(n_frames, -(-(len(samples) + _REFLECTED) // HOP_LENGTH))
     sound = np.zeros((n_sounding - 1) * HOP_LENGTH + N_FFT)
+    lay_mirrored(samples, n_frames, sound)
+    return sound
+
+
+def lay_mirrored(samples: Samples, n_frames: int, sound: NDArray[np.floating[Any]]) -> None:
+    """Write what lies under ``n_frames`` frames of `samples`, or under the first of them.
+
+    ``sound`` holds zeros; frame ``t`` is its `N_FFT` samples from ``t * HOP_LENGTH`` on.
+    """
+    n_padded = n_frames * HOP_LENGTH
     body = sound[_REFLECTED : _REFLECTED + n_padded]
     n_copied = min(len(samples), len(body))
     body[:n_copied] = samples[:n_copied]
@@ -96,7 +106,6 @@ def mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
     n_after = len(sound) - _REFLECTED - n_padded
     if n_after > 0:
         sound[-n_after:] = body[-2 : -2 - n_after : -1]
-    return sound
 
 
 def _power(frames: NDArray[np.float64]) -> NDArray[np.float64]:

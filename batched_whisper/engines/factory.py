@@ -75,7 +75,7 @@ def make_engines(
         make,
         memory_fraction=settings.gpu_memory_fraction,
         kv_cache_dtype=settings.kv_cache_dtype,
-        from_samples=settings.log_mel == "device",
+        from_samples=settings.log_mel != "host",
     )
     return _on_each(devices.gpus, make)
 

@@ -125,9 +125,10 @@ def start(monkeypatch: pytest.MonkeyPatch, rack: Rack, **settings: Any) -> list[
         ("cuda:all", ["cuda:0", "cuda:1", "cuda:2"]),
     ],
 )
+@pytest.mark.parametrize("log_mel", ["auto", "device", "host"])
 @pytest.mark.parametrize(("wanted", "slots"), [("auto", 320), (7, 7)])
 def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
-    monkeypatch: pytest.MonkeyPatch, device: str, on: list[str], wanted: int | str, slots: int
+    monkeypatch: pytest.MonkeyPatch, device: str, on: list[str], wanted: int | str, slots: int, log_mel: str
 ) -> None:
     rack = Rack()
     own = {
@@ -135,7 +136,7 @@ def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
         "gpu_memory_fraction": 0.5,
         "max_batch_size": wanted,
         "kv_cache_dtype": "same",
-        "log_mel": "device",
+        "log_mel": log_mel,
     }
     engines = start(monkeypatch, rack, device=device, **own)
     assert (
@@ -150,7 +151,7 @@ def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
             "precision": "float16",
             "memory_fraction": 0.5,
             "kv_cache_dtype": "same",
-            "from_samples": True,
+            "from_samples": log_mel != "host",
             "threads": None,
             "cache_dir": Path("kept"),
         }

@@ -16,8 +16,8 @@ from batched_whisper.audio.features import (
     DYNAMIC_RANGE,
     POWER_FLOOR,
     hann,
+    lay_mirrored,
     mel_filters,
-    mirrored,
 )
 from batched_whisper.engines.cuda.company import GAP, MOST_WINDOWS, Company
 from batched_whisper.types import Samples
@@ -41,10 +41,10 @@ def lay_samples(samples: Samples, start: int, n_frames: int, into: Samples) -> N
         into: the samples under all frames.
     """
     assert GAP * HOP_LENGTH >= _BEYOND  # what the last frame hears is not the next window's
-    sound = mirrored(samples, n_frames)
     first = start * HOP_LENGTH
-    into[first : first + n_samples(n_frames)] = 0
-    into[first : first + len(sound)] = sound
+    sound = into[first : first + n_samples(n_frames)]
+    sound[:] = 0
+    lay_mirrored(samples, n_frames, sound)
 
 
 class Spectrogram:
