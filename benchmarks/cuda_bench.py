@@ -3,11 +3,13 @@
     python -m benchmarks.cuda_bench --out results        on a machine with a GPU
     python -m benchmarks.cuda_bench --quick              a tiny shape on the processor, to try it
 
-The weights are random, of exactly large-v3's shape (or ``--shape``), and a window says as many
-tokens as its mix tells: `benchmarks.gpu.mix`. Each part may fail alone; results are written after
-every one, so that a run cut short has what it measured. It needs NumPy, PyTorch and tokenizers;
-with ``--speech`` and ``--models`` it also measures word errors of real weights, with transformers
-installed it is measured beside it.
+The weights are random, of exactly large-v3's shape (or ``--shape``). With ``--speech`` and a
+tokenizer the windows are real speech, and each says as many tokens as its true transcript has
+(`benchmarks.gpu.speech_windows`); else they are noise of drawn sizes (`benchmarks.gpu.mix`).
+Each part may fail alone; results are written after every one, so that a run cut short has what it
+measured, and ``--budget-s`` leaves out what would start too late. It needs NumPy, PyTorch and
+tokenizers; with ``--speech`` and ``--models`` it also measures word errors of real weights, with
+transformers installed it is measured beside it.
 """
 
 from __future__ import annotations
@@ -25,29 +27,47 @@ from typing import Any
 import numpy as np
 import torch
 
+from batched_whisper.errors import ModelError
 from batched_whisper.formats.whole_file import write_whole
 from batched_whisper.models.checkpoint import random_checkpoint
+from batched_whisper.models.dimensions import Dimensions
+from batched_whisper.tokens.tokenizer import Tokenizer
 from benchmarks import machine
 from benchmarks.gpu import accuracy, mix, parts, peers
 from benchmarks.gpu.laws import laws
 from benchmarks.gpu.rig import Rig, make_noises, run_windows, shape_of
+from benchmarks.gpu.speech_windows import SpeechWorkload
 
 RESULTS = Path(__file__).parent / "results"
-PRECISIONS = ("float32", "float16", "bfloat16")
+WAYS: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "float32"},
+    "float16": {"precision": "float16"},
+    "bfloat16": {"precision": "bfloat16"},
+    "float16, heard in 16 bits": {"precision": "float16", "kv_cache_dtype": "same"},
+    "float16, from samples": {"precision": "float16", "from_samples": True},
+    "fp8": {"precision": "fp8"},
+}
+"""In which word errors are counted; the first is what the others are held against."""
 
 Part = Callable[[], dict[str, Any]]
 
 
 class Report:
-    """The figures so far, on disk after every part."""
+    """The figures so far, on disk after every part; none is begun after ``deadline_s``."""
 
-    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+    def __init__(self, path: Path, head: dict[str, Any], deadline_s: float | None = None) -> None:
         self.path = path
-        self.content: dict[str, Any] = {**head, "parts": {}}
+        self.content: dict[str, Any] = {**head, "left_out": [], "parts": {}}
+        self._deadline_s = deadline_s
 
     def add(self, name: str, part: Part) -> None:
         """Run a part; its failure is its result."""
         began_s = time.perf_counter()
+        if self._deadline_s is not None and began_s > self._deadline_s:
+            self.content["left_out"].append(name)
+            self._write()
+            print(f"{name}: left out, the time is over", flush=True)
+            return
         try:
             figures = part()
         except Exception as error:
@@ -55,13 +75,21 @@ class Report:
             print(f"--- {name} failed\n{traceback.format_exc()}", flush=True)
         took_s = time.perf_counter() - began_s
         self.content["parts"][name] = {"took_s": took_s, **figures}
+        self._write()
+        print(f"{name}: {took_s:.1f} s", flush=True)
+
+    def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
-        print(f"{name}: {took_s:.1f} s", flush=True)
+
+    def figures(self, name: str) -> dict[str, Any]:
+        """Of a part that ran; else none."""
+        found: dict[str, Any] = self.content["parts"].get(name, {})
+        return found
 
     def limits(self) -> parts.Limits | None:
         """What the device can, if that was measured."""
-        found = self.content["parts"].get("limits", {})
+        found = self.figures("limits")
         if "copy_bytes_per_s" not in found:
             return None
         return parts.Limits(found["copy_bytes_per_s"], found["matrix_flops_per_s"])
@@ -92,21 +120,14 @@ def main(arguments: list[str] | None = None) -> int:
     name = "quick" if given.quick else given.shape
     began_s = time.perf_counter()
     rig = _make_rig(given, name)
-    device = "cpu" if rig.device == "cpu" else torch.cuda.get_device_name()
-    slug = "-".join(device.lower().split())
+    head = {**_head(rig, scale, name), "weights_s": time.perf_counter() - began_s}
+    slug = "-".join(head["gpu"].lower().split())
     report = Report(
         given.out / f"cuda-{slug}-{name}-{machine.today()}.json",
-        {
-            **machine.certificate(),
-            "gpu": device,
-            "shape": name,
-            "precision": given.precision,
-            "max_slots": rig.max_slots,
-            "seed": 0,
-            "versions": machine.versions(("torch", "triton", "transformers", "numpy")),
-            "weights_s": time.perf_counter() - began_s,
-        },
+        head,
+        None if given.budget_s is None else began_s + given.budget_s,
     )
+    print(f"workload: {rig.workload.what}", flush=True)
     wanted = given.parts.split(",") if given.parts else None
     for part_name, part in _parts(given, rig, scale, report).items():
         if wanted is None or part_name in wanted:
@@ -116,25 +137,47 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _head(rig: Rig, scale: parts.Scale, name: str) -> dict[str, Any]:
+    """What all figures hold for."""
+    mixes = (mix.SHORT, mix.PACKED, mix.FULL_LENGTH)
+    return {
+        **machine.certificate(),
+        "gpu": "cpu" if rig.device == "cpu" else torch.cuda.get_device_name(),
+        "shape": name,
+        "precision": rig.precision,
+        "max_slots": rig.max_slots,
+        "workload": rig.workload.what,
+        "mixes": {
+            each: mix.describe(rig.workload.windows(each, scale.n_windows)) for each in mixes
+        },
+        "seed": 0,
+        "versions": machine.versions(("torch", "triton", "transformers", "numpy")),
+    }
+
+
 def _parts(
     given: argparse.Namespace, rig: Rig, scale: parts.Scale, report: Report
 ) -> dict[str, Part]:
     """The most telling first: a run may be cut short."""
-    windows = mix.mlperf_like(scale.n_windows)
     listed: dict[str, Part] = {
         "laws": lambda: laws(rig.device),
         "limits": lambda: parts.limits(rig, scale),
+        "throughput": lambda: parts.throughput(rig, scale),
+        "one by one": lambda: parts.one_by_one(rig, scale, report.figures("throughput")),
+        "latency": lambda: parts.latency(rig, scale),
+        "transformers": lambda: peers.beside_transformers(
+            rig, min(4 * peers.BATCH, scale.n_windows)
+        ),
+        "variants": lambda: parts.variants(rig, scale),
         "step": lambda: parts.step(rig, scale, report.limits()),
         "encoder": lambda: parts.encoder(rig, scale, report.limits()),
-        "throughput": lambda: parts.throughput(rig, scale),
-        "one by one": lambda: parts.one_by_one(rig, scale),
-        "latency": lambda: parts.latency(rig, scale),
-        "transformers": lambda: peers.transformers_rate(rig, windows[: 4 * peers.BATCH]),
         "determinism": lambda: parts.determinism(rig, scale),
         "precisions": lambda: parts.precisions(rig, scale),
     }
     if rig.device != "cpu":
-        listed["kernels"] = lambda: parts.kernels(rig, scale)
+        from benchmarks.gpu.kernels import kernels
+
+        listed["kernels"] = lambda: kernels(rig, scale)
     if given.manifest:
         listed["manifest"] = partial(_of_manifest, rig, given.manifest)
     if given.speech and given.models:
@@ -156,7 +199,7 @@ def _of_manifest(rig: Rig, manifest: Path) -> dict[str, Any]:
 
 
 def _word_errors(folder: Path, speech: Path, device: str) -> dict[str, Any]:
-    return accuracy.word_errors(folder, accuracy.clips_of(speech), PRECISIONS, device)
+    return accuracy.word_errors(folder, accuracy.clips_of(speech), WAYS, device)
 
 
 def _make_rig(given: argparse.Namespace, name: str) -> Rig:
@@ -169,7 +212,34 @@ def _make_rig(given: argparse.Namespace, name: str) -> Rig:
         max_slots=given.slots if on_gpu else 4,
         memory_fraction=0.9,
         noises=make_noises(sizes),
+        workload=_workload(given, sizes),
     )
+
+
+def _workload(given: argparse.Namespace, sizes: Dimensions) -> mix.Workload:
+    """Real speech, if there is some and what counts its tokens."""
+    if not given.speech:
+        return mix.DrawnWorkload("no --speech")
+    tokenizer = _tokenizer(given)
+    if tokenizer is None:
+        return mix.DrawnWorkload("no tokenizer of a multilingual model among --models")
+    return SpeechWorkload(
+        accuracy.clips_of(given.speech), lambda text: len(tokenizer.encode(" " + text)), sizes
+    )
+
+
+def _tokenizer(given: argparse.Namespace) -> Tokenizer | None:
+    """The one that was asked for, or the first multilingual one among the models."""
+    if given.tokenizer:
+        return Tokenizer.from_folder(given.tokenizer)
+    for folder in sorted(given.models.iterdir()) if given.models else ():
+        try:
+            found = Tokenizer.from_folder(folder)
+        except ModelError:
+            continue
+        if found.multilingual:
+            return found
+    return None
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -177,11 +247,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tiny shape on the processor")
     parser.add_argument("--shape", default="large-v3", help="a short name, such as large-v3-turbo")
     parser.add_argument("--precision", default="auto", help="of the engine; auto: float16")
-    parser.add_argument("--slots", type=int, default=256, help="the most windows together")
+    parser.add_argument("--slots", type=int, default=320, help="the most windows together")
     parser.add_argument("--parts", help="only these, separated by commas")
     parser.add_argument("--manifest", type=Path, help="lines of duration_s and n_tokens or text")
     parser.add_argument("--speech", type=Path, help="a folder of WAV files with manifest.jsonl")
     parser.add_argument("--models", type=Path, help="a folder of model folders")
+    parser.add_argument("--tokenizer", type=Path, help="a model folder, if not one of --models")
+    parser.add_argument("--budget-s", type=float, help="begin no part after so many seconds")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
     return parser.parse_args(arguments)
 

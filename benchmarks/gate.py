@@ -13,7 +13,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Measured:
     n_windows: int
     n_encoded_again: int
     n_retried: int
+    texts: tuple[str, ...] = field(default=(), repr=False)
 
 
 # --- the variants ---------------------------------------------------------------------------------
@@ -165,7 +166,15 @@ def measure(whisper: Whisper, clips: Sequence[Spoken], context: str) -> Measured
         if context == "fit"
         else 0,
         n_retried=len(again),
+        texts=tuple(each.text for each in found),
     )
+
+
+def figures(measured: Measured) -> dict[str, Any]:
+    """What a result keeps of it: no texts."""
+    found = asdict(measured)
+    del found["texts"]
+    return found
 
 
 def whisper_context(found: Iterable[Transcript]) -> int:
@@ -224,7 +233,7 @@ def _of_engine(
         for name, clips in variants(speech(folder, model), whisper).items():
             found = {context: measure(whisper, clips, context) for context in CONTEXTS}
             row = {"variant": name, "n_clips": len(clips)}
-            row |= {context: asdict(each) for context, each in found.items()}
+            row |= {context: figures(each) for context, each in found.items()}
             row["difference"] = _rate(found["fit"].errors) - _rate(found["full"].errors)
             rows.append(row)
             say(f"{model} {precision} {name}: {_percent(row['difference'])} points")

@@ -42,13 +42,20 @@ def decoder_weight_bytes(sizes: Dimensions, number_bytes: float) -> float:
     return number_bytes * (sizes.n_text_layer * (6 + 8) * d * d + sizes.n_vocab * d)
 
 
-def row_bytes(sizes: Dimensions, context: int, position: float, number_bytes: float) -> float:
+def row_bytes(
+    sizes: Dimensions,
+    context: int,
+    position: float,
+    number_bytes: float,
+    heard_bytes: float | None = None,
+) -> float:
     """Bytes of keys and values that one row of a step reads.
 
-    Of every layer: keys and values of ``context`` positions of audio and of ``position`` tokens
-    before it, d numbers each.
+    Of every layer: keys and values of ``context`` positions of audio, d numbers of ``heard_bytes``
+    each (as the others, if nothing is said), and of ``position`` tokens before it.
     """
-    return number_bytes * sizes.n_text_layer * 2 * (context + position) * sizes.n_text_state
+    heard = context * (number_bytes if heard_bytes is None else heard_bytes)
+    return sizes.n_text_layer * 2 * (heard + position * number_bytes) * sizes.n_text_state
 
 
 @dataclass(frozen=True)

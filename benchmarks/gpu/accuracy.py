@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 import wave
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,26 +59,29 @@ def read_wav(path: Path) -> Samples:
 
 
 def word_errors(
-    folder: Path, clips: list[Clip], precisions: tuple[str, ...], device: str
+    folder: Path, clips: list[Clip], ways: Mapping[str, Mapping[str, Any]], device: str
 ) -> dict[str, Any]:
-    """Of one model folder in each precision: word error rate, and how often the tokens differ."""
+    """Of one model folder in each of some ways: word error rate, and how often tokens differ.
+
+    ``ways`` are names and options of `CudaEngine`; the first is what the others are held against.
+    """
     checkpoint = load_checkpoint(ModelFiles(folder.name, None, folder, Source.FOLDER))
     tokenizer = Tokenizer.from_folder(folder)
     known = [c for c in clips if tokenizer.multilingual or c.language == "en"]
     figures: dict[str, Any] = {"n_clips": len(known)}
     exact: list[tuple[int, ...]] = []
-    for precision in precisions:
+    for name, options in ways.items():
         try:
-            said = _decode(checkpoint, tokenizer, known, precision, device)
+            said = _decode(checkpoint, tokenizer, known, device, options)
         except Exception as error:
-            figures[precision] = {"failed": str(error)}
+            figures[name] = {"failed": str(error)}
             continue
         exact = exact or said
         texts = [tokenizer.decode(tokens) for tokens in said]
         english = [
             (c.text, text) for c, text in zip(known, texts, strict=True) if c.language == "en"
         ]
-        figures[precision] = {
+        figures[name] = {
             "english_word_error_rate": _word_error_rate(english),
             "share_of_equal_tokens": sum(a == b for a, b in zip(said, exact, strict=True))
             / len(said),
@@ -87,20 +91,27 @@ def word_errors(
 
 
 def _decode(
-    checkpoint: Checkpoint, tokenizer: Tokenizer, clips: list[Clip], precision: str, device: str
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    clips: list[Clip],
+    device: str,
+    options: Mapping[str, Any],
 ) -> list[tuple[int, ...]]:
     ids = TokenIds(
         tokenizer.eot, tokenizer.timestamp_begin, checkpoint.dimensions.n_vocab, tokenizer.no_speech
     )
-    engine = CudaEngine(checkpoint, ids, max_slots=64, precision=precision, device=device)
+    engine = CudaEngine(checkpoint, ids, max_slots=64, device=device, **options)
     loop = EngineLoop(engine, max_batch_size=engine.info.max_slots)
-    futures = [loop.submit(_task(checkpoint, tokenizer, ids, clip)) for clip in clips]
+    as_samples = engine.info.takes_samples
+    futures = [loop.submit(_task(checkpoint, tokenizer, ids, clip, as_samples)) for clip in clips]
     said = [future.result().tokens for future in futures]
     loop.close()
     return said
 
 
-def _task(checkpoint: Checkpoint, tokenizer: Tokenizer, ids: TokenIds, clip: Clip) -> WindowTask:
+def _task(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, ids: TokenIds, clip: Clip, as_samples: bool
+) -> WindowTask:
     sizes = checkpoint.dimensions
     sot, *rest = sot_sequence(tokenizer, clip.language if tokenizer.multilingual else None)
     rules = Rules(
@@ -111,7 +122,9 @@ def _task(checkpoint: Checkpoint, tokenizer: Tokenizer, ids: TokenIds, clip: Cli
         timestamps=False,
     )
     return WindowTask(
-        features=lambda context: log_mel(clip.samples, sizes.n_mels, 2 * context),
+        features=lambda context: (
+            clip.samples if as_samples else log_mel(clip.samples, sizes.n_mels, 2 * context)
+        ),
         sot=sot,
         after_sot=lambda language: tuple(rest),
         rules=rules,

@@ -19,6 +19,8 @@ TESTS = (
     "test_beam_search",
     "test_cuda_kernels",
     "test_cuda_eight_bits",
+    "test_cuda_spectrogram",
+    "test_cuda_operations",
 )
 LONGEST_S = 240
 

@@ -1,19 +1,24 @@
 """Which windows a benchmark of the GPU engine decodes: how long each is, and how much it says.
 
 Weights are random, so how many tokens a window has is told, not found: by the true transcripts of
-a collection (`of_speech`), by a file of numbers (`of_file`), or drawn after two published mixes.
+real speech (`speech_windows`), by a file of numbers (`of_file`), or drawn after published mixes.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from batched_whisper.decoding.audio_context import BUCKET, POSITIONS_PER_S
+from batched_whisper.types import Features
 
+SHORT, PACKED, FULL_LENGTH = "short", "mlperf-like", "full 30 s"
+"""The mixes, by the names that results have."""
 LONGEST_S = 30.0
 TOKENS_PER_S = 70 / 24.8
 """English as read: MLPerf's windows have a mean of 70 tokens in 24.8 s."""
@@ -35,6 +40,30 @@ class WindowSize:
         needed = round((self.duration_s + MARGIN_S) * POSITIONS_PER_S)
         return min(-(-needed // BUCKET) * BUCKET, full)
 
+    def features(self, context: int) -> Features | None:
+        """What is heard, ``[n_mels, 2 * context]``; None where noise has to stand for it."""
+        return None
+
+
+class Workload(Protocol):
+    """Where windows are from."""
+
+    what: str
+
+    def windows(self, mix: str, n: int, seed: int = 0) -> list[WindowSize]:
+        """So many of one of the mixes."""
+
+
+class DrawnWorkload:
+    """Sizes drawn after published mixes, where no speech is at hand."""
+
+    def __init__(self, why: str) -> None:
+        self.what = f"drawn, noise ({why})"
+
+    def windows(self, mix: str, n: int, seed: int = 0) -> list[WindowSize]:
+        """So many of one of the mixes."""
+        return {SHORT: short, PACKED: mlperf_like, FULL_LENGTH: full_length}[mix](n, seed)
+
 
 def mlperf_like(n: int, seed: int = 0) -> list[WindowSize]:
     """Windows filled up to 30 s: a mean of 24.8 s and 70 tokens, as MLPerf Inference packs them."""
@@ -46,6 +75,35 @@ def short(n: int, seed: int = 0) -> list[WindowSize]:
     """Single utterances: a mean of 7 s and 20 tokens."""
     random = np.random.default_rng(seed)
     return _windows(np.clip(random.gamma(3.0, 7 / 3, n), 1, LONGEST_S), random)
+
+
+def full_length(n: int, seed: int = 0) -> list[WindowSize]:
+    """Windows of nearly 30 s."""
+    random = np.random.default_rng(seed)
+    return _windows(random.uniform(27.5, LONGEST_S, n), random)
+
+
+def describe(windows: Sequence[WindowSize]) -> dict[str, Any]:
+    """What a result says of a mix."""
+    durations_s = [window.duration_s for window in windows]
+    n_tokens = [window.n_tokens for window in windows]
+    return {
+        "mean_s": float(np.mean(durations_s)),
+        "shortest_s": min(durations_s),
+        "longest_s": max(durations_s),
+        "mean_tokens": float(np.mean(n_tokens)),
+        "most_tokens": max(n_tokens),
+    }
+
+
+def with_mean_tokens(windows: Sequence[WindowSize], mean: float) -> list[WindowSize]:
+    """The same windows, each saying more or less by the same factor, so that the mean is this."""
+    factor = mean * len(windows) / sum(window.n_tokens for window in windows)
+    changed = {
+        id(window): replace(window, n_tokens=max(2, round(factor * window.n_tokens)))
+        for window in windows
+    }
+    return [changed[id(window)] for window in windows]
 
 
 def of_file(path: Path) -> list[WindowSize]:

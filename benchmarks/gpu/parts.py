@@ -6,7 +6,6 @@ A part prints nothing, and may fail without the others: `benchmarks.cuda_bench` 
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -17,7 +16,7 @@ from batched_whisper.decoding.rules import EVERYTHING, Allowed
 from batched_whisper.engines.cuda.arithmetic import DTYPES
 from batched_whisper.engines.interface import EncodeRow, StepRow
 from batched_whisper.engines.stand_ins import layout
-from benchmarks.gpu.mix import WindowSize, mlperf_like, short
+from benchmarks.gpu.mix import PACKED, SHORT, WindowSize, with_mean_tokens
 from benchmarks.gpu.rig import Rig, Run, ids_of, rules_of, run_windows
 from benchmarks.work_of_a_model import decoder_weight_bytes, encoder_flops, row_bytes
 
@@ -36,7 +35,7 @@ class Scale:
     repeats: int = 5
 
 
-FULL = Scale(1024, 16, 10_000, (1, 4, 16, 64, 128, 256), 4 << 30)
+FULL = Scale(1024, 64, 10_000, (1, 4, 16, 64, 128, 256), 4 << 30)
 QUICK = Scale(8, 2, 24, (1, 4), 16 << 20, repeats=2)
 
 ALLOWED = Allowed(EVERYTHING)
@@ -89,9 +88,10 @@ def encoder(rig: Rig, scale: Scale, found: Limits | None) -> Figures:
             for batch in (n for n in scale.batches if n <= min(32, rig.max_slots)):
                 rows = [EncodeRow(i, rig.features(i, context), context) for i in range(batch)]
                 measure(engine, f"{context} positions, {batch} together", rows)
-        sizes = short(min(64, engine.info.max_slots))
-        contexts = [size.context(rig.sizes.n_audio_ctx, fitted=True) for size in sizes]
-        rows = [EncodeRow(i, rig.features(i, n), n) for i, n in enumerate(contexts)]
+        rows = []
+        for i, size in enumerate(rig.workload.windows(SHORT, min(64, engine.info.max_slots))):
+            context = size.context(rig.sizes.n_audio_ctx, fitted=True)
+            rows.append(EncodeRow(i, rig.heard(i, size, context), context))
         measure(engine, f"short mix, {len(rows)} together", rows)
     return figures
 
@@ -121,14 +121,17 @@ def _step(
     endless, n_tokens = rules_of(ids_of(rig.sizes)), engine.info.tokens_a_call
     asked = {"allowed": endless.next((1,)), "course": endless.course((1,)), "n_tokens": n_tokens}
     on = [replace(row, **asked) for row in rows]
-    several_s = rig.seconds(lambda: [engine.step(on) for _ in range(n)], scale.repeats) / n
+    n_calls = max(1, n // n_tokens)
+    several_s = rig.seconds(lambda: [engine.step(on) for _ in range(n_calls)], scale.repeats)
+    several_s /= n_calls
     passes = engine._passes  # the device's part alone, on the same tokens again
     size = passes.size(batch)
     device_s = rig.seconds(lambda: [passes.play(size) for _ in range(n)], scale.repeats) / n
     n_bytes = _number_bytes(rig)
     n_positions = len(layout(context, rig.sizes.n_audio_ctx))
+    heard_bytes = engine._arithmetic.kept.itemsize
     moved = decoder_weight_bytes(rig.sizes, n_bytes) + batch * row_bytes(
-        rig.sizes, n_positions, position, n_bytes
+        rig.sizes, n_positions, position, n_bytes, heard_bytes
     )
     figures: Figures = {
         "call_s": call_s,
@@ -143,37 +146,88 @@ def _step(
     return figures
 
 
+MLPERF_TOKENS = 70
+"""Of a window of MLPerf Inference's on average."""
+CASES = tuple((mix, fitted) for mix in (PACKED, SHORT) for fitted in (False, True))
+
+
 def throughput(rig: Rig, scale: Scale) -> Figures:
-    """Windows a second through the loop, of two mixes, on full and on fitted contexts."""
+    """Windows a second through the loop, of two mixes, on full and on fitted contexts.
+
+    And of packed windows that say 70 tokens on average, as MLPerf's do: who reads faster than its
+    speakers, as those of `benchmarks.gpu.speech_windows`, says more in the same time.
+    """
     figures: Figures = {}
-    mixes = {"mlperf-like": mlperf_like(scale.n_windows), "short": short(scale.n_windows)}
     with rig.engine() as engine:
-        warm = mixes["short"][: min(len(mixes["short"]), 2 * engine.info.max_slots)]
-        run_windows(rig, engine, warm, fitted=True)
+        n_warm = min(scale.n_windows, 2 * engine.info.max_slots)
+        run_windows(rig, engine, rig.workload.windows(SHORT, n_warm), fitted=True)
         figures["why"] = "; ".join(engine.info.why)
-        for name, windows in mixes.items():
-            for fitted in (False, True):
-                run = run_windows(rig, engine, windows, fitted=fitted)
-                figures[f"{name}, {'fitted' if fitted else 'full'}"] = rates(run, windows)
+        for mix, fitted in CASES:
+            windows = rig.workload.windows(mix, scale.n_windows)
+            figures[case_name(mix, fitted)] = rates(
+                run_windows(rig, engine, windows, fitted=fitted), windows
+            )
+        slower = with_mean_tokens(rig.workload.windows(PACKED, scale.n_windows), MLPERF_TOKENS)
+        for fitted in (False, True):
+            run = run_windows(rig, engine, slower, fitted=fitted)
+            figures[case_name(f"{PACKED} at {MLPERF_TOKENS} tokens", fitted)] = rates(run, slower)
     return figures
 
 
-def one_by_one(rig: Rig, scale: Scale) -> Figures:
-    """The same with one slot: what batching is held against."""
-    windows = mlperf_like(scale.n_alone)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "heard in 16 bits": {"kv_cache_dtype": "same"},
+    "one stream": {"one_stream": True},
+    "from samples": {"from_samples": True},
+    "4 tokens a call": {"tokens_a_call": 4},
+    "16 tokens a call": {"tokens_a_call": 16},
+}
+
+
+def variants(rig: Rig, scale: Scale) -> Figures:
+    """What each of the engine's ways brings: the packed mix, full, with and without it."""
+    figures: Figures = {}
+    windows = rig.workload.windows(PACKED, max(1, scale.n_windows // 2))
+    for name, options in VARIANTS.items():
+        with rig.engine(**options) as engine:
+            n_warm = min(len(windows), engine.info.max_slots)
+            run_windows(rig, engine, windows[:n_warm], fitted=True)
+            found = rates(run_windows(rig, engine, windows, fitted=False), windows)
+            figures[name] = {"max_slots": engine.info.max_slots, **found}
+    return figures
+
+
+def one_by_one(rig: Rig, scale: Scale, batched: Figures) -> Figures:
+    """The same mixes with one slot, what batching is held against; ``batched`` is `throughput`."""
+    figures: Figures = {}
     with rig.engine(max_slots=1) as engine:
-        run_windows(rig, engine, windows[:1], fitted=False)
-        return rates(run_windows(rig, engine, windows, fitted=False), windows)
+        run_windows(rig, engine, rig.workload.windows(SHORT, 1), fitted=False)
+        for mix, fitted in CASES:
+            windows = rig.workload.windows(mix, scale.n_alone)
+            each = rates(run_windows(rig, engine, windows, fitted=fitted), windows)
+            name = case_name(mix, fitted)
+            if name in batched:
+                each["batched_is_so_many_times"] = (
+                    batched[name]["windows_per_s"] / each["windows_per_s"]
+                )
+            figures[name] = each
+    return figures
+
+
+def case_name(mix: str, fitted: bool) -> str:
+    """How results call a mix on full or fitted contexts."""
+    return f"{mix}, {'fitted' if fitted else 'full'}"
 
 
 def latency(rig: Rig, scale: Scale) -> Figures:
-    """One lone window of 7 s with 20 tokens, from its features to its tokens."""
-    window = [WindowSize(7.0, 20)]
-    figures: Figures = {}
+    """One lone window of about 7 s, from its features to its tokens."""
+    some = rig.workload.windows(SHORT, 64)
+    window = min(some, key=lambda each: abs(each.duration_s - 7))
+    figures: Figures = {"duration_s": window.duration_s, "n_tokens": window.n_tokens}
     with rig.engine(max_slots=8) as engine:
         for fitted in (True, False):
             times = [
-                run_windows(rig, engine, window, fitted=fitted, batch=1).wall_s
+                run_windows(rig, engine, [window], fitted=fitted, batch=1).wall_s
                 for _ in range(4 * scale.repeats)
             ]
             key = "fitted" if fitted else "full"
@@ -184,7 +238,7 @@ def latency(rig: Rig, scale: Scale) -> Figures:
 def endurance(rig: Rig, scale: Scale) -> Figures:
     """What many windows leave behind in memory, on the device and on the host."""
     n_rounds = 4
-    each = short(max(1, scale.n_endurance // n_rounds), seed=7)
+    each = rig.workload.windows(SHORT, max(1, scale.n_endurance // n_rounds), seed=7)
     seen = []
     with rig.engine() as engine:
         run_windows(rig, engine, each[: max(1, len(each) // 10)], fitted=True)
@@ -200,7 +254,7 @@ def endurance(rig: Rig, scale: Scale) -> Figures:
 
 def determinism(rig: Rig, scale: Scale) -> Figures:
     """Whether the same windows say the same: again, in the other order, and alone."""
-    windows = short(min(64, scale.n_windows), seed=3)
+    windows = rig.workload.windows(SHORT, min(64, scale.n_windows), seed=3)
     with rig.engine() as engine:
         first, again = (run_windows(rig, engine, windows, fitted=True) for _ in range(2))
     with rig.engine(max_slots=1) as engine:
@@ -232,71 +286,6 @@ def precisions(rig: Rig, scale: Scale) -> Figures:
         off = max(abs(a - b) for a, b in zip(logprobs, exact, strict=True))
         figures[precision] = {"s_per_window": spent_s / batch, "largest_logprob_error": off}
     return figures
-
-
-def kernels(rig: Rig, scale: Scale) -> Figures:
-    """The attention kernel in several launches, beside its definition, against the copy."""
-    from batched_whisper.engines.cuda import attention
-    from batched_whisper.engines.cuda import kernels as triton_kernels
-
-    sizes, dtype = rig.sizes, _dtype(rig)
-    heads, context = sizes.n_text_head, sizes.n_audio_ctx
-    width = sizes.n_text_state // heads
-    figures: Figures = {}
-    for n in (1, 64, 256):
-        # Several tables, so that the cache does not hold what is read next.
-        tables = torch.randn((4, 2, n, heads, context, width), device=rig.device).to(dtype)
-        queries = torch.randn((n, heads, width), device=rig.device).to(dtype)
-        rows = torch.arange(n, device=rig.device)
-        lengths = torch.full((n,), context, dtype=torch.int32, device=rig.device)
-        moved = tables.numel() * tables.element_size()
-        expected = (
-            attention.attend(queries.double(), tables[0].double(), rows, lengths)
-            if n < 65
-            else None
-        )
-        for launch in _launches(triton_kernels.Launch):
-            case = _AttentionCase(queries, tables, rows, lengths, launch)
-            name = (
-                f"{n} slots, block {launch.block}, {launch.n_warps} warps, {launch.n_stages} stages"
-            )
-            try:
-                each: Figures = {"bytes_per_s": moved / rig.seconds(case.run, scale.repeats)}
-                if expected is not None:
-                    got = case.attend(tables[0]).double()
-                    each["error"] = float((got - expected).norm() / expected.norm())
-            except Exception as error:
-                each = {"failed": str(error).splitlines()[0]}
-            figures[name] = each
-    return figures
-
-
-@dataclass(frozen=True)
-class _AttentionCase:
-    """One launch of the kernel, on several tables one after another."""
-
-    queries: torch.Tensor
-    tables: torch.Tensor
-    rows: torch.Tensor
-    lengths: torch.Tensor
-    launch: Any
-
-    def attend(self, table: torch.Tensor) -> torch.Tensor:
-        from batched_whisper.engines.cuda import kernels
-
-        return kernels.attend(self.queries, table, self.rows, self.lengths, launch=self.launch)
-
-    def run(self) -> None:
-        for table in self.tables:
-            self.attend(table)
-
-
-def _launches(launch: Callable[..., Any]) -> list[Any]:
-    return [
-        launch(block=block, n_warps=n_warps, n_stages=n_stages)
-        for block, n_warps in ((32, 2), (64, 4), (128, 4))
-        for n_stages in (1, 2, 3)
-    ]
 
 
 def _number_bytes(rig: Rig) -> int:

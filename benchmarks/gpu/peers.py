@@ -6,15 +6,16 @@ A batch goes on until its longest text has ended, and every window is 30 s.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from batched_whisper.models.safetensors_file import _our_name
-from benchmarks.gpu.mix import WindowSize
-from benchmarks.gpu.rig import PROMPT, Rig, ids_of
+from benchmarks.gpu import parts
+from benchmarks.gpu.mix import FULL_LENGTH, SHORT, WindowSize
+from benchmarks.gpu.rig import PROMPT, Rig, ids_of, run_windows
 
 BATCH = 64
 
@@ -56,25 +57,59 @@ def transformers_model(rig: Rig) -> Any:
     return model
 
 
-def transformers_rate(
-    rig: Rig, windows: Sequence[WindowSize], batch: int = BATCH
-) -> dict[str, Any]:
+def beside_transformers(rig: Rig, n: int) -> dict[str, Any]:
+    """Ours and theirs on the very same windows: the short mix, and windows of nearly 30 s.
+
+    Theirs hears 30 s always; ours does too, and where a mix is short also on fitted contexts.
+    """
+    import transformers  # noqa: F401 - if it is missing, before anything is measured
+
+    mixes = {mix: rig.workload.windows(mix, n) for mix in (SHORT, FULL_LENGTH)}
+    cases = [(SHORT, False), (SHORT, True), (FULL_LENGTH, False)]
+    ours = {}
+    with rig.engine() as engine:
+        run_windows(rig, engine, mixes[SHORT], fitted=True)
+        for mix, fitted in cases:
+            run = run_windows(rig, engine, mixes[mix], fitted=fitted)
+            ours[mix, fitted] = parts.rates(run, mixes[mix])
+    theirs = _transformers_rates(rig, mixes)
+    figures: dict[str, Any] = {f"transformers, {mix}": each for mix, each in theirs.items()}
+    for mix, fitted in cases:
+        each = ours[mix, fitted]
+        each["over_transformers"] = each["windows_per_s"] / theirs[mix]["windows_per_s"]
+        figures[f"ours, {parts.case_name(mix, fitted)}"] = each
+    return figures
+
+
+def _transformers_rates(
+    rig: Rig, mixes: Mapping[str, Sequence[WindowSize]]
+) -> dict[str, dict[str, Any]]:
     """Windows a second in static batches."""
     model = transformers_model(rig)
-    _generate(rig, model, windows[: min(2, len(windows))])
-    rig.sync()
-    began_s = time.perf_counter()
-    for i in range(0, len(windows), batch):
-        _generate(rig, model, windows[i : i + batch])
-    rig.sync()
-    wall_s = time.perf_counter() - began_s
+    figures = {}
+    for mix, windows in mixes.items():
+        for i, window in enumerate(windows):
+            rig.heard(i, window, rig.sizes.n_audio_ctx)  # now, before the clock starts
+        _generate(rig, model, windows[: min(2, len(windows))])
+        rig.sync()
+        began_s = time.perf_counter()
+        for i in range(0, len(windows), BATCH):
+            _generate(rig, model, windows[i : i + BATCH])
+        rig.sync()
+        figures[mix] = _rates(windows, time.perf_counter() - began_s)
     del model
     if rig.device != "cpu":
         torch.cuda.empty_cache()
+    return figures
+
+
+def _rates(windows: Sequence[WindowSize], wall_s: float) -> dict[str, Any]:
     audio_s = sum(window.duration_s for window in windows)
     return {
         "n_windows": len(windows),
-        "batch": batch,
+        "batch": BATCH,
+        "mean_audio_s": audio_s / len(windows),
+        "mean_tokens": sum(window.n_tokens for window in windows) / len(windows),
         "wall_s": wall_s,
         "windows_per_s": len(windows) / wall_s,
         "times_real_time": audio_s / wall_s,
@@ -85,7 +120,7 @@ def _generate(rig: Rig, model: Any, windows: Sequence[WindowSize]) -> Any:
     from transformers.generation import GenerationMixin
 
     ids, context = ids_of(rig.sizes), rig.sizes.n_audio_ctx
-    features = np.stack([rig.features(i, context) for i in range(len(windows))])
+    features = np.stack([rig.heard(i, window, context) for i, window in enumerate(windows)])
     start = [ids.eot + 1, *range(ids.eot + 2, ids.eot + 2 + PROMPT)]
     longest = max(window.n_tokens for window in windows)
     with torch.inference_mode():

@@ -22,12 +22,12 @@ from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.sequence import DecodedTokens, WindowTask
 from batched_whisper.decoding.quality import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
+from batched_whisper.engines.checks import SAMPLES_A_POSITION
 from batched_whisper.engines.cuda.engine import CudaEngine
-from batched_whisper.engines.cuda.tables import slot_bytes
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.models.dimensions import SHAPES, Dimensions
-from batched_whisper.types import Features
-from benchmarks.gpu.mix import WindowSize
+from batched_whisper.types import SAMPLING_RATE, Features, Samples
+from benchmarks.gpu.mix import WindowSize, Workload
 
 QUICK = Dimensions(16, 60, 64, 2, 2, 2000, 448, 64, 2, 2)
 """A shape for trying the program itself on a processor."""
@@ -51,7 +51,7 @@ def ids_of(sizes: Dimensions) -> TokenIds:
 class Rig:
     """What all parts of a run share.
 
-    ``device`` is PyTorch's name; ``fitted`` and not-fitted windows come from the same noise.
+    ``device`` is PyTorch's name; ``noises`` are heard where a part has no windows of its own.
     """
 
     checkpoint: Checkpoint
@@ -60,6 +60,7 @@ class Rig:
     max_slots: int
     memory_fraction: float
     noises: tuple[Features, ...]
+    workload: Workload
 
     @property
     def sizes(self) -> Dimensions:
@@ -67,16 +68,21 @@ class Rig:
         return self.checkpoint.dimensions
 
     @contextmanager
-    def engine(self, max_slots: int | None = None, precision: str | None = None) -> Iterator[Any]:
-        """A started engine, whose memory is free again afterwards."""
-        engine = CudaEngine(
-            self.checkpoint,
-            ids_of(self.sizes),
-            max_slots=max_slots or self.max_slots,
-            precision=precision or self.precision,
-            device=self.device,
-            memory_fraction=self.memory_fraction,
-        )
+    def engine(self, **options: Any) -> Iterator[Any]:
+        """A started engine, whose memory is free again afterwards; ``options`` are `CudaEngine`'s.
+
+        ``one_stream`` is not among those: nothing is encoded while a step is going on.
+        """
+        one_stream = options.pop("one_stream", False)
+        given = {
+            "max_slots": self.max_slots,
+            "precision": self.precision,
+            "device": self.device,
+            "memory_fraction": self.memory_fraction,
+        }
+        engine = CudaEngine(self.checkpoint, ids_of(self.sizes), **{**given, **options})
+        if one_stream:
+            engine._streams._encoding = engine._streams._steps
         try:
             yield engine
         finally:
@@ -90,12 +96,30 @@ class Rig:
         """Noise, in place of a spectrogram."""
         return self.noises[i % len(self.noises)][:, : 2 * context]
 
-    def task(self, i: int, size: WindowSize, *, fitted: bool) -> WindowTask:
+    def heard(self, i: int, size: WindowSize, context: int) -> Features:
+        """A window's own features, or noise."""
+        found = size.features(context)
+        return self.features(i, context) if found is None else found
+
+    def sound(self, i: int, size: WindowSize, context: int) -> Samples:
+        """A window's own samples, or noise, for an engine that takes those."""
+        found = getattr(size, "samples", None)
+        if found is None:
+            n_samples = min(round(size.duration_s * SAMPLING_RATE), context * SAMPLES_A_POSITION)
+            random = np.random.default_rng(i % N_NOISES)
+            found = 0.1 * random.standard_normal(n_samples, dtype=np.float32)
+        return found[: context * SAMPLES_A_POSITION]
+
+    def task(
+        self, i: int, size: WindowSize, *, fitted: bool, as_samples: bool = False
+    ) -> WindowTask:
         """A window that says just so many tokens."""
         ids, context = ids_of(self.sizes), size.context(self.sizes.n_audio_ctx, fitted=fitted)
         prompt = tuple(range(ids.eot + 2, ids.eot + 2 + PROMPT))
+        # Now, before the clock starts.
+        heard = (self.sound if as_samples else self.heard)(i, size, context)
         return WindowTask(
-            features=lambda positions: self.features(i, positions),
+            features=lambda positions: heard if as_samples else heard[:, : 2 * positions],
             sot=ids.eot + 1,
             after_sot=lambda language: prompt,
             rules=rules_of(ids),
@@ -168,18 +192,14 @@ def run_windows(
 ) -> Run:
     """All of them, as fast as they go; the engine stays open."""
     loop = EngineLoop(_Kept(engine), max_batch_size=batch or engine.info.max_slots)
+    as_samples = engine.info.takes_samples
+    tasks = [
+        rig.task(i, size, fitted=fitted, as_samples=as_samples) for i, size in enumerate(windows)
+    ]
     began_s = time.perf_counter()
-    futures = [loop.submit(rig.task(i, size, fitted=fitted)) for i, size in enumerate(windows)]
+    futures = [loop.submit(task) for task in tasks]
     decoded = tuple(future.result() for future in futures)
     wall_s = time.perf_counter() - began_s
     stats = loop.stats
     loop.close()
     return Run(wall_s, stats, decoded)
-
-
-def bytes_of_a_slot(rig: Rig) -> int:
-    """What one slot takes in the rig's precision."""
-    from batched_whisper.engines.cuda.arithmetic import DTYPES
-
-    precision = "float32" if rig.precision == "auto" and rig.device == "cpu" else rig.precision
-    return slot_bytes(rig.sizes, DTYPES["float16" if precision == "auto" else precision])

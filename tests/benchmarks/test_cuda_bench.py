@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
+import wave
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed, so the GPU benchmark is not tried")
 
+from batched_whisper.audio.features import log_mel
 from benchmarks import cuda_bench
-from benchmarks.gpu import mix, parts
+from benchmarks.gpu import accuracy, mix, parts, rig
 
 MEASURED = [
     "laws",
     "limits",
-    "step",
-    "encoder",
     "throughput",
     "one by one",
     "latency",
+    "step",
+    "encoder",
     "determinism",
     "precisions",
     "endurance",
@@ -41,7 +46,112 @@ def test_every_part_measures_something(
         assert "failed" not in figures, (name, figures)
     assert content["parts"]["laws"]["passed"]
     assert content["parts"]["determinism"]["share_equal_again"] == 1
+    assert content["workload"] == "drawn, noise (no --speech)"
     assert "precision=fp8 is for GPUs alone" in capsys.readouterr().out
+
+
+CASES = [f"{mix}, {context}" for mix in ("mlperf-like", "short") for context in ("full", "fitted")]
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """Some tones as speech: 6 clips of half a second, each with two words."""
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    lines = []
+    for i in range(6):
+        tone = (3000 * np.sin(np.arange(8000) * (i + 1) / 50)).astype("<i2")
+        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes(tone.tobytes())
+        lines.append({"audio": f"{i}.wav", "text": "Good day", "language": "en", "duration_s": 0.5})
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    return folder
+
+
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    assert cuda_bench.main(["--quick", "--out", str(out), *arguments]) == 0
+    [path] = out.iterdir()
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
+
+
+def test_with_speech_and_a_tokenizer_windows_are_heard_and_say_their_transcripts(
+    tmp_path: Path, spoken: Path, base_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+    task = rig.Rig.task
+    monkeypatch.setattr(
+        rig.Rig, "task", lambda *a, **k: heard.append(task(*a, **k).features(60)) or task(*a, **k)
+    )
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "base").symlink_to(base_model.files.folder)
+    content = run(
+        tmp_path / "out",
+        *("--speech", str(spoken), "--models", str(models)),
+        *("--parts", "throughput,one by one,latency,encoder"),
+    )
+    assert content["workload"].startswith("real speech: windows of 6 English clips")
+    assert content["mixes"]["short"]["mean_s"] == 0.5
+    assert content["mixes"]["mlperf-like"]["mean_s"] == 0.5  # with the gap two are too long
+    n_tokens = len(base_model.tokenizer.encode(" Good day"))
+    measured = content["parts"]
+    assert [name for name, figures in measured.items() if "failed" in figures] == []
+    for case in CASES:
+        batched, alone = measured["throughput"][case], measured["one by one"][case]
+        assert batched["mean_tokens"] == alone["mean_tokens"] == n_tokens
+        ratio = batched["windows_per_s"] / alone["windows_per_s"]
+        assert alone["batched_is_so_many_times"] == pytest.approx(ratio)
+    tones = [log_mel(clip.samples, 16, 120) for clip in accuracy.clips_of(spoken)]
+    assert all(any(np.array_equal(tone, each) for tone in tones) for each in heard)
+
+
+def test_without_a_tokenizer_noise_stands_for_speech_and_the_result_says_so(
+    tmp_path: Path, spoken: Path
+) -> None:
+    content = run(tmp_path / "out", "--speech", str(spoken), "--parts", "limits")
+    assert content["workload"].startswith("drawn, noise (no tokenizer")
+
+
+def test_the_tokenizer_is_the_first_multilingual_models_or_the_one_asked_for(
+    tmp_path: Path, spoken: Path, base_model: Any, tiny_en_model: Any
+) -> None:
+    models, english = tmp_path / "models", str(tiny_en_model.files.folder)
+    (models / "a-nothing").mkdir(parents=True)
+    (models / "b-english").symlink_to(english)
+    told = ["--parts", "limits", "--speech", str(spoken), "--models", str(models)]
+    assert run(tmp_path / "1", *told)["workload"].startswith("drawn")
+    assert run(tmp_path / "2", *told, "--tokenizer", english)["workload"].startswith("real")
+    (models / "c-base").symlink_to(base_model.files.folder)
+    assert run(tmp_path / "3", *told)["workload"].startswith("real")
+
+
+def test_transformers_is_measured_beside_ours_on_the_same_windows(
+    tmp_path: Path, spoken: Path, base_model: Any
+) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    tokenizer = ("--tokenizer", str(base_model.files.folder))
+    content = run(tmp_path / "o", "--speech", str(spoken), *tokenizer, "--parts", "transformers")
+    figures = content["parts"]["transformers"]
+    assert "failed" not in figures, figures
+    for case in ("short, full", "short, fitted", "full 30 s, full"):
+        ours = figures[f"ours, {case}"]
+        theirs = figures[f"transformers, {case.rpartition(', ')[0]}"]
+        for key in ("n_windows", "mean_audio_s", "mean_tokens"):
+            assert ours[key] == theirs[key]
+        ratio = ours["windows_per_s"] / theirs["windows_per_s"]
+        assert ours["over_transformers"] == pytest.approx(ratio)
+
+
+def test_what_would_begin_after_the_budget_is_left_out_and_named(tmp_path: Path) -> None:
+    late = cuda_bench.Report(tmp_path / "r.json", {}, deadline_s=time.perf_counter() - 1)
+    late.add("slow", lambda: {"a": 1})
+    written = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert (written["left_out"], written["parts"]) == (["slow"], {})
+    content = run(tmp_path / "out", "--budget-s", "0", "--parts", "limits,step")
+    assert content["left_out"] == ["limits", "step"]
+    assert run(tmp_path / "all", "--budget-s", "1e9", "--parts", "limits")["left_out"] == []
 
 
 def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
@@ -56,8 +166,13 @@ def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
 
 
 def test_the_drawn_mixes_are_those_that_they_are_named_after() -> None:
-    packed, single = mix.mlperf_like(4000), mix.short(4000)
-    for windows, mean_s, mean_tokens in ((packed, 24.8, 70), (single, 7, 20)):
+    drawn = mix.DrawnWorkload("")
+    for name, mean_s, mean_tokens in (
+        (mix.PACKED, 24.8, 70),
+        (mix.SHORT, 7, 20),
+        (mix.FULL_LENGTH, 28.75, 81),
+    ):
+        windows = drawn.windows(name, 4000)
         durations = [window.duration_s for window in windows]
         assert sum(durations) / 4000 == pytest.approx(mean_s, rel=0.03)
         assert max(durations) <= 30

@@ -24,7 +24,14 @@ from tiny_whisper import (
 
 from batched_whisper.decoding.rules import EVERYTHING, Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import Sampling
-from batched_whisper.engines.interface import CopyRow, EncodeRow, Engine, StepResult, StepRow
+from batched_whisper.engines.interface import (
+    CopyRow,
+    EncodeRow,
+    Engine,
+    StepResult,
+    StepRow,
+    as_working_ahead,
+)
 from batched_whisper.errors import EngineError
 
 N_SLOTS = 6
@@ -428,6 +435,28 @@ def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> N
         [after] = bench.step(StepRow(slot, said[-1:], len(fed) - 1, ANYTHING))
         assert after is not None
         bench.agree([after], Heard(slot, 40), fed, ANYTHING)
+
+
+def test_what_is_encoded_and_released_during_a_step_changes_nothing_of_it(bench: Bench) -> None:
+    """Whatever shares memory with a step: feeds, answers, what batches are staged in."""
+    ahead = as_working_ahead(bench.engine)
+    if ahead is None:
+        return
+    first, others = [Heard(i, 20 + i) for i in range(3)], [Heard(9 + i, 60 + i) for i in range(3)]
+    for slot, each in enumerate(first):
+        bench.hears(slot, each)
+    bench.hears(4, Heard(30, 7))
+    texts = [random_text(slot, 5 + slot) for slot in range(3)]
+    finish = ahead.start([StepRow(slot, text, 0, ANYTHING) for slot, text in enumerate(texts)])
+    ahead.encode([each.row(3 + i) for i, each in enumerate(others)])
+    ahead.release([5])
+    for each in others:
+        ahead.encode([each.row(5)])
+    for each, text, result in zip(first, texts, finish(), strict=True):
+        assert result is not None
+        bench.agree([result], each, text, ANYTHING)
+    for slot, each in ((3, others[0]), (4, others[1]), (5, others[2])):
+        bench.agree(bench.reads(slot, texts[0]), each, texts[0], ANYTHING)
 
 
 def test_a_probe_may_be_asked_within_a_whole_prompt(bench: Bench) -> None:

@@ -128,7 +128,12 @@ def start(monkeypatch: pytest.MonkeyPatch, rack: Rack, **settings: Any) -> list[
 @pytest.mark.parametrize("log_mel", ["auto", "device", "host"])
 @pytest.mark.parametrize(("wanted", "slots"), [("auto", 320), (7, 7)])
 def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
-    monkeypatch: pytest.MonkeyPatch, device: str, on: list[str], wanted: int | str, slots: int, log_mel: str
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    on: list[str],
+    wanted: int | str,
+    slots: int,
+    log_mel: str,
 ) -> None:
     rack = Rack()
     own = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from batched_whisper.engines.cuda.layers import Layer
 
@@ -43,6 +44,10 @@ class EightBitLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See `layers.Layer`; both in the model's type."""
         return self._product(x, self.bias)
+
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        """See `layers.Layer`."""
+        return F.gelu(self(x))
 
     def add_to(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """See `layers.Layer`."""

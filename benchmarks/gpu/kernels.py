@@ -1,0 +1,201 @@
+"""The kernels one by one, in several launches, beside PyTorch's own and what the device can.
+
+Attention over tables and what is kept of windows are a matter of bytes, attention within windows
+and products of operations. Each figure is a share of what a copy or a product reaches in this run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from batched_whisper.engines.cuda import attention
+from batched_whisper.engines.cuda.company import Company, Extent, describe
+from batched_whisper.engines.cuda.layers import normalise
+from batched_whisper.engines.cuda.tables import Kept
+from batched_whisper.engines.stand_ins import layout
+from benchmarks.gpu.parts import Figures, Scale, _dtype
+from benchmarks.gpu.rig import Rig
+
+TOGETHER = 8
+
+
+def kernels(rig: Rig, scale: Scale) -> Figures:
+    """All of them; one that fails says so in its place."""
+    figures: Figures = {}
+    for group in (over_tables, within_windows, passes_over_memory):
+        for name, measure in group(rig, scale):
+            try:
+                figures[name] = measure()
+            except Exception as error:
+                figures[name] = {"failed": str(error).splitlines()[0]}
+    return figures
+
+
+Measured = Iterator[tuple[str, Callable[[], Figures]]]
+
+
+def over_tables(rig: Rig, scale: Scale) -> Measured:
+    """One query a slot over full windows, kept in 8 and in 16 bits."""
+    from batched_whisper.engines.cuda import kernels as ours
+
+    heads, context = rig.sizes.n_text_head, rig.sizes.n_audio_ctx
+    width = rig.sizes.n_text_state // heads
+    for kind in (torch.int8, _dtype(rig)):
+        for n in _SLOTS:
+            case = _tables(rig, kind, n, heads, context, width)
+            for block, n_warps, n_stages in _LAUNCHES:
+                launch = ours.Launch(block=block, n_warps=n_warps, n_stages=n_stages)
+                name = f"{_name(kind)}, {n} slots, {_name(launch)}"
+                yield name, partial(_heard, rig, scale, case, partial(ours.attend, launch=launch))
+
+
+_SLOTS = (1, 64, 256)
+_LAUNCHES = (
+    (32, 2, 3),
+    (64, 2, 2),
+    (64, 4, 1),
+    (64, 4, 2),
+    (64, 4, 3),
+    (64, 4, 4),
+    (128, 4, 2),
+    (128, 8, 3),
+)
+
+
+def _tables(rig: Rig, kind: torch.dtype, n: int, *shape: int) -> tuple[Any, ...]:
+    """Several tables, so that the cache does not hold what is read next; their queries."""
+    heads, context, width = shape
+    tables = [_table(rig, kind, n, *shape) for _ in range(4)]
+    queries = torch.randn((n, heads, width), device=rig.device).to(_dtype(rig))
+    rows = torch.arange(n, device=rig.device)
+    lengths = torch.full((n,), context, dtype=torch.int32, device=rig.device)
+    return tables, queries, rows, lengths
+
+
+def _table(rig: Rig, kind: torch.dtype, n: int, *shape: int) -> Kept:
+    heads, _, width = shape
+    if kind is torch.int8:
+        numbers = torch.randint(-127, 128, (2, n, *shape), dtype=kind, device=rig.device)
+        return Kept(numbers, torch.rand((2, n, heads, width), device=rig.device) / 40)
+    return Kept(torch.randn((2, n, *shape), dtype=kind, device=rig.device))
+
+
+def _heard(rig: Rig, scale: Scale, case: tuple[Any, ...], attend: Any) -> Figures:
+    tables, queries, rows, lengths = case
+    moved = sum(each.numbers.numel() * each.numbers.element_size() for each in tables)
+
+    def run() -> None:
+        for table in tables:
+            attend(queries, table, rows, lengths)
+
+    figures = {"bytes_per_s": moved / rig.seconds(run, scale.repeats)}
+    if len(queries) <= 64:
+        exact = attention.attend(queries.double(), tables[0], rows, lengths)
+        figures["error"] = _off(attend(queries, tables[0], rows, lengths), exact)
+    return figures
+
+
+def within_windows(rig: Rig, scale: Scale) -> Measured:
+    """Positions over their windows: full ones, and of many lengths; PyTorch's own for the first."""
+    from batched_whisper.engines.cuda import encoder_kernels as ours
+
+    full, heads = rig.sizes.n_audio_ctx, rig.sizes.n_audio_head
+    width = rig.sizes.n_audio_state // heads
+    for mix, contexts in (
+        ("full windows", [full] * TOGETHER),
+        ("of 2 to 15 s", np.linspace(full / 15, full / 2, 30).astype(int).tolist()),
+    ):
+        company, lengths = _company(rig, contexts)
+        qkv = torch.randn((sum(lengths), 3, heads, width), device=rig.device).to(_dtype(rig))
+        n_operations = sum(4 * n * n * heads * width for n in lengths)
+        for block, n_warps, n_stages in ((64, 4, 2), (64, 4, 3), (64, 8, 3), (128, 8, 2)):
+            launch = ours.ListenLaunch(block, n_warps, n_stages)
+            work = partial(ours.listen, qkv, company, launch)
+            yield f"{mix}, {_name(launch)}", partial(_rate, rig, scale, work, n_operations)
+        if mix == "full windows":
+            batch = qkv.view(TOGETHER, full, 3, heads, width).permute(2, 0, 3, 1, 4)
+            for backend in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION"):
+                work = partial(_by_pytorch, backend, batch)
+                yield f"{mix}, {backend.lower()}", partial(_rate, rig, scale, work, n_operations)
+
+
+def _by_pytorch(backend: str, batch: torch.Tensor) -> torch.Tensor:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(getattr(SDPBackend, backend)):
+        return F.scaled_dot_product_attention(*batch)
+
+
+def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
+    """What lies between the products of the encoder, for eight full windows."""
+    from batched_whisper.engines.cuda import encoder_kernels as ours
+
+    full, d, dtype = rig.sizes.n_audio_ctx, rig.sizes.n_audio_state, _dtype(rig)
+    company, lengths = _company(rig, [full] * TOGETHER)
+    n = sum(lengths)
+    x, wide = (torch.randn((n, k * d), device=rig.device).to(dtype) for k in (1, 4))
+    weight, bias, owed = torch.randn((3, d), device=rig.device)
+    n_bytes = 2 * x.numel() * x.element_size()
+    for name, norm in (("norm, ours", ours.normalise), ("norm, PyTorch", normalise)):
+        yield name, partial(_moved, rig, scale, partial(norm, x, weight, bias, owed), n_bytes)
+    yield "GELU", partial(_moved, rig, scale, partial(F.gelu, wide), 4 * n_bytes)
+    first = torch.randn((4 * d, d), device=rig.device).to(dtype)
+    offset = torch.randn(4 * d, device=rig.device).to(dtype)
+    for name, layer in (
+        ("product and GELU", lambda: F.gelu(F.linear(x, first, offset))),
+        (
+            "in one, by its tangent",
+            lambda: torch._addmm_activation(offset, x, first.T, use_gelu=True),
+        ),
+    ):
+        yield name, partial(_rate, rig, scale, layer, 2 * n * d * 4 * d)
+    heads = rig.sizes.n_text_head
+    pair = torch.randn((n, 2, heads, d // heads), device=rig.device).to(dtype)
+    shape = (2, TOGETHER + 1, heads)
+    table = Kept(
+        torch.zeros((*shape, full, d // heads), dtype=torch.int8, device=rig.device),
+        torch.ones((*shape, d // heads), device=rig.device),
+    )
+    moved = pair.numel() * (pair.element_size() + 1)
+    yield (
+        "keep in 8 bits",
+        partial(_moved, rig, scale, partial(ours.keep, pair, company, table), moved),
+    )
+
+
+def _company(rig: Rig, contexts: list[int]) -> tuple[Company, list[int]]:
+    full = rig.sizes.n_audio_ctx
+    layouts = [layout(context, full) for context in contexts]
+    lengths = [len(each) for each in layouts]
+    extent = Extent(sum(lengths), full, nobody=len(contexts))
+    numbers = np.zeros(extent.n_numbers, np.int32)
+    describe(range(len(contexts)), layouts, extent, numbers)
+    return Company.of(torch.from_numpy(numbers).to(rig.device), extent), lengths
+
+
+def _rate(rig: Rig, scale: Scale, work: Callable[[], object], n_operations: int) -> Figures:
+    return {"operations_per_s": n_operations * 8 / _of_eight(rig, scale, work)}
+
+
+def _moved(rig: Rig, scale: Scale, work: Callable[[], object], n_bytes: int) -> Figures:
+    return {"bytes_per_s": n_bytes * 8 / _of_eight(rig, scale, work)}
+
+
+def _of_eight(rig: Rig, scale: Scale, work: Callable[[], object]) -> float:
+    return rig.seconds(lambda: [work() for _ in range(8)], scale.repeats)
+
+
+def _off(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def _name(what: Any) -> str:
+    if isinstance(what, torch.dtype):
+        return str(what).removeprefix("torch.")
+    return f"block {what.block}, {what.n_warps} warps, {what.n_stages} stages"
