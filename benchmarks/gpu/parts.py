@@ -124,9 +124,9 @@ def _step(
     n_calls = max(1, n // n_tokens)
     several_s = rig.seconds(lambda: [engine.step(on) for _ in range(n_calls)], scale.repeats)
     several_s /= n_calls
-    passes = engine._passes  # the device's part alone, on the same tokens again
-    size = passes.size(batch)
-    device_s = rig.seconds(lambda: [passes.play(size) for _ in range(n)], scale.repeats) / n
+    steps = engine._passes.recordings  # the device's part alone, on the same tokens again
+    size = steps.size(batch)
+    device_s = rig.seconds(lambda: [steps.play(size) for _ in range(n)], scale.repeats) / n
     n_bytes = _number_bytes(rig)
     n_positions = len(layout(context, rig.sizes.n_audio_ctx))
     heard_bytes = engine._arithmetic.kept.itemsize

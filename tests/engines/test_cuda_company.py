@@ -134,9 +134,9 @@ def with_fixed_sizes(max_slots: int) -> CudaEngine:
     What its memory holds where nothing was written is poison.
     """
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=max_slots, device="cpu")
-    for runs, sizes in ((engine._encodings, engine._encodings._sizes), (engine._passes, None)):
-        for size in sizes or engine._passes._sizes:
-            runs._recorded[size] = Played(partial(runs._compute, size))
+    for recordings in (engine._encodings.recordings, engine._passes.recordings):
+        for size in recordings.sizes:
+            recordings._recorded[size] = Played(partial(recordings._compute, size))
     engine._encodings._heard.fill_(float("nan"))
     return engine
 

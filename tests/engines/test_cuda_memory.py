@@ -11,9 +11,12 @@ from batched_whisper.engines.cuda.memory import (  # noqa: E402
     Room,
     SlotCount,
     count_slots,
+    reserve_bytes,
     take_what_fits,
 )
+from batched_whisper.engines.cuda.tables import slot_bytes  # noqa: E402
 from batched_whisper.errors import EngineError  # noqa: E402
+from batched_whisper.models.dimensions import SHAPES  # noqa: E402
 
 SLOT = 300_000_000
 GB = 1_000_000_000
@@ -35,6 +38,18 @@ def test_what_is_taken_stays_within_the_fraction_and_is_not_less_than_need_be(
     assert used <= 24 * GB * fraction
     assert count.n_slots == wanted or used + SLOT > 24 * GB * fraction
     assert count.n_slots == wanted or f"instead of {wanted}" in count.why
+
+
+@pytest.mark.parametrize(("kept", "least"), [(torch.int8, 320), (torch.float16, 190)])
+def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least: int) -> None:
+    sizes, dtype = SHAPES["large-v3"], torch.float16
+    free = 85 * GB - int(3.1 * GB)  # beside the weights
+    reserve = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480)
+    assert RESERVE_BYTES < reserve < 3 * GB
+    slot = slot_bytes(sizes, dtype, kept)
+    count = count_slots(320, slot, Room(85 * GB, free, 0.9), reserve)
+    assert least <= count.n_slots <= 320
+    assert slot_bytes(sizes, dtype, torch.int8) < 0.62 * slot_bytes(sizes, dtype, dtype)
 
 
 def test_where_not_one_fits_the_error_names_the_option() -> None:

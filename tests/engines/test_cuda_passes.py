@@ -8,8 +8,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_checkpoint  # noqa: E402
 
+from batched_whisper.engines.cuda import graphs  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
-from batched_whisper.engines.cuda.passes import Passes, recorded_sizes  # noqa: E402
+from batched_whisper.engines.cuda.graphs import Recordings  # noqa: E402
+from batched_whisper.engines.cuda.passes import recorded_sizes  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
 
 
@@ -34,14 +36,16 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
 ) -> None:
     """A processor has no graphs to record: asked for them, the engine says so and goes on."""
 
-    def fail(self: Passes) -> None:
+    def fail(self: Recordings, recorder: object) -> None:
         self._recorded[1] = None
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(Passes, "_record", fail)
+    monkeypatch.setattr(graphs, "Recorder", lambda *given: None)
+    monkeypatch.setattr(Recordings, "record", fail)
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
-    engine._passes._try_to_record()
-    assert "cannot be recorded: operation not permitted" in engine._passes.why
+    for runs in (engine._passes, engine._encodings):
+        runs.record()
+        assert "cannot be recorded: operation not permitted" in runs.why
     heard = Heard(0, 20)
     engine.encode([heard.row(1)])
     row = StepRow(1, (5,), 0, ANYTHING)
@@ -52,10 +56,11 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
 def test_memory_that_runs_out_while_recording_is_told_from_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(self: Passes) -> None:
+    def fail(*given: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Passes, "_record", fail)
+    monkeypatch.setattr(graphs, "Recorder", fail)
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
-    with pytest.raises(torch.OutOfMemoryError):
-        engine._passes._try_to_record()
+    for runs in (engine._passes, engine._encodings):
+        with pytest.raises(torch.OutOfMemoryError):
+            runs.record()

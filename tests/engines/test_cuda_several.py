@@ -131,7 +131,7 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
     ]
     for engine in engines:
         for recorded in (engine._passes, engine._encodings):
-            recorded._try_to_record()
+            recorded.record()
             assert "recorded as CUDA graphs" in recorded.why
     n_steps = len(passes.recorded_sizes(engines[0]._passes.most)) + 1  # and what lies between
     n_encodings = len(encodings.recorded_positions(SIZES.n_audio_ctx))

@@ -9,9 +9,7 @@ window's. Elsewhere it just runs, on just so many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import cycle
-from typing import Any
 
 import torch
 
@@ -24,7 +22,7 @@ from batched_whisper.engines.cuda.company import (
 )
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.graphs import Recorder, reason_not_to
+from batched_whisper.engines.cuda.graphs import Recordings, try_to_record
 from batched_whisper.engines.cuda.spectrogram import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.interface import EncodeRow
@@ -65,35 +63,32 @@ class Encodings:
     ) -> None:
         device = tables.own.device
         self._encoder, self._decoder, self._tables = encoder, decoder, tables
-        self._sizes, self._n_mels = recorded_positions(sizes.n_audio_ctx), sizes.n_mels
-        self._full = sizes.n_audio_ctx
+        self._full, self._n_mels = sizes.n_audio_ctx, sizes.n_mels
+        self.recordings = Recordings(self._compute, recorded_positions(self._full))
+        """The device's part of a batch, on what was sent last, by its number of positions."""
+        self._most = self.recordings.sizes[-1]
         self._spectrogram = Spectrogram(sizes.n_mels, device) if from_samples else None
-        largest = self._extent(self._sizes[-1])
+        largest = self._extent(self._most)
         n_heard = self._n_heard(largest)
         self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
         self._heard = torch.zeros(n_heard, device=device)  # features or samples
         n_staged = 2 if device.type == "cuda" else 1
         self._staged = cycle([_Staged(largest, n_heard, device) for _ in range(n_staged)])
-        self._recorded: dict[int, Any] = {}  # positions -> CUDA graph
         self.why = "encoding is not recorded"
         if record:
-            self._try_to_record()
+            self.record()
 
     def run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
         """Encode windows into their slots, in as few batches as hold them."""
-        for each in companies([len(laid_out) for laid_out in layouts], self._sizes[-1]):
+        for each in companies([len(laid_out) for laid_out in layouts], self._most):
             self._run([rows[i] for i in each], [layouts[i] for i in each])
 
-    def play(self, n_positions: int) -> None:
-        """The device's part of a batch of that size, on what was sent last."""
-        recorded = self._recorded.get(n_positions)
-        if recorded is None:
-            self._compute(n_positions)
-        else:
-            recorded.replay()
+    def record(self) -> None:
+        """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
+        self.why = try_to_record("encoding", [self.recordings], self._tables.own.device)
 
     def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
-        n_positions = self._size(sum(len(each) for each in layouts))
+        n_positions = self.recordings.size(sum(len(each) for each in layouts))
         extent, staged = self._extent(n_positions), next(self._staged)
         staged.wait()
         describe([row.slot for row in rows], layouts, extent, staged.numbers)
@@ -101,7 +96,7 @@ class Encodings:
         for row, laid_out, start in zip(rows, layouts, frame_starts(layouts), strict=True):
             self._lay(row, laid_out, start, heard)
         staged.send(self._numbers, self._heard, extent.n_numbers, len(heard))
-        self.play(n_positions)
+        self.recordings.play(n_positions)
 
     def _lay(self, row: EncodeRow, laid_out: Layout, start: int, heard: Samples) -> None:
         """Write one window where its frames are."""
@@ -130,27 +125,6 @@ class Encodings:
 
     def _extent(self, n_positions: int) -> Extent:
         return Extent(n_positions, self._full, self._tables.nobody)
-
-    def _size(self, n: int) -> int:
-        """The smallest recorded number that holds so many; just so many where none is."""
-        if not self._recorded:
-            return n
-        return next(size for size in self._sizes if size >= n)
-
-    def _try_to_record(self) -> None:
-        """Without recordings it is slower, and as right. Raises torch.OutOfMemoryError."""
-        reason = reason_not_to(self._record)
-        if reason is None:
-            self.why = f"encoding is recorded as CUDA graphs for {len(self._sizes)} sizes"
-        else:
-            self._recorded.clear()
-            self.why = f"encoding is slower, because it cannot be recorded: {reason}"
-
-    def _record(self) -> None:
-        """The largest first: the smaller ones then find their memory in its pool."""
-        recorder = Recorder(self._tables.own.device)
-        for size in reversed(self._sizes):
-            self._recorded[size] = recorder.record(partial(self._compute, size))
 
 
 class _Staged:

@@ -22,7 +22,7 @@ from batched_whisper.engines.cuda.choosing import Choose, MaskTable
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
 from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.encodings import Encodings
+from batched_whisper.engines.cuda.encodings import Encodings, recorded_positions
 from batched_whisper.engines.cuda.layers import Weights
 from batched_whisper.engines.cuda.memory import (
     Room,
@@ -211,7 +211,8 @@ class CudaEngine:
         """Take the tables and record what runs over them; says how many slots, and why."""
         dtype, kept = self._arithmetic.dtype, self._arithmetic.kept
         record = self._device.type == "cuda"
-        reserve = reserve_bytes(self._sizes, dtype, _most_tokens(wanted))
+        n_positions = recorded_positions(self._sizes.n_audio_ctx)[-1]
+        reserve = reserve_bytes(self._sizes, dtype, n_positions, _most_tokens(wanted))
         room = self._room(fraction)
         count = count_slots(wanted, slot_bytes(self._sizes, dtype, kept), room, reserve)
 

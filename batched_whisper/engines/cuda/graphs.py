@@ -5,7 +5,8 @@ A thousand small kernels are then one call of the host's. It knows nothing of wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,12 +53,59 @@ class Recorder:
         return graph
 
 
-def reason_not_to(record: Callable[[], None]) -> str | None:
-    """Record; why it cannot be done, None where it was. Raises torch.OutOfMemoryError."""
+class Recordings:
+    """One computation in a few sizes, each recorded once and played again; or it just runs.
+
+    Args:
+        compute: does it, given its size.
+        sizes: those that are recorded, ascending; the last is the most there may be.
+    """
+
+    def __init__(self, compute: Callable[[int], None], sizes: Sequence[int]) -> None:
+        self._compute = compute
+        self.sizes = tuple(sizes)
+        self._recorded: dict[int, Any] = {}
+
+    def size(self, n: int) -> int:
+        """The smallest recorded size that holds so many; just so many where none is."""
+        if not self._recorded:
+            return n
+        return next(size for size in self.sizes if size >= n)
+
+    def play(self, size: int) -> None:
+        """Do it, on what lies where it looks."""
+        recorded = self._recorded.get(size)
+        if recorded is None:
+            self._compute(size)
+        else:
+            recorded.replay()
+
+    def record(self, recorder: Recorder) -> None:
+        """The largest first: the smaller ones then find their memory in its pool."""
+        for size in reversed(self.sizes):
+            self._recorded[size] = recorder.record(partial(self._compute, size))
+
+    def forget(self) -> None:
+        """Just run from now on."""
+        self._recorded.clear()
+
+
+def try_to_record(
+    what: str, all_of: Sequence[Recordings], device: torch.device, priority: int = 0
+) -> str:
+    """Record what is never done at the same time; how that went, in words.
+
+    Without recordings it is slower, and as right. Raises torch.OutOfMemoryError.
+    """
     try:
-        record()
+        recorder = Recorder(device, priority)
+        for each in all_of:
+            each.record(recorder)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        return " ".join(str(error).split())[:200]
-    return None
+        for each in all_of:
+            each.forget()
+        reason = " ".join(str(error).split())[:200]
+        return f"{what} is slower, because it cannot be recorded: {reason}"
+    return f"{what} is recorded as CUDA graphs for {len(all_of[0].sizes)} sizes"

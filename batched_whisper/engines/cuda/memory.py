@@ -13,8 +13,6 @@ from batched_whisper.models.dimensions import Dimensions
 
 RESERVE_BYTES = 1 << 30
 """Kept free for the libraries' workspaces."""
-_ENCODED_TOGETHER = 8
-"""Full windows of a batch (`encodings`)."""
 _WIDTHS = 24
 """What a position of a batch takes at once while it is encoded, in widths of the model: the
 perceptron's first layer twice (4 each), queries, keys and values, the convolutions' taps, and
@@ -45,12 +43,12 @@ class SlotCount:
     why: str
 
 
-def reserve_bytes(sizes: Dimensions, dtype: torch.dtype, most_tokens: int) -> int:
+def reserve_bytes(sizes: Dimensions, dtype: torch.dtype, n_positions: int, most_tokens: int) -> int:
     """What is kept free beside the slots: for libraries, and for what is recorded.
 
-    ``most_tokens`` are those of a pass, whose logits are in float32 and worked on twice.
+    ``n_positions`` are the most that are encoded together, ``most_tokens`` those of a pass, whose
+    logits are in float32 and worked on twice.
     """
-    n_positions = _ENCODED_TOGETHER * sizes.n_audio_ctx
     encoding = _WIDTHS * n_positions * sizes.n_audio_state * dtype.itemsize
     return RESERVE_BYTES + int(encoding) + 3 * 4 * most_tokens * sizes.n_vocab
 

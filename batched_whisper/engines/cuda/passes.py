@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, 
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.going_on import next_feed
-from batched_whisper.engines.cuda.graphs import Recorder, reason_not_to
+from batched_whisper.engines.cuda.graphs import Recordings, try_to_record
 from batched_whisper.engines.cuda.tables import Tables
 
 PRIORITY = -1
@@ -88,12 +87,12 @@ class Passes:
         self._done = torch.cuda.Event() if on_gpu else None
         # One for all recorded sizes: each would keep its own.
         self._logits = torch.zeros((most, decoder.n_vocab), device=device)
-        self._sizes = recorded_sizes(most)
-        self._recorded: dict[int, Any] = {}  # size -> CUDA graph
-        self._recorded_between: Any = None
-        self.why = "steps are not recorded"
+        self.recordings = Recordings(self._compute, recorded_sizes(most))
+        """The device's part of a pass, on what was fed last, by its number of tokens."""
+        self._between = Recordings(self._compute_feed, [most])
+        self.why = "stepping is not recorded"
         if record:
-            self._try_to_record()
+            self.record()
 
     def run(self, entries: Sequence[Entry], n_passes: int = 1) -> list[Answers]:
         """`begin` and `read`."""
@@ -108,13 +107,13 @@ class Passes:
         first ``n_asking`` of them. What is told of an entry that has come to its end means nothing.
         No passes may begin before these are read.
         """
-        size = self.size(len(entries))
+        size = self.recordings.size(len(entries))
         self._feed.send(entries, size)
         for i in range(n_passes):
             if i:
-                self._go_on()
-                size = self.size(n_asking)
-            self.play(size)
+                self._between.play(self.most)
+                size = self.recordings.size(n_asking)
+            self.recordings.play(size)
             # All of it: a part would be copied twice.
             self._told[i].copy_(self._answers, non_blocking=True)
         if self._done is not None:
@@ -140,26 +139,10 @@ class Passes:
             for best, likely in zip(tokens, logprobs, strict=True)
         ]
 
-    def play(self, size: int) -> None:
-        """The device's part of a pass of that size, on what was fed last."""
-        recorded = self._recorded.get(size)
-        if recorded is None:
-            self._compute(size)
-        else:
-            recorded.replay()
-
-    def _go_on(self) -> None:
-        """Feed what was chosen last."""
-        if self._recorded_between is None:
-            self._compute_feed()
-        else:
-            self._recorded_between.replay()
-
-    def size(self, n: int) -> int:
-        """The smallest recorded size that holds so many; just so many where none is."""
-        if not self._recorded:
-            return n
-        return next(size for size in self._sizes if size >= n)
+    def record(self) -> None:
+        """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
+        device, both = self.tables.own.device, (self.recordings, self._between)
+        self.why = try_to_record("stepping", both, device, PRIORITY)
 
     def _compute(self, size: int) -> None:
         feed = self._feed.read(size)
@@ -168,23 +151,6 @@ class Passes:
         self._decoder.logits(self.tables, tokens, slots, positions, logits)
         self._answers[:, :size].copy_(self._choose(logits, self.masks.hidden, feed))
 
-    def _compute_feed(self) -> None:
-        feed, chosen = self._feed.read(self.most), self._answers[0].long()
+    def _compute_feed(self, size: int) -> None:
+        feed, chosen = self._feed.read(size), self._answers[0, :size].long()
         feed.copy_(next_feed(feed, chosen, self._ids, self._feed.idle))
-
-    def _try_to_record(self) -> None:
-        """Without recordings a step is slower, and as right. Raises torch.OutOfMemoryError."""
-        reason = reason_not_to(self._record)
-        if reason is None:
-            self.why = f"steps are recorded as CUDA graphs for {len(self._sizes)} sizes"
-        else:
-            self._recorded.clear()
-            self._recorded_between = None
-            self.why = f"steps are slower, because they cannot be recorded: {reason}"
-
-    def _record(self) -> None:
-        """The largest first: the smaller ones then find their memory in its pool."""
-        recorder = Recorder(self.tables.own.device, PRIORITY)
-        for size in reversed(self._sizes):
-            self._recorded[size] = recorder.record(partial(self._compute, size))
-        self._recorded_between = recorder.record(self._compute_feed)
