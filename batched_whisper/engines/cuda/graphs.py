@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+FIRST = -1
+"""The priority of steps, before what is encoded meanwhile: everybody waits for a step."""
 WARM_UPS = 2
 """Runs before recording: libraries take their workspaces, kernels are compiled."""
 

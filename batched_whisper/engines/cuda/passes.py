@@ -18,11 +18,8 @@ from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, 
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.going_on import next_feed
-from batched_whisper.engines.cuda.graphs import Recordings, try_to_record
+from batched_whisper.engines.cuda.graphs import FIRST, Recordings, try_to_record
 from batched_whisper.engines.cuda.tables import Tables
-
-PRIORITY = -1
-"""Of steps on a GPU, before anything that is encoded meanwhile: everybody waits for them."""
 
 
 def recorded_sizes(most: int) -> list[int]:
@@ -142,7 +139,7 @@ class Passes:
     def record(self) -> None:
         """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
         device, both = self.tables.own.device, (self.recordings, self._between)
-        self.why = try_to_record("stepping", both, device, PRIORITY)
+        self.why = try_to_record("stepping", both, device, FIRST)
 
     def _compute(self, size: int) -> None:
         feed = self._feed.read(size)

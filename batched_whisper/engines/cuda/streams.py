@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from batched_whisper.engines.cuda.passes import PRIORITY
+from batched_whisper.engines.cuda.graphs import FIRST
 
 
 class Streams:
@@ -29,7 +29,7 @@ class Streams:
         self._encoded: Any = None
         if device.type == "cuda":
             with torch.cuda.device(device):
-                self._steps = torch.cuda.Stream(priority=PRIORITY)
+                self._steps = torch.cuda.Stream(priority=FIRST)
                 self._encoding = torch.cuda.Stream()
                 self._encoded = torch.cuda.Event()
 
