@@ -16,6 +16,16 @@ if not torch.cuda.is_available() and "triton" not in sys.modules:
 pytest.importorskip("triton", reason="Triton is not installed: pip install --no-deps triton")
 
 import numpy as np  # noqa: E402
+from tiny_whisper import (  # noqa: E402
+    ANYTHING,
+    IDS,
+    N_AUDIO_CTX,
+    Heard,
+    check,
+    random_text,
+    reference_logits,
+    tiny_checkpoint,
+)
 
 from batched_whisper.engines.cuda import (  # noqa: E402
     attention,
@@ -24,9 +34,12 @@ from batched_whisper.engines.cuda import (  # noqa: E402
     encoder_kernels,
     kernels,
     layers,
+    operations,
 )
+from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
 from batched_whisper.engines.cuda.feed import Field, float_bits  # noqa: E402
 from batched_whisper.engines.cuda.tables import Kept  # noqa: E402
+from batched_whisper.engines.interface import StepRow  # noqa: E402
 from batched_whisper.engines.stand_ins import layout  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -226,3 +239,31 @@ def test_choices_are_those_of_the_definition(
     found, expected = kernels.choose(*case), choosing.choose(*case)
     assert found[0].tolist() == expected[0].tolist()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU runs the engine's own tests on kernels")
+@pytest.mark.parametrize("kv_cache_dtype", ["same", "int8"])
+def test_the_whole_engine_on_kernels_says_what_numpy_says(
+    monkeypatch: pytest.MonkeyPatch, kv_cache_dtype: str
+) -> None:
+    """Strides, addresses and types as the engine has them."""
+    every = operations.Operations(
+        kernels.attend,
+        encoder_kernels.listen,
+        encoder_kernels.keep,
+        encoder_kernels.normalise,
+        kernels.choose,
+        "kernels by the interpreter",
+    )
+    monkeypatch.setattr(engine_module, "best_operations", lambda *given: every)
+    engine = engine_module.CudaEngine(
+        tiny_checkpoint(), IDS, max_slots=3, device="cpu", kv_cache_dtype=kv_cache_dtype
+    )
+    assert "kernels by the interpreter" in engine.info.why
+    heard = [Heard(1, 30), Heard(2, N_AUDIO_CTX)]
+    engine.encode([each.row(slot) for slot, each in zip((2, 0), heard, strict=True)])
+    text = random_text(3, 4)
+    rows = [StepRow(slot, text, 0, ANYTHING) for slot in (2, 0)]
+    for each, row, result in zip(heard, rows, engine.step(rows), strict=True):
+        near = 1e-3 if kv_cache_dtype == "same" else 0.5
+        check(result, row, reference_logits(each, text)[-1], near)
