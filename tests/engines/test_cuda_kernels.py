@@ -138,12 +138,13 @@ def test_attention_over_8_bits_is_that_over_what_they_stand_for(n_programs: int)
         torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
 
 
-COMPANIES = [[1500], [3, 64, 200], [130, 1500, 1], [1436, 1437]]
+FULL = 300
+COMPANIES = [[FULL], [3, 64, 200], [130, FULL, 1], [236, 237]]
 
 
 def windows_of(contexts: list[int], n_spare: int = 9) -> company.Company:
-    layouts = [layout(context, 1500) for context in contexts]
-    extent = company.Extent(sum(map(len, layouts)) + n_spare, 1500, nobody=len(contexts))
+    layouts = [layout(context, FULL) for context in contexts]
+    extent = company.Extent(sum(map(len, layouts)) + n_spare, FULL, nobody=len(contexts))
     numbers = np.zeros(extent.n_numbers, np.int32)
     company.describe(list(range(len(contexts)))[::-1], layouts, extent, numbers)
     return company.Company.of(torch.from_numpy(numbers).to(DEVICE), extent)
@@ -164,7 +165,7 @@ def test_windows_listen_to_themselves_as_by_the_definition(contexts: list[int], 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float16, torch.float32])
 def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> None:
-    windows, n_slots = windows_of([130, 3, 1500]), 3
+    windows, n_slots = windows_of([130, 3, FULL]), 3
     random = torch.Generator().manual_seed(3)
     pair = torch.randn((len(windows.windows), 2, N_HEADS, WIDTH), generator=random).to(DEVICE)
     pair[:, :, :, 5] *= 100  # a channel that is louder than others
@@ -174,7 +175,7 @@ def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> N
     def kept(keep) -> Kept:  # type: ignore[no-untyped-def]
         shape = (2, n_slots + 1, N_HEADS)
         scales = torch.ones((*shape, WIDTH), device=DEVICE) if kind is torch.int8 else None
-        table = Kept(torch.full((*shape, 1500, WIDTH), 77, dtype=kind, device=DEVICE), scales)
+        table = Kept(torch.full((*shape, FULL, WIDTH), 77, dtype=kind, device=DEVICE), scales)
         keep(pair, windows, table)
         return table
 
