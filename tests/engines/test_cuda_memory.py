@@ -46,6 +46,8 @@ def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least
     free = 85 * GB - int(3.1 * GB)  # beside the weights
     reserve = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480)
     assert RESERVE_BYTES < reserve < 3 * GB
+    larger = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=960)
+    assert larger - reserve >= 4 * 480 * sizes.n_vocab  # the logits of more tokens
     slot = slot_bytes(sizes, dtype, kept)
     count = count_slots(320, slot, Room(85 * GB, free, 0.9), reserve)
     assert least <= count.n_slots <= 320
