@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the parts that were asked for."""
     given = _parse(arguments)
     scale = parts.QUICK if given.quick else parts.FULL
+    if given.windows:
+        scale = replace(scale, n_windows=given.windows)
     name = "quick" if given.quick else given.shape
     began_s = time.perf_counter()
     rig = _make_rig(given, name)
@@ -128,10 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
         None if given.budget_s is None else began_s + given.budget_s,
     )
     print(f"workload: {rig.workload.what}", flush=True)
-    wanted = given.parts.split(",") if given.parts else None
-    for part_name, part in _parts(given, rig, scale, report).items():
-        if wanted is None or part_name in wanted:
-            report.add(part_name, part)
+    listed = _parts(given, rig, scale, report)
+    for part_name in given.parts.split(",") if given.parts else listed:
+        report.add(part_name, listed[part_name])
     print(report.table())
     print(f"\nwritten to {report.path.name}")
     return 0
@@ -169,6 +171,7 @@ def _parts(
             rig, min(4 * peers.BATCH, scale.n_windows)
         ),
         "variants": lambda: parts.variants(rig, scale),
+        "overlap": lambda: parts.overlap(rig, scale),
         "step": lambda: parts.step(rig, scale, report.limits()),
         "encoder": lambda: parts.encoder(rig, scale, report.limits()),
         "determinism": lambda: parts.determinism(rig, scale),
@@ -176,8 +179,10 @@ def _parts(
     }
     if rig.device != "cpu":
         from benchmarks.gpu.kernels import kernels
+        from benchmarks.gpu.where import where
 
         listed["kernels"] = lambda: kernels(rig, scale)
+        listed["where"] = lambda: where(rig, scale)
     if given.manifest:
         listed["manifest"] = partial(_of_manifest, rig, given.manifest)
     if given.speech and given.models:
@@ -248,7 +253,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", default="large-v3", help="a short name, such as large-v3-turbo")
     parser.add_argument("--precision", default="auto", help="of the engine; auto: float16")
     parser.add_argument("--slots", type=int, default=320, help="the most windows together")
-    parser.add_argument("--parts", help="only these, separated by commas")
+    parser.add_argument("--parts", help="only these, in this order, separated by commas")
+    parser.add_argument("--windows", type=int, help="of each mix, where it is not said otherwise")
     parser.add_argument("--manifest", type=Path, help="lines of duration_s and n_tokens or text")
     parser.add_argument("--speech", type=Path, help="a folder of WAV files with manifest.jsonl")
     parser.add_argument("--models", type=Path, help="a folder of model folders")

@@ -46,26 +46,17 @@ def over_tables(rig: Rig, scale: Scale) -> Measured:
 
     heads, context = rig.sizes.n_text_head, rig.sizes.n_audio_ctx
     width = rig.sizes.n_text_state // heads
-    for kind in (torch.int8, _dtype(rig)):
+    for kind, launches in ((torch.int8, _LAUNCHES), (_dtype(rig), _LAUNCHES[4:5])):
         for n in _SLOTS:
             case = _tables(rig, kind, n, heads, context, width)
-            for block, n_warps, n_stages in _LAUNCHES:
+            for block, n_warps, n_stages in launches:
                 launch = ours.Launch(block=block, n_warps=n_warps, n_stages=n_stages)
                 name = f"{_name(kind)}, {n} slots, {_name(launch)}"
                 yield name, partial(_heard, rig, scale, case, partial(ours.attend, launch=launch))
 
 
-_SLOTS = (1, 64, 256)
-_LAUNCHES = (
-    (32, 2, 3),
-    (64, 2, 2),
-    (64, 4, 1),
-    (64, 4, 2),
-    (64, 4, 3),
-    (64, 4, 4),
-    (128, 4, 2),
-    (128, 8, 3),
-)
+_SLOTS = (1, 256)
+_LAUNCHES = ((32, 2, 2), (32, 2, 3), (32, 4, 2), (32, 4, 3), (64, 4, 2), (64, 4, 3), (64, 8, 3))
 
 
 def _tables(rig: Rig, kind: torch.dtype, n: int, *shape: int) -> tuple[Any, ...]:
@@ -142,7 +133,13 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     x, wide = (torch.randn((n, k * d), device=rig.device).to(dtype) for k in (1, 4))
     weight, bias, owed = torch.randn((3, d), device=rig.device)
     n_bytes = 2 * x.numel() * x.element_size()
-    for name, norm in (("norm, ours", ours.normalise), ("norm, PyTorch", normalise)):
+    norms: dict[str, Any] = {
+        f"norm, {rows} rows, {n_warps} warps": partial(
+            ours.normalise, launch=ours.NormLaunch(rows, n_warps)
+        )
+        for rows, n_warps in ((1, 4), (2, 4), (4, 4), (4, 8), (8, 8))
+    }
+    for name, norm in {**norms, "norm, PyTorch": normalise}.items():
         yield name, partial(_moved, rig, scale, partial(norm, x, weight, bias, owed), n_bytes)
     yield "GELU", partial(_moved, rig, scale, partial(F.gelu, wide), 4 * n_bytes)
     first = torch.randn((4 * d, d), device=rig.device).to(dtype)
@@ -163,10 +160,10 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
         torch.ones((*shape, d // heads), device=rig.device),
     )
     moved = pair.numel() * (pair.element_size() + 1)
-    yield (
-        "keep in 8 bits",
-        partial(_moved, rig, scale, partial(ours.keep, pair, company, table), moved),
-    )
+    for block, n_warps in ((64, 4), (128, 4), (128, 8), (256, 8)):
+        launch = ours.KeepLaunch(block, n_warps)
+        work = partial(ours.keep, pair, company, table, launch)
+        yield f"keep in 8 bits, {launch}", partial(_moved, rig, scale, work, moved)
 
 
 def _company(rig: Rig, contexts: list[int]) -> tuple[Company, list[int]]:

@@ -197,6 +197,24 @@ def variants(rig: Rig, scale: Scale) -> Figures:
     return figures
 
 
+def overlap(rig: Rig, scale: Scale) -> Figures:
+    """Encoding with some of the device's multiprocessors left to steps, which run beside it."""
+    figures: Figures = {}
+    slower = with_mean_tokens(rig.workload.windows(PACKED, scale.n_windows), MLPERF_TOKENS)
+    short = rig.workload.windows(SHORT, scale.n_windows)
+    with rig.engine() as engine:
+        run_windows(rig, engine, short[: engine.info.max_slots], fitted=True)
+        for n_left in LEFT:
+            engine._encodings.record(n_left)
+            for name, windows, fitted in (("packed, full", slower, False), ("short", short, True)):
+                run = run_windows(rig, engine, windows, fitted=fitted)
+                figures[f"{n_left} left, {name}"] = rates(run, windows)
+    return figures
+
+
+LEFT = (0, 16, 32, 48)
+
+
 def one_by_one(rig: Rig, scale: Scale, batched: Figures) -> Figures:
     """The same mixes with one slot, what batching is held against; ``batched`` is `throughput`."""
     figures: Figures = {}

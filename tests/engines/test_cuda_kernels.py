@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -131,11 +132,17 @@ def test_attention_over_8_bits_is_that_over_what_they_stand_for(n_programs: int)
     )
     launch = kernels.Launch(block=16, n_programs=n_programs)
     kept = Kept(numbers, scales)
-    for found in (
-        kernels.attend(queries, kept, rows, lengths, crowd_case(lengths), launch),
-        attention.attend(queries, kept, rows, lengths, crowd_case(lengths)),
-    ):
-        torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
+    crowd = crowd_case(lengths)
+    found = attention.attend(queries, kept, rows, lengths, crowd)
+    torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
+    found = kernels.attend(queries, kept, rows, lengths, crowd, launch)
+    # Bytes in the middle of a float32's are exact to a hundredth of a step (`word_kernels`).
+    step = 0.01 * float(scales.max())
+    torch.testing.assert_close(found, expected, atol=step, rtol=NEAR)
+    if DEVICE == "cuda":
+        plain = replace(launch, in_assembly=False)
+        again = kernels.attend(queries, kept, rows, lengths, crowd, plain)
+        torch.testing.assert_close(again, found, atol=1e-6, rtol=1e-6)
 
 
 FULL = 300

@@ -114,8 +114,8 @@ def keep(pair: torch.Tensor, company: Company, table: Kept) -> None:
         peaks = pair.new_zeros((MOST_WINDOWS + 1, *pair.shape[1:]), dtype=torch.float32)
         whose = company.windows.long()[:, None, None, None].expand(pair.shape)
         peaks.scatter_reduce_(0, whose, pair.abs().float(), "amax")
-        scales = scaled_down(peaks)
+        scales, factors = scaled_down(peaks)
         table.scales[:, company.slots] = scales.transpose(0, 1)
-        pair = (pair.float() / scales[company.windows] + 0.5).floor().to(torch.int8)
+        pair = (pair.float() * factors[company.windows]).round().to(torch.int8)
     # The positions' two indices are apart, so their common axis comes first.
     table.numbers[:, slots, :, company.offsets] = pair.to(table.numbers.dtype)

@@ -23,6 +23,8 @@ from batched_whisper.engines.cuda.layers import LAYER_NORM_EPSILON
 from batched_whisper.engines.cuda.tables import LARGEST, LEAST_PEAK, Kept
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+NEAREST = tl.constexpr(1.5 * 2**23)
+"""A float32 of this size has no places after the point: adding it rounds, ties to even."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,23 @@ def listen(
     return out
 
 
+@dataclass(frozen=True)
+class NormLaunch:
+    """How norms are cut up.
+
+    Attributes:
+        rows: of one program, where there are many: weights are read once for all of them.
+        n_warps: of 32 threads, for each program.
+    """
+
+    rows: int = 4
+    n_warps: int = 4
+
+
+FEW_ROWS = 1024
+"""Up to here every row has a program of its own, because a GPU has place for all of them."""
+
+
 @triton.jit
 def _normalise(
     rows,
@@ -185,49 +204,70 @@ def _normalise(
     weight,
     bias,
     out,
+    n_rows,
     n_columns,
     epsilon,
+    ROWS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     HAS_OWED: tl.constexpr,  # noqa: N803
 ):
-    """One row."""
-    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    """A few rows."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)
     exists = column < n_columns
-    x = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
+    real = (row < n_rows)[:, None] & exists[None, :]
+    place = row[:, None] * n_columns + column[None, :]
+    x = tl.load(rows + place, mask=real, other=0.0).to(tl.float32)
     if HAS_OWED:
-        x += tl.load(owed + column, mask=exists, other=0.0)
-    mean = tl.sum(x, 0) / n_columns
-    off = tl.where(exists, x - mean, 0.0)
-    variance = tl.sum(off * off, 0) / n_columns
-    scaled = off / tl.sqrt(variance + epsilon)
-    scaled *= tl.load(weight + column, mask=exists, other=0.0)
-    scaled += tl.load(bias + column, mask=exists, other=0.0)
-    tl.store(out + row * n_columns + column, scaled.to(out.dtype.element_ty), mask=exists)
+        x += tl.load(owed + column, mask=exists, other=0.0)[None, :]
+    mean = tl.sum(x, 1) / n_columns
+    off = tl.where(exists[None, :], x - mean[:, None], 0.0)
+    variance = tl.sum(off * off, 1) / n_columns
+    scaled = off / tl.sqrt(variance + epsilon)[:, None]
+    scaled *= tl.load(weight + column, mask=exists, other=0.0)[None, :]
+    scaled += tl.load(bias + column, mask=exists, other=0.0)[None, :]
+    tl.store(out + place, scaled.to(out.dtype.element_ty), mask=real)
 
 
 def normalise(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, owed: torch.Tensor | None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    owed: torch.Tensor | None,
+    launch: NormLaunch = NormLaunch(),
 ) -> torch.Tensor:
     """See `layers.Normalise`; rows are contiguous."""
     n_rows, n_columns = x.shape
     out = torch.empty_like(x)
-    _normalise[(n_rows,)](
+    together = launch.rows if n_rows > FEW_ROWS else 1
+    _normalise[(triton.cdiv(n_rows, together),)](
         x,
         bias if owed is None else owed,
         weight,
         bias,
         out,
+        n_rows,
         n_columns,
         LAYER_NORM_EPSILON,
+        ROWS=together,
         BLOCK=triton.next_power_of_2(n_columns),
         HAS_OWED=owed is not None,
-        num_warps=4,
+        num_warps=launch.n_warps,
     )
     return out
 
 
-KEEP_BLOCK = 64
-"""Positions that a program of `keep` has at once."""
+@dataclass(frozen=True)
+class KeepLaunch:
+    """How keeping is cut up: a program has one head's keys or values of one window.
+
+    Attributes:
+        block: positions that it has at once.
+        n_warps: of 32 threads, for each program.
+    """
+
+    block: int = 256
+    n_warps: int = 8
 
 
 @triton.jit
@@ -270,23 +310,26 @@ def _keep(
                 other=0.0,
             )
             peaks = tl.maximum(peaks, tl.abs(x.to(tl.float32)))
-        scale = tl.maximum(tl.max(peaks, 0), least_peak) / largest
+        peak = tl.maximum(tl.max(peaks, 0), least_peak)
+        scale = largest / peak  # as a factor: there is no division in the loop
         # Of the scales' rows the positions are left out.
         n_slots = pair_stride // slot_stride
         of_slot = ((part * n_slots + slot) * N_HEADS + head) * WIDTH
-        tl.store(scales + of_slot + width, scale)
+        tl.store(scales + of_slot + width, peak / largest)
     for first in tl.range(0, length, BLOCK):
         row = first + lane
         real = (row < length)[:, None]
         x = tl.load(given + row[:, None] * row_stride + width[None, :], mask=real, other=0.0)
-        if HAS_SCALES:
-            x = tl.floor(x.to(tl.float32) / scale[None, :] + 0.5)
+        if HAS_SCALES:  # the nearest whole number lies in the lowest bits then
+            x = (x.to(tl.float32) * scale[None, :] + NEAREST).to(tl.int32, bitcast=True)
         tl.store(
             kept + row[:, None] * WIDTH + width[None, :], x.to(numbers.dtype.element_ty), mask=real
         )
 
 
-def keep(pair: torch.Tensor, company: Company, table: Kept) -> None:
+def keep(
+    pair: torch.Tensor, company: Company, table: Kept, launch: KeepLaunch = KeepLaunch()
+) -> None:
     """See `attention.Keep`; what is no window's is kept nowhere."""
     _, _, n_heads, width = pair.shape
     numbers, scales = table
@@ -305,7 +348,7 @@ def keep(pair: torch.Tensor, company: Company, table: Kept) -> None:
         LEAST_PEAK,
         N_HEADS=n_heads,
         WIDTH=width,
-        BLOCK=KEEP_BLOCK,
+        BLOCK=launch.block,
         HAS_SCALES=scales is not None,
-        num_warps=4,
+        num_warps=launch.n_warps,
     )

@@ -22,7 +22,7 @@ from batched_whisper.engines.cuda.company import (
 )
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.graphs import Recordings, try_to_record
+from batched_whisper.engines.cuda.graphs import Recordings, leaving, try_to_record
 from batched_whisper.engines.cuda.spectrogram import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.interface import EncodeRow
@@ -83,9 +83,13 @@ class Encodings:
         for each in companies([len(laid_out) for laid_out in layouts], self._most):
             self._run([rows[i] for i in each], [layouts[i] for i in each])
 
-    def record(self) -> None:
-        """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
-        self.why = try_to_record("encoding", [self.recordings], self._tables.own.device)
+    def record(self, n_left: int = 0) -> None:
+        """As CUDA graphs, if that can be, with so many multiprocessors left to steps.
+
+        Raises torch.OutOfMemoryError.
+        """
+        with leaving(n_left):
+            self.why = try_to_record("encoding", [self.recordings], self._tables.own.device)
 
     def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
         n_positions = self.recordings.size(sum(len(each) for each in layouts))

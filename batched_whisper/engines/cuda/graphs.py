@@ -5,7 +5,9 @@ A thousand small kernels are then one call of the host's. It knows nothing of wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -90,6 +92,30 @@ class Recordings:
     def forget(self) -> None:
         """Just run from now on."""
         self._recorded.clear()
+
+
+@contextmanager
+def leaving(n_multiprocessors: int) -> Iterator[None]:
+    """Within it, products of matrices are made for a GPU that has so many multiprocessors fewer.
+
+    On GPUs of 2022 and later such a product takes every multiprocessor there is until it is done,
+    and what runs beside it waits. With some left out both run at the same time. Where PyTorch
+    cannot say so to its libraries, nothing is left.
+    """
+    limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
+    if not n_multiprocessors or limit is None:
+        yield
+        return
+    library = torch.backends.cuda.preferred_blas_library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that both may be gone one day: then nothing is left
+        torch.backends.cuda.preferred_blas_library("cublaslt")  # the other one is not told
+        limit(n_multiprocessors)
+    try:
+        yield
+    finally:
+        limit(None)
+        torch.backends.cuda.preferred_blas_library(library)
 
 
 def try_to_record(

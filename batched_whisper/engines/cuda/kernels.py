@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from triton import knobs
 
 from batched_whisper.engines.cuda.attention import Crowd
 from batched_whisper.engines.cuda.choosing import Pick, decide
 from batched_whisper.engines.cuda.feed import Field, floats
 from batched_whisper.engines.cuda.tables import Kept
+from batched_whisper.engines.cuda.word_kernels import hear_words
 
 LEAST = tl.constexpr(-1e30)
 """Below every score, and a number: the difference of two infinities is none."""
@@ -37,12 +39,14 @@ class Launch:
         n_warps: of 32 threads, for each program.
         n_stages: reads in flight before their numbers are needed.
         n_programs: at least so many, if there is anything to cut; several for each multiprocessor.
+        in_assembly: whether a GPU's own instructions are used; Triton's interpreter has none.
     """
 
     block: int = 64
     n_warps: int = 4
     n_stages: int = 2
     n_programs: int = 4096
+    in_assembly: bool = not knobs.runtime.interpret
 
     def n_parts(self, n_heads: int, longest: int) -> int:
         """Into how many parts the positions are cut, given the heads of all queries together."""
@@ -59,7 +63,6 @@ def _hear(
     lengths,
     n_own,
     log_counts,
-    scales,
     out,
     highest,
     totals,
@@ -67,7 +70,6 @@ def _hear(
     pair_stride,
     row_stride,
     head_stride,
-    scales_stride,
     scale,
     part_length,
     N_HEADS: tl.constexpr,  # noqa: N803
@@ -76,7 +78,6 @@ def _hear(
     BLOCK: tl.constexpr,  # noqa: N803
     N_STAGES: tl.constexpr,  # noqa: N803
     HAS_CROWD: tl.constexpr,  # noqa: N803
-    HAS_SCALES: tl.constexpr,  # noqa: N803
 ):
     """One part of one head of one query: its weighted sum of values, its best score, its total."""
     entry, part = tl.program_id(0), tl.program_id(1)
@@ -87,9 +88,6 @@ def _hear(
     slot = tl.load(rows + query).to(tl.int64)
     keys = table + slot * row_stride + head * head_stride
     values = keys + pair_stride
-    channels = scales + (slot * N_HEADS + head) * WIDTH + width
-    if HAS_SCALES:
-        asked *= tl.load(channels)
     first = part * part_length
     stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
     if HAS_CROWD:
@@ -118,8 +116,6 @@ def _hear(
     share = tl.exp(best - highest_of_all)
     total_of_all = tl.sum(total * share, 0)
     heard_of_all = tl.sum(heard * share[:, None], 0)
-    if HAS_SCALES:
-        heard_of_all *= tl.load(channels + scales_stride)
     if N_PARTS == 1:
         tl.store(out + entry * WIDTH + width, heard_of_all / total_of_all)
     else:
@@ -172,32 +168,32 @@ def attend(
         highest, totals = torch.empty(
             (2, n, heads, n_parts), dtype=torch.float32, device=out.device
         )
-    _hear[(n * heads, n_parts)](
+    in_words = scales is not None
+    given = numbers.view(torch.int32) if in_words else numbers
+    kind = {"WORDS": width // 4, "IN_ASSEMBLY": launch.in_assembly} if in_words else {"WIDTH": width}
+    (hear_words if in_words else _hear)[(n * heads, n_parts)](
         queries,
-        numbers,
+        given,
         rows,
         lengths,
         lengths if crowd is None else crowd.n_own,
         lengths if crowd is None else crowd.log_counts,
-        numbers if scales is None else scales,
+        *([scales] if in_words else []),
         parts,
         highest,
         totals,
         queries.stride(0),
-        numbers.stride(0),
-        numbers.stride(1),
-        numbers.stride(2),
-        0 if scales is None else scales.stride(0),
+        *given.stride()[:3],
+        *([scales.stride(0)] if in_words else []),
         width**-0.5,
         part_length,
         N_HEADS=heads,
         N_PARTS=n_parts,
-        WIDTH=width,
         BLOCK=launch.block,
         N_STAGES=launch.n_stages,
         HAS_CROWD=crowd is not None,
-        HAS_SCALES=scales is not None,
         num_warps=launch.n_warps,
+        **kind,
     )
     if n_parts > 1:
         _put_together[(n * heads,)](

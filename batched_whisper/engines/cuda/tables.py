@@ -40,9 +40,10 @@ class Kept(NamedTuple):
     scales: torch.Tensor | None = None
 
 
-def scaled_down(peaks: torch.Tensor) -> torch.Tensor:
-    """The scales of channels with these peaks."""
-    return peaks.clamp(min=LEAST_PEAK) / LARGEST
+def scaled_down(peaks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scales of channels with these peaks, and what makes whole numbers of such channels."""
+    peaks = peaks.clamp(min=LEAST_PEAK)
+    return peaks / LARGEST, LARGEST / peaks
 
 
 @dataclass(frozen=True)
