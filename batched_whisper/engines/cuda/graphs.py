@@ -103,7 +103,7 @@ def leaving(n_multiprocessors: int) -> Iterator[None]:
     cannot say so to its libraries, nothing is left.
     """
     limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
-    if not n_multiprocessors or limit is None:
+    if not n_multiprocessors or limit is None or not torch.cuda.is_available():
         yield
         return
     library = torch.backends.cuda.preferred_blas_library()
