@@ -7,8 +7,10 @@ time that playing them took says how long the device waited.
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from batched_whisper.engines.interface import EncodeRow, StepRow
@@ -40,7 +42,8 @@ def where(rig: Rig, scale: Scale) -> Figures:
                 for i, context in asked
                 if i < engine.info.max_slots
             ]
-            figures[name] = kernels_of(rig, scale, lambda rows=rows: engine.encode(rows))
+            encode = partial(engine.encode, rows)
+            figures[name] = {"host_us": _host_us(encode), **kernels_of(rig, scale, encode)}
         n_slots = engine.info.max_slots
         engine.encode([EncodeRow(i, rig.features(i, full), full) for i in range(n_slots)])
         for slot in range(n_slots):
@@ -49,10 +52,15 @@ def where(rig: Rig, scale: Scale) -> Figures:
             engine.step([StepRow(slot, (1,), POSITION, ALLOWED) for slot in range(n)])
             passes = engine._passes.recordings
             size = passes.size(n)
-            figures[f"a pass of {n} slots"] = kernels_of(
-                rig, scale, lambda size=size: passes.play(size)
-            )
+            figures[f"a pass of {n} slots"] = kernels_of(rig, scale, partial(passes.play, size))
     return figures
+
+
+def _host_us(work: Callable[[], object]) -> float:
+    """Until the host may go on."""
+    began_s = time.perf_counter()
+    work()
+    return 1e6 * (time.perf_counter() - began_s)
 
 
 def kernels_of(rig: Rig, scale: Scale, work: Callable[[], object]) -> Figures:
@@ -89,6 +97,8 @@ def _short(name: str) -> str:
     """A kernel's name without what its templates are filled with."""
     plain = re.sub(r"^void ", "", name)
     if "elementwise" in plain or "reduce_kernel" in plain or "index" in plain:
-        found = re.findall(r"(\w+(?:Functor|Ops|_kernel_impl|_kernel_cuda|kernel_nocast)\w*)", plain)
+        found = re.findall(
+            r"(\w+(?:Functor|Ops|_kernel_impl|_kernel_cuda|kernel_nocast)\w*)", plain
+        )
         return f"{plain.split('<')[0].split('::')[-1]} {' '.join(dict.fromkeys(found))[:70]}"
     return plain.split("(")[0][:90]

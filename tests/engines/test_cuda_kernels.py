@@ -142,7 +142,7 @@ def test_attention_over_8_bits_is_that_over_what_they_stand_for(n_programs: int)
     if DEVICE == "cuda":
         plain = replace(launch, in_assembly=False)
         again = kernels.attend(queries, kept, rows, lengths, crowd, plain)
-        torch.testing.assert_close(again, found, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(again, found, atol=step, rtol=NEAR)
 
 
 FULL = 300

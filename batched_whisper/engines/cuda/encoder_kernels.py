@@ -211,22 +211,24 @@ def _normalise(
     BLOCK: tl.constexpr,  # noqa: N803
     HAS_OWED: tl.constexpr,  # noqa: N803
 ):
-    """A few rows."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    """A few rows, one after another; what is the same for all of them is read once."""
     column = tl.arange(0, BLOCK)
     exists = column < n_columns
-    real = (row < n_rows)[:, None] & exists[None, :]
-    place = row[:, None] * n_columns + column[None, :]
-    x = tl.load(rows + place, mask=real, other=0.0).to(tl.float32)
+    gain = tl.load(weight + column, mask=exists, other=0.0)
+    offset = tl.load(bias + column, mask=exists, other=0.0)
     if HAS_OWED:
-        x += tl.load(owed + column, mask=exists, other=0.0)[None, :]
-    mean = tl.sum(x, 1) / n_columns
-    off = tl.where(exists[None, :], x - mean[:, None], 0.0)
-    variance = tl.sum(off * off, 1) / n_columns
-    scaled = off / tl.sqrt(variance + epsilon)[:, None]
-    scaled *= tl.load(weight + column, mask=exists, other=0.0)[None, :]
-    scaled += tl.load(bias + column, mask=exists, other=0.0)[None, :]
-    tl.store(out + place, scaled.to(out.dtype.element_ty), mask=real)
+        short = tl.load(owed + column, mask=exists, other=0.0)
+    for i in tl.static_range(ROWS):
+        row = tl.program_id(0).to(tl.int64) * ROWS + i
+        real = column < tl.where(row < n_rows, n_columns, 0)
+        x = tl.load(rows + row * n_columns + column, mask=real, other=0.0).to(tl.float32)
+        if HAS_OWED:
+            x += short
+        mean = tl.sum(x, 0) / n_columns
+        off = tl.where(exists, x - mean, 0.0)
+        variance = tl.sum(off * off, 0) / n_columns
+        scaled = off / tl.sqrt(variance + epsilon) * gain + offset
+        tl.store(out + row * n_columns + column, scaled.to(out.dtype.element_ty), mask=real)
 
 
 def normalise(

@@ -88,6 +88,7 @@ class Encodings:
 
         Raises torch.OutOfMemoryError.
         """
+        self._numbers.zero_()  # what was sent last is of another size
         with leaving(n_left):
             self.why = try_to_record("encoding", [self.recordings], self._tables.own.device)
 
