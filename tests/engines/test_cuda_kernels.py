@@ -199,15 +199,32 @@ def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> N
         assert off.max() <= 0.5 + 1e-3  # half a step of the channel's own scale
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_is_said_is_kept_as_by_the_definition(dtype: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(4)
+    heads = torch.randn((4, 3, N_HEADS, WIDTH), generator=random).to(DEVICE, dtype)
+    rows, positions = torch.tensor([[2, 0, 2, 4], [5, 0, 6, 6]], device=DEVICE)
+
+    def said(say) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        table = Kept(torch.full((2, N_ROWS, N_HEADS, 7, WIDTH), 77, dtype=dtype, device=DEVICE))
+        say(heads, table, rows, positions)
+        return table.numbers
+
+    torch.testing.assert_close(said(kernels.say), said(attention.say), atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("width", [48, 1280])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("owes", [True, False])
-def test_norms_are_those_of_the_definition(width: int, dtype: torch.dtype, owes: bool) -> None:
+@pytest.mark.parametrize(("owes", "rows"), [(True, 1), (False, 1), (True, 2)])
+def test_norms_are_those_of_the_definition(
+    width: int, dtype: torch.dtype, owes: bool, rows: int
+) -> None:
     random = torch.Generator().manual_seed(width)
     x = (3 + 40 * torch.randn((5, width), generator=random)).to(DEVICE, dtype)
     weight, bias, owed = (torch.randn(width, generator=random).to(DEVICE) for _ in range(3))
     owed = 30 * owed if owes else None
-    found = encoder_kernels.normalise(x, weight, bias, owed)
+    launch = encoder_kernels.NormLaunch(rows)
+    found = encoder_kernels.normalise(x, weight, bias, owed, launch)
     expected = layers.normalise(x, weight, bias, owed)
     assert found.dtype is dtype
     near = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
@@ -259,6 +276,7 @@ def test_the_whole_engine_on_kernels_says_what_numpy_says(
         kernels.attend,
         encoder_kernels.listen,
         encoder_kernels.keep,
+        kernels.say,
         encoder_kernels.normalise,
         kernels.choose,
         "kernels by the interpreter",

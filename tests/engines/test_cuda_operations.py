@@ -43,6 +43,10 @@ def everywhere_alike(pair, company, table):  # type: ignore[no-untyped-def]
     PLAIN.keep(pair, replace(company, slots=company.slots * 0), table)
 
 
+def at_the_next(heads, table, rows, positions):  # type: ignore[no-untyped-def]
+    PLAIN.say(heads, table, rows, positions + 1)
+
+
 def without_owed(x, weight, bias, owed):  # type: ignore[no-untyped-def]
     return PLAIN.normalise(x, weight, bias, None)
 
@@ -56,6 +60,7 @@ WRONG = {
     "counts everything once": {"attend": once},
     "hears the next window": {"listen": all_windows},
     "keeps windows elsewhere": {"keep": everywhere_alike},
+    "says it too late": {"say": at_the_next},
     "forgets what is owed": {"normalise": without_owed},
     "chooses wrongly": {"choose": off_by(1)},
     "gives no number": {"choose": off_by(float("nan"))},
@@ -71,5 +76,5 @@ def test_a_kernel_that_is_wrong_does_not(name: str) -> None:
 def test_every_operation_is_tried() -> None:
     """Each trial alone fails where its operation does nothing right."""
     fields = {field for changes in WRONG.values() for field in changes}
-    assert fields == {"attend", "listen", "keep", "normalise", "choose"}
+    assert fields == {"attend", "listen", "keep", "say", "normalise", "choose"}
     assert fields | {"why"} == set(operations.Operations.__dataclass_fields__)

@@ -64,6 +64,19 @@ class Keep(Protocol):
         """``pair`` is ``[n_positions, 2, heads, head_width]``; ``table`` is one layer's."""
 
 
+class Say(Protocol):
+    """Takes the keys and values of single tokens into a table."""
+
+    def __call__(
+        self, heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.Tensor
+    ) -> None:
+        """Token ``i`` goes to position ``positions[i]`` of row ``rows[i]``.
+
+        ``heads`` is ``[n, 3, heads, head_width]``, queries, keys and values; ``table`` is one
+        layer's, not in 8 bits. No two tokens go to the same place, but for those of nobody's row.
+        """
+
+
 def attend(
     queries: torch.Tensor,
     table: Kept,
@@ -119,3 +132,9 @@ def keep(pair: torch.Tensor, company: Company, table: Kept) -> None:
         pair = (pair.float() * factors[company.windows]).round().to(torch.int8)
     # The positions' two indices are apart, so their common axis comes first.
     table.numbers[:, slots, :, company.offsets] = pair.to(table.numbers.dtype)
+
+
+def say(heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.Tensor) -> None:
+    """See `Say`."""
+    # Rows and positions are apart, so their common axis comes first: [n, 2, heads, width].
+    table.numbers[:, rows, :, positions] = heads[:, 1:]

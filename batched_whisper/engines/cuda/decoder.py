@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from batched_whisper.engines.cuda.attention import Attend, Crowd, Keep
+from batched_whisper.engines.cuda.attention import Attend, Crowd, Keep, Say
 from batched_whisper.engines.cuda.company import Company
 from batched_whisper.engines.cuda.layers import (
     Layer,
@@ -29,6 +29,9 @@ from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.stand_ins import Layout
 from batched_whisper.models.checkpoint import AlignmentHead
 from batched_whisper.models.dimensions import Dimensions
+
+_COLUMNS = 64
+"""Rows of logits are whole numbers of so many: libraries have faster products for those."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,19 @@ class Decoder:
         sizes: of the model.
         attend: how queries meet the tables.
         keep: how what is heard gets there.
+        say: how what is said gets there.
     """
 
-    def __init__(self, weights: Weights, sizes: Dimensions, attend: Attend, keep: Keep) -> None:
+    def __init__(
+        self, weights: Weights, sizes: Dimensions, attend: Attend, keep: Keep, say: Say
+    ) -> None:
         self.n_vocab = sizes.n_vocab
         self._n_heads = sizes.n_text_head
-        self._attend, self._keep = attend, keep
-        self._tokens = weights.tensor("decoder.token_embedding.weight")
+        self._attend, self._keep, self._say = attend, keep, say
+        tokens = weights.tensor("decoder.token_embedding.weight")
+        self.n_columns = -(-sizes.n_vocab // _COLUMNS) * _COLUMNS
+        """Those of `logits`: the vocabulary, and zeros that make rows of a round length."""
+        self._tokens = F.pad(tokens, (0, 0, 0, self.n_columns - sizes.n_vocab))
         self._positions = weights.tensor("decoder.positional_embedding")
         self._blocks: list[_Block] = []
         owed: torch.Tensor | None = None
@@ -92,7 +101,7 @@ class Decoder:
         positions: torch.Tensor,
         out: torch.Tensor,
     ) -> None:
-        """Logits after each token, into ``out`` ``[n, n_vocab]`` float32.
+        """Logits after each token, into ``out`` ``[n, n_columns]`` float32.
 
         ``tokens``, ``slots`` and ``positions`` are ``[n]``. Entries of one slot stand at
         different positions, and what lies before them has been fed, or is fed here too.
@@ -103,8 +112,7 @@ class Decoder:
         for i, block in enumerate(self._blocks):
             own, cross = tables.said(i), tables.heard(i)
             heads = block.own_heads(block.own_norm(x)).unflatten(-1, (3, self._n_heads, -1))
-            # Slots and positions are apart, so their common axis comes first: [n, 2, heads, width].
-            own.numbers[:, slots, :, positions] = heads[:, 1:]
+            self._say(heads, own, slots, positions)
             heard = self._attend(heads[:, 0], own, slots, lengths)
             block.own_out.add_to(x, heard.flatten(1))
             queries = block.cross_queries(block.cross_norm(x)).unflatten(-1, (self._n_heads, -1))
@@ -149,9 +157,9 @@ class Decoder:
             block.cross_out.add_to(x, merge(heard)[0])
             block.perceptron.add_to(x)
         heads = [seen[place.layer][place.head] for place in watched]
-        logits = torch.empty((len(tokens), len(self._tokens)), device=x.device)
+        logits = torch.empty((len(tokens), self.n_columns), device=x.device)
         self._project(x, logits)
-        return WholeText(logits, torch.stack(heads))
+        return WholeText(logits[:, : self.n_vocab], torch.stack(heads))
 
     def _project(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """Logits in float32, also from 16 bits: rounded to those, near tokens would be equal."""

@@ -185,16 +185,12 @@ class NormLaunch:
     """How norms are cut up.
 
     Attributes:
-        rows: of one program, where there are many: weights are read once for all of them.
+        rows: of one program, which reads weights once for all of them.
         n_warps: of 32 threads, for each program.
     """
 
-    rows: int = 4
+    rows: int = 1
     n_warps: int = 4
-
-
-FEW_ROWS = 1024
-"""Up to here every row has a program of its own, because a GPU has place for all of them."""
 
 
 @triton.jit
@@ -241,8 +237,7 @@ def normalise(
     """See `layers.Normalise`; rows are contiguous."""
     n_rows, n_columns = x.shape
     out = torch.empty_like(x)
-    together = launch.rows if n_rows > FEW_ROWS else 1
-    _normalise[(triton.cdiv(n_rows, together),)](
+    _normalise[(triton.cdiv(n_rows, launch.rows),)](
         x,
         bias if owed is None else owed,
         weight,
@@ -251,7 +246,7 @@ def normalise(
         n_rows,
         n_columns,
         LAYER_NORM_EPSILON,
-        ROWS=together,
+        ROWS=launch.rows,
         BLOCK=triton.next_power_of_2(n_columns),
         HAS_OWED=owed is not None,
         num_warps=launch.n_warps,
@@ -268,7 +263,7 @@ class KeepLaunch:
         n_warps: of 32 threads, for each program.
     """
 
-    block: int = 256
+    block: int = 128
     n_warps: int = 8
 
 

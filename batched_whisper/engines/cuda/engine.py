@@ -109,7 +109,9 @@ class CudaEngine:
                 normalise=operations.normalise,
             )
             self._encoder = Encoder(self._encoder_weights(weights), self._sizes, operations.listen)
-            self._decoder = Decoder(weights, self._sizes, operations.attend, operations.keep)
+            self._decoder = Decoder(
+                weights, self._sizes, operations.attend, operations.keep, operations.say
+            )
             why = self._take_slots(max_slots, memory_fraction, operations.choose)
             self._streams.settle()
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows

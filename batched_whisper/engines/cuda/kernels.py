@@ -55,9 +55,18 @@ class Launch:
         return int(triton.next_power_of_2(max(1, min(wanted, most))))
 
 
-OF_NUMBERS = Launch()
+OF_AUDIO = Launch()
 OF_WORDS = Launch(block=32, n_stages=3)
-"""The fastest of those tried, for tables in 16 and in 8 bits (docs/lab-log.md)."""
+"""The fastest of those tried, for audio in 16 and in 8 bits (docs/lab-log.md)."""
+OF_TEXT = Launch(block=32, n_warps=2)
+"""Of a text there is little to read, so that more programs at once are worth more."""
+
+
+def launch_for(table: Kept, crowd: Crowd | None) -> Launch:
+    """By what is read; stand-ins are audio's."""
+    if table.scales is not None:
+        return OF_WORDS
+    return OF_TEXT if crowd is None else OF_AUDIO
 
 
 @triton.jit
@@ -161,7 +170,7 @@ def attend(
     """See `attention.Attend`; the heads' width is a power of two."""
     n, heads, width = queries.shape
     numbers, scales = table
-    launch = launch or (OF_NUMBERS if scales is None else OF_WORDS)
+    launch = launch or launch_for(table, crowd)
     longest = numbers.shape[3]
     n_parts = launch.n_parts(n * heads, longest)
     part_length = -(-longest // n_parts)
@@ -174,25 +183,24 @@ def attend(
         highest, totals = torch.empty(
             (2, n, heads, n_parts), dtype=torch.float32, device=out.device
         )
-    in_words = scales is not None
-    given = numbers.view(torch.int32) if in_words else numbers
-    kind = (
-        {"WORDS": width // 4, "IN_ASSEMBLY": launch.in_assembly} if in_words else {"WIDTH": width}
-    )
-    (hear_words if in_words else _hear)[(n * heads, n_parts)](
+    hear, kind = _hear, {"WIDTH": width}
+    if scales is not None:
+        hear, kind = hear_words, {"WORDS": width // 4, "IN_ASSEMBLY": launch.in_assembly}
+        numbers = numbers.view(torch.int32)
+    hear[(n * heads, n_parts)](
         queries,
-        given,
+        numbers,
         rows,
         lengths,
         lengths if crowd is None else crowd.n_own,
         lengths if crowd is None else crowd.log_counts,
-        *([scales] if in_words else []),
+        *([] if scales is None else [scales]),
         parts,
         highest,
         totals,
         queries.stride(0),
-        *given.stride()[:3],
-        *([scales.stride(0)] if in_words else []),
+        *numbers.stride()[:3],
+        *([] if scales is None else [scales.stride(0)]),
         width**-0.5,
         part_length,
         N_HEADS=heads,
@@ -208,6 +216,51 @@ def attend(
             parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1
         )
     return out
+
+
+@triton.jit
+def _say(
+    heads,
+    table,
+    rows,
+    positions,
+    token_stride,
+    part_stride,
+    pair_stride,
+    row_stride,
+    head_stride,
+    WIDTH: tl.constexpr,  # noqa: N803
+    N_HEADS: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """One token's keys or values."""
+    token, pair = tl.program_id(0), tl.program_id(1)
+    head, width = tl.arange(0, BLOCK), tl.arange(0, WIDTH)
+    exists = (head < N_HEADS)[:, None]
+    given = heads + token.to(tl.int64) * token_stride + (1 + pair) * part_stride
+    numbers = tl.load(given + head[:, None] * WIDTH + width[None, :], mask=exists)
+    place = tl.load(rows + token).to(tl.int64) * row_stride + tl.load(positions + token) * WIDTH
+    into = table + pair * pair_stride + place
+    tl.store(into + head[:, None] * head_stride + width[None, :], numbers, mask=exists)
+
+
+def say(heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.Tensor) -> None:
+    """See `attention.Say`; each part of a token's heads is contiguous."""
+    n, _, n_heads, width = heads.shape
+    numbers = table.numbers
+    _say[(n, 2)](
+        heads,
+        numbers,
+        rows,
+        positions,
+        heads.stride(0),
+        heads.stride(1),
+        *numbers.stride()[:3],
+        WIDTH=width,
+        N_HEADS=n_heads,
+        BLOCK=triton.next_power_of_2(n_heads),
+        num_warps=4,
+    )
 
 
 VOCABULARY_BLOCK = 4096
@@ -226,6 +279,7 @@ def _look(
     positions,
     found,
     n_vocab,
+    row_stride,
     begin,
     found_stride,
     BLOCK: tl.constexpr,  # noqa: N803
@@ -235,7 +289,8 @@ def _look(
     token = part * BLOCK + tl.arange(0, BLOCK)
     exists = token < n_vocab
     is_text = token < begin
-    logit = tl.load(logits + row.to(tl.int64) * n_vocab + token, mask=exists, other=float("-inf"))
+    place = row.to(tl.int64) * row_stride + token
+    logit = tl.load(logits + place, mask=exists, other=float("-inf"))
     mask = hidden + tl.load(masks + row) * begin
     may_not = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
     in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
@@ -292,6 +347,7 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> to
         feed[Field.POSITION],
         found,
         n_vocab,
+        logits.stride(0),
         hidden.shape[1],
         found.stride(0),
         BLOCK=VOCABULARY_BLOCK,

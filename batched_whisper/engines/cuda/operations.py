@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from batched_whisper.engines.cuda import attention, choosing, layers
-from batched_whisper.engines.cuda.attention import Attend, Crowd, Keep, Listen
+from batched_whisper.engines.cuda.attention import Attend, Crowd, Keep, Listen, Say
 from batched_whisper.engines.cuda.choosing import Choose
 from batched_whisper.engines.cuda.company import Company, Extent, describe
 from batched_whisper.engines.cuda.feed import Field, float_bits
@@ -29,6 +29,7 @@ class Operations:
     attend: Attend
     listen: Listen
     keep: Keep
+    say: Say
     normalise: Normalise
     choose: Choose
     why: str
@@ -38,6 +39,7 @@ PLAIN = Operations(
     attention.attend,
     attention.listen,
     attention.keep,
+    attention.say,
     layers.normalise,
     choosing.choose,
     "attention in plain PyTorch",
@@ -59,6 +61,7 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
             kernels.attend,
             encoder_kernels.listen,
             encoder_kernels.keep,
+            kernels.say,
             encoder_kernels.normalise,
             kernels.choose,
             "attention by Triton kernels",
@@ -113,7 +116,13 @@ def _trials(
         heard = [operations.attend(asked, table, rows, lengths, of) for of in (None, crowd)]
         return torch.cat(heard)
 
+    def said(operations: Operations) -> torch.Tensor:
+        table = Kept(torch.zeros((2, 3, 2, 150, width), dtype=dtype, device=device))
+        operations.say(heads[:2], table, rows, lengths - 1)
+        return table.numbers
+
     return [
+        said,
         lambda of: kept(of, dtype),
         lambda of: kept(of, torch.int8),
         lambda of: of.listen(heads, company)[: int(company.lengths.sum())],

@@ -83,7 +83,7 @@ class Passes:
         self._told = torch.zeros((in_a_row, N_ANSWERS, most), pin_memory=on_gpu)
         self._done = torch.cuda.Event() if on_gpu else None
         # One for all recorded sizes: each would keep its own.
-        self._logits = torch.zeros((most, decoder.n_vocab), device=device)
+        self._logits = torch.zeros((most, decoder.n_columns), device=device)
         self.recordings = Recordings(self._compute, recorded_sizes(most))
         """The device's part of a pass, on what was fed last, by its number of tokens."""
         self._between = Recordings(self._compute_feed, [most])
@@ -129,7 +129,8 @@ class Passes:
         """The best tokens of some entries of a pass that was just run, alone."""
         rows = torch.tensor(places, device=self._logits.device)
         feed = self._feed.read(self.most)[:, rows]
-        found = best_tokens(self._logits[rows], self.masks.hidden, feed, n_best)
+        logits = self._logits[rows, : self._decoder.n_vocab]
+        found = best_tokens(logits, self.masks.hidden, feed, n_best)
         tokens, logprobs = found.tolist()
         return [
             Ranked([int(token) for token in best], likely)
@@ -146,7 +147,8 @@ class Passes:
         tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
         logits = self._logits[:size]
         self._decoder.logits(self.tables, tokens, slots, positions, logits)
-        self._answers[:, :size].copy_(self._choose(logits, self.masks.hidden, feed))
+        chosen = self._choose(logits[:, : self._decoder.n_vocab], self.masks.hidden, feed)
+        self._answers[:, :size].copy_(chosen)
 
     def _compute_feed(self, size: int) -> None:
         feed, chosen = self._feed.read(size), self._answers[0, :size].long()
