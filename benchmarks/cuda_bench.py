@@ -50,6 +50,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """In which word errors are counted; the first is what the others are held against."""
 
+NOISE_DB = (10.0, 5.0)
+"""How far below the speech the noise is that every clip is heard with as well."""
+
 Part = Callable[[], dict[str, Any]]
 
 
@@ -119,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     scale = parts.QUICK if given.quick else parts.FULL
     if given.windows:
-        scale = replace(scale, n_windows=given.windows)
+        numbers = dict.fromkeys(("n_windows", "n_packed", "n_short"), given.windows)
+        scale = replace(scale, **numbers)
     name = "quick" if given.quick else given.shape
     began_s = time.perf_counter()
     rig = _make_rig(given, name)
@@ -167,9 +171,7 @@ def _parts(
         "throughput": lambda: parts.throughput(rig, scale),
         "one by one": lambda: parts.one_by_one(rig, scale, report.figures("throughput")),
         "latency": lambda: parts.latency(rig, scale),
-        "transformers": lambda: peers.beside_transformers(
-            rig, min(4 * peers.BATCH, scale.n_windows)
-        ),
+        "transformers": lambda: peers.beside_transformers(rig, scale.n_windows),
         "variants": lambda: parts.variants(rig, scale),
         "overlap": lambda: parts.overlap(rig, scale),
         "step": lambda: parts.step(rig, scale, report.limits()),
@@ -204,7 +206,8 @@ def _of_manifest(rig: Rig, manifest: Path) -> dict[str, Any]:
 
 
 def _word_errors(folder: Path, speech: Path, device: str) -> dict[str, Any]:
-    return accuracy.word_errors(folder, accuracy.clips_of(speech), WAYS, device)
+    clips = accuracy.with_noise(accuracy.clips_of(speech), NOISE_DB)
+    return accuracy.word_errors(folder, clips, WAYS, device)
 
 
 def _make_rig(given: argparse.Namespace, name: str) -> Rig:

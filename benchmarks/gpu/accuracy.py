@@ -10,8 +10,8 @@ import json
 import re
 import unicodedata
 import wave
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,18 @@ def clips_of(folder: Path) -> list[Clip]:
         for line in lines
         if line["audio"].endswith(".wav") and line.get("text") and line["duration_s"] <= 30
     ]
+
+
+def with_noise(clips: Sequence[Clip], levels_db: Sequence[float]) -> list[Clip]:
+    """The clips, and each again with white noise so many decibels below it; the same each time."""
+    found = list(clips)
+    for level_db in levels_db:
+        for i, clip in enumerate(clips):
+            noise = np.random.default_rng(i).standard_normal(len(clip.samples), dtype=np.float32)
+            loudness = float(np.sqrt(np.mean(clip.samples**2))) * 10 ** (-level_db / 20)
+            samples = (clip.samples + loudness * noise).astype(np.float32)
+            found.append(replace(clip, name=f"{clip.name} {level_db} dB", samples=samples))
+    return found
 
 
 def read_wav(path: Path) -> Samples:

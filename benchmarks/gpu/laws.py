@@ -22,7 +22,7 @@ TESTS = (
     "test_cuda_spectrogram",
     "test_cuda_operations",
 )
-LONGEST_S = 240
+LONGEST_S = 90
 
 
 def laws(device: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ MEASURED = [
 def test_every_part_measures_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = parts.Scale(2, 1, 2, (1, 2), 1 << 16, repeats=1)
+    tiny = parts.Scale(2, 2, 2, 1, 2, (1, 2), 1 << 16, repeats=1)
     monkeypatch.setattr(parts, "QUICK", tiny)
     monkeypatch.setattr(mix, "TOKENS_PER_S", 0.3)
     assert cuda_bench.main(["--quick", "--out", str(tmp_path), "--parts", ",".join(MEASURED)]) == 0
@@ -45,12 +45,13 @@ def test_every_part_measures_something(
     for name, figures in content["parts"].items():
         assert "failed" not in figures, (name, figures)
     assert content["parts"]["laws"]["passed"]
-    assert content["parts"]["determinism"]["share_equal_again"] == 1
+    for precision in ("auto", "float32"):
+        assert content["parts"]["determinism"][precision]["share_equal_again"] == 1
     assert content["workload"] == "drawn, noise (no --speech)"
     assert "precision=fp8 is for GPUs alone" in capsys.readouterr().out
 
 
-CASES = [f"{mix}, {context}" for mix in ("mlperf-like", "short") for context in ("full", "fitted")]
+CASES = [parts.case_name(*case) for case in parts.CASES]
 
 
 @pytest.fixture
