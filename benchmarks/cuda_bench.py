@@ -221,6 +221,7 @@ def _make_rig(given: argparse.Namespace, name: str) -> Rig:
         memory_fraction=0.9,
         noises=make_noises(sizes),
         workload=_workload(given, sizes),
+        options={} if given.for_steps is None else {"n_for_steps": given.for_steps},
     )
 
 
@@ -256,6 +257,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", default="large-v3", help="a short name, such as large-v3-turbo")
     parser.add_argument("--precision", default="auto", help="of the engine; auto: float16")
     parser.add_argument("--slots", type=int, default=320, help="the most windows together")
+    parser.add_argument("--for-steps", type=int, help="multiprocessors of their own for steps")
     parser.add_argument("--parts", help="only these, in this order, separated by commas")
     parser.add_argument("--windows", type=int, help="of each mix, where it is not said otherwise")
     parser.add_argument("--manifest", type=Path, help="lines of duration_s and n_tokens or text")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -205,21 +206,40 @@ def variants(rig: Rig, scale: Scale) -> Figures:
 
 
 def overlap(rig: Rig, scale: Scale) -> Figures:
-    """Encoding with some of the device's multiprocessors left to steps, which run beside it."""
+    """Steps with some multiprocessors of their own while windows are encoded beside them."""
     figures: Figures = {}
     slower = with_mean_tokens(rig.workload.windows(PACKED, scale.n_windows), MLPERF_TOKENS)
     short = rig.workload.windows(SHORT, scale.n_windows)
-    with rig.engine() as engine:
-        run_windows(rig, engine, short[: engine.info.max_slots], fitted=True)
-        for n_left in LEFT:
-            engine._encodings.record(n_left)
+    for n_for_steps in N_FOR_STEPS:
+        with rig.engine(n_for_steps=n_for_steps) as engine:
+            figures[f"{n_for_steps}, why"] = "; ".join(engine.info.why)
+            run_windows(rig, engine, short[: engine.info.max_slots], fitted=True)
             for name, windows, fitted in (("packed, full", slower, False), ("short", short, True)):
                 run = run_windows(rig, engine, windows, fitted=fitted)
-                figures[f"{n_left} left, {name}"] = rates(run, windows)
+                figures[f"{n_for_steps}, {name}"] = rates(run, windows)
+            figures[f"{n_for_steps}, each alone"] = _each_alone(rig, scale, engine)
     return figures
 
 
-LEFT = (0, 16, 32, 48)
+N_FOR_STEPS = (0, 32, 48)
+
+
+def _each_alone(rig: Rig, scale: Scale, engine: Any) -> Figures:
+    """Seconds of a pass of all slots, and of a batch of eight full windows, at each place."""
+    full, position = rig.sizes.n_audio_ctx, 35
+    slots = range(engine.info.max_slots)
+    engine.encode([EncodeRow(slot, rig.features(slot, full), full) for slot in slots])
+    engine.step([StepRow(slot, (1,) * position, 0, None) for slot in slots])
+    engine.step([StepRow(slot, (1,), position, ALLOWED) for slot in slots])
+    figures: Figures = {}
+    for name, recordings, n in (
+        ("pass", engine._passes.recordings, len(slots)),
+        ("batch", engine._encodings.recordings, engine._encodings.recordings.sizes[-1]),
+    ):
+        for place in range(max(1, recordings.n_places)):
+            work = partial(recordings.play, recordings.size(n), place)
+            figures[f"{name}, place {place}"] = rig.seconds(work, scale.repeats)
+    return figures
 
 
 def one_by_one(rig: Rig, scale: Scale, batched: Figures) -> Figures:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import median
 from typing import Any
@@ -51,7 +51,8 @@ def ids_of(sizes: Dimensions) -> TokenIds:
 class Rig:
     """What all parts of a run share.
 
-    ``device`` is PyTorch's name; ``noises`` are heard where a part has no windows of its own.
+    ``device`` is PyTorch's name; ``noises`` are heard where a part has no windows of its own;
+    ``options`` are `CudaEngine`'s, of every engine.
     """
 
     checkpoint: Checkpoint
@@ -61,6 +62,7 @@ class Rig:
     memory_fraction: float
     noises: tuple[Features, ...]
     workload: Workload
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sizes(self) -> Dimensions:
@@ -79,10 +81,11 @@ class Rig:
             "precision": self.precision,
             "device": self.device,
             "memory_fraction": self.memory_fraction,
+            **self.options,
         }
         engine = CudaEngine(self.checkpoint, ids_of(self.sizes), **{**given, **options})
         if one_stream:
-            engine._streams._encoding = engine._streams._steps
+            engine._streams.encoding = engine._streams.steps
         try:
             yield engine
         finally:

@@ -135,8 +135,8 @@ def with_fixed_sizes(max_slots: int) -> CudaEngine:
     """
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=max_slots, device="cpu")
     for recordings in (engine._encodings.recordings, engine._passes.recordings):
-        for size in recordings.sizes:
-            recordings._recorded[size] = Played(partial(recordings._compute, size))
+        played = {n: Played(partial(recordings._compute, n)) for n in recordings.sizes}
+        recordings._recorded = [played]
     engine._encodings._heard.fill_(float("nan"))
     return engine
 

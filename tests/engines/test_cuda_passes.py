@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -10,7 +13,7 @@ from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_che
 
 from batched_whisper.engines.cuda import graphs  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
-from batched_whisper.engines.cuda.graphs import Recordings  # noqa: E402
+from batched_whisper.engines.cuda.graphs import Place, Recordings  # noqa: E402
 from batched_whisper.engines.cuda.passes import recorded_sizes  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
 
@@ -37,14 +40,14 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
     """A processor has no graphs to record: asked for them, the engine says so and goes on."""
 
     def fail(self: Recordings, recorder: object) -> None:
-        self._recorded[1] = None
+        self._recorded.append({1: None})
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graphs, "Recorder", lambda *given: None)
     monkeypatch.setattr(Recordings, "record", fail)
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
     for runs in (engine._passes, engine._encodings):
-        runs.record()
+        runs.record([Place(None)])
         assert "cannot be recorded: operation not permitted" in runs.why
     heard = Heard(0, 20)
     engine.encode([heard.row(1)])
@@ -63,4 +66,51 @@ def test_memory_that_runs_out_while_recording_is_told_from_that(
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
     for runs in (engine._passes, engine._encodings):
         with pytest.raises(torch.OutOfMemoryError):
-            runs.record()
+            runs.record([Place(None)])
+
+
+class Played:
+    """In place of a CUDA graph."""
+
+    def __init__(self, place: int, played: list[int], compute: Callable[[], None]) -> None:
+        self._place, self._played, self._compute = place, played, compute
+
+    def replay(self) -> None:
+        self._played.append(self._place)
+        self._compute()
+
+
+def recorded_at_two_places(engine: CudaEngine) -> tuple[list[int], list[int]]:
+    """Where an engine, as on a divided GPU, plays steps and encodings from now on."""
+    places = []
+    for recordings in (engine._passes.recordings, engine._encodings.recordings):
+        played = list[int]()
+        recordings._recorded = [
+            {n: Played(place, played, partial(recordings._compute, n)) for n in recordings.sizes}
+            for place in (0, 1)
+        ]
+        places.append(played)
+    engine._passes._between._recorded = [{}, {}]
+    engine._divided = True
+    return places[0], places[1]
+
+
+def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> None:
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=3, device="cpu")
+    steps, encodings = recorded_at_two_places(engine)
+    heard = [Heard(seed, 20) for seed in range(3)]
+    engine.encode([heard[0].row(0)])
+    assert encodings == [0]  # nothing else is going on
+    row = StepRow(0, (5,), 0, ANYTHING)
+    started = engine.start([row])
+    assert steps == [1]  # a window came in, so another may
+    engine.encode([heard[1].row(1)])
+    assert encodings == [0, 1]
+    [result] = started()
+    check(result, row, reference_logits(heard[0], (5,))[-1], 1e-3)
+    engine.step([StepRow(1, (5,), 0, ANYTHING)])
+    assert steps == [1, 1]
+    engine.step([StepRow(1, (6,), 1, ANYTHING)])
+    assert steps == [1, 1, 0]  # nobody came in
+    engine.encode([heard[2].row(2)])
+    assert encodings == [0, 1, 0]

@@ -20,6 +20,7 @@ from batched_whisper.decoding.quality import Attempt  # noqa: E402
 from batched_whisper.decoding.rules import Rules  # noqa: E402
 from batched_whisper.engines.cuda import encodings, passes  # noqa: E402
 from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
+from batched_whisper.engines.cuda import streams as streams_module  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 
 RULES = Rules(
@@ -124,19 +125,25 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
         "current_stream": PretendStream,
         "CUDAGraph": PretendGraph,
         "graph": graph,
+        "device": stream,
+        "Event": object,
     }.items():
         monkeypatch.setattr(torch.cuda, name, pretended)
     engines = [
         CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu", threads=1) for _ in range(2)
     ]
-    for engine in engines:
-        for recorded in (engine._passes, engine._encodings):
-            recorded.record()
+    for i, engine in enumerate(engines):
+        found = streams_module.Streams(torch.device("cuda", i))
+        for recorded, places in (
+            (engine._passes, found.steps),
+            (engine._encodings, found.encoding),
+        ):
+            recorded.record(places)
             assert "recorded as CUDA graphs" in recorded.why
     n_steps = len(passes.recorded_sizes(engines[0]._passes.most)) + 1  # and what lies between
     n_encodings = len(encodings.recorded_positions(SIZES.n_audio_ctx))
     assert len(recorded_on) == 2 * (n_steps + n_encodings)
-    assert {each.device for each in recorded_on} == {torch.device("cpu")}
+    assert {str(each.device) for each in recorded_on} == {"cuda:0", "cuda:1"}
     streams = [next(group) for _, group in groupby(recorded_on, id)]
     assert len(streams) == len(set(map(id, streams))) == 4  # steps and encoding of both
     assert streams[0].priority < streams[1].priority

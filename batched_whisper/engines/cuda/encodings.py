@@ -22,7 +22,7 @@ from batched_whisper.engines.cuda.company import (
 )
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.graphs import Recordings, leaving, try_to_record
+from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record
 from batched_whisper.engines.cuda.spectrogram import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.interface import EncodeRow
@@ -48,7 +48,7 @@ class Encodings:
         tables: where.
         sizes: of the model.
         from_samples: whether windows come as samples, whose features are computed here.
-        record: whether to record CUDA graphs.
+        places: where to record CUDA graphs.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Encodings:
         sizes: Dimensions,
         *,
         from_samples: bool,
-        record: bool,
+        places: Sequence[Place] = (),
     ) -> None:
         device = tables.own.device
         self._encoder, self._decoder, self._tables = encoder, decoder, tables
@@ -75,24 +75,19 @@ class Encodings:
         n_staged = 2 if device.type == "cuda" else 1
         self._staged = cycle([_Staged(largest, n_heard, device) for _ in range(n_staged)])
         self.why = "encoding is not recorded"
-        if record:
-            self.record()
+        if places:
+            self.record(places)
 
-    def run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
+    def run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int = 0) -> None:
         """Encode windows into their slots, in as few batches as hold them."""
         for each in companies([len(laid_out) for laid_out in layouts], self._most):
-            self._run([rows[i] for i in each], [layouts[i] for i in each])
+            self._run([rows[i] for i in each], [layouts[i] for i in each], place)
 
-    def record(self, n_left: int = 0) -> None:
-        """As CUDA graphs, if that can be, with so many multiprocessors left to steps.
+    def record(self, places: Sequence[Place]) -> None:
+        """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
+        self.why = try_to_record("encoding", [self.recordings], places)
 
-        Raises torch.OutOfMemoryError.
-        """
-        self._numbers.zero_()  # what was sent last is of another size
-        with leaving(n_left):
-            self.why = try_to_record("encoding", [self.recordings], self._tables.own.device)
-
-    def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout]) -> None:
+    def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int) -> None:
         n_positions = self.recordings.size(sum(len(each) for each in layouts))
         extent, staged = self._extent(n_positions), next(self._staged)
         staged.wait()
@@ -101,7 +96,7 @@ class Encodings:
         for row, laid_out, start in zip(rows, layouts, frame_starts(layouts), strict=True):
             self._lay(row, laid_out, start, heard)
         staged.send(self._numbers, self._heard, extent.n_numbers, len(heard))
-        self.recordings.play(n_positions)
+        self.recordings.play(n_positions, place)
 
     def _lay(self, row: EncodeRow, laid_out: Layout, start: int, heard: Samples) -> None:
         """Write one window where its frames are."""

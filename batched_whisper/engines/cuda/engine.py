@@ -33,7 +33,7 @@ from batched_whisper.engines.cuda.memory import (
 from batched_whisper.engines.cuda.operations import best_operations
 from batched_whisper.engines.cuda.passes import Passes
 from batched_whisper.engines.cuda.steps import MASKS_A_TOKEN, Steps
-from batched_whisper.engines.cuda.streams import Streams
+from batched_whisper.engines.cuda.streams import ALONE, BESIDE, Streams
 from batched_whisper.engines.cuda.tables import Move, Tables, move, slot_bytes, take_tables
 from batched_whisper.engines.interface import (
     Alignment,
@@ -54,6 +54,8 @@ MOST_TOKENS = 64
 """More tokens of a pass than there are slots, so that a prompt is few passes."""
 MASK_ROWS = 64
 """The least rows of the mask table."""
+N_FOR_STEPS = 0
+"""Multiprocessors."""
 TOKENS_A_CALL = 8
 """Passes without the host, so that the device seldom waits for it (docs/lab-log.md)."""
 
@@ -74,6 +76,8 @@ class CudaEngine:
             precision), or auto: int8 where the precision has 16 bits.
         from_samples: whether windows come as samples, whose log-mel spectrogram the device makes.
         tokens_a_call: the most tokens of a row in one call of `step`.
+        n_for_steps: how many of the GPU's multiprocessors steps have for themselves while windows
+            are encoded at the same time.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class CudaEngine:
         kv_cache_dtype: str = "auto",
         from_samples: bool = False,
         tokens_a_call: int = TOKENS_A_CALL,
+        n_for_steps: int = N_FOR_STEPS,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
         self._device = _numbered(torch.device(device))
@@ -98,7 +103,8 @@ class CudaEngine:
         self._arithmetic = choose_arithmetic(precision, self._device, kv_cache_dtype)
         if threads is not None and self._device.type == "cpu":
             torch.set_num_threads(threads)
-        self._streams = Streams(self._device)
+        self._streams = Streams(self._device, n_for_steps)
+        self._encoding_lately = self._step_going_on = False
         with self._failures("loading the model"):
             head_width = self._sizes.n_text_state // self._sizes.n_text_head
             operations = best_operations(self._device, self._arithmetic.dtype, head_width)
@@ -131,6 +137,7 @@ class CudaEngine:
                 operations.why,
                 self._passes.why,
                 self._encodings.why,
+                self._streams.why,
                 why,
             ),
             encode_together=ENCODE_A_CALL if self._device.type == "cuda" else 1,
@@ -145,8 +152,10 @@ class CudaEngine:
             self._checks.encode(row)
         latest = list({row.slot: row for row in rows}.values())  # of two for one slot the later one
         layouts = [layout(row.audio_context, self._sizes.n_audio_ctx) for row in latest]
-        with self._failures("encoding"), self._streams.encoding():
-            self._encodings.run(latest, layouts)
+        place = BESIDE if self._divided and self._step_going_on else ALONE
+        with self._failures("encoding"), self._streams.encoding_windows(place):
+            self._encodings.run(latest, layouts, place)
+        self._encoding_lately = True
         for row, laid_out in zip(latest, layouts, strict=True):
             self._layouts[row.slot], self._texts[row.slot] = laid_out, 0
             self._audios[row.slot] = next(self._audio_numbers)
@@ -158,11 +167,15 @@ class CudaEngine:
     def start(self, rows: Sequence[StepRow]) -> Callable[[], list[StepResult | None]]:
         """All rows' tokens in one pass, or as few as hold them, and passes of what they say."""
         self._checks.step(rows, self._texts)
-        with self._failures("decoding"):
+        # Where windows came in before this step, others will while it is going on.
+        place = BESIDE if self._divided and self._encoding_lately else ALONE
+        with self._failures("decoding", place):
             self._streams.await_encoding()
-            finish = self._steps.start(rows)
+            finish = self._steps.start(rows, place)
+        self._encoding_lately, self._step_going_on = False, True
 
         def finished() -> list[StepResult | None]:
+            self._step_going_on = False
             with self._failures("decoding"):
                 found = finish()
             for row, result in zip(rows, found, strict=True):
@@ -212,9 +225,9 @@ class CudaEngine:
     def _take_slots(self, wanted: int, fraction: float, choose: Choose) -> str:
         """Take the tables and record what runs over them; says how many slots, and why."""
         dtype, kept = self._arithmetic.dtype, self._arithmetic.kept
-        record = self._device.type == "cuda"
         n_positions = recorded_positions(self._sizes.n_audio_ctx)[-1]
-        reserve = reserve_bytes(self._sizes, dtype, n_positions, _most_tokens(wanted))
+        n_places = len(self._streams.encoding)
+        reserve = reserve_bytes(self._sizes, dtype, n_positions, _most_tokens(wanted), n_places)
         room = self._room(fraction)
         count = count_slots(wanted, slot_bytes(self._sizes, dtype, kept), room, reserve)
 
@@ -230,7 +243,7 @@ class CudaEngine:
                 self._ids,
                 most=most,
                 in_a_row=self._tokens_a_call,
-                record=record,
+                places=self._streams.steps,
             )
             encodings = Encodings(
                 self._encoder,
@@ -238,13 +251,15 @@ class CudaEngine:
                 tables,
                 self._sizes,
                 from_samples=self._from_samples,
-                record=record,
+                places=self._streams.encoding,
             )
             return tables, passes, encodings
 
         taken = take_what_fits(take, count)
         self._tables, self._passes, self._encodings = taken.thing
         self._steps = Steps(self._passes, self._ids.eot)
+        recorded = (self._passes.recordings, self._encodings.recordings)
+        self._divided = all(each.n_places > BESIDE for each in recorded)
         return taken.count.why
 
     def _encoder_weights(self, weights: Weights) -> Weights:
@@ -283,7 +298,7 @@ class CudaEngine:
         return f"GPU {self._device.index}" if self._device.type == "cuda" else "the processor"
 
     @contextmanager
-    def _failures(self, doing: str) -> Iterator[None]:
+    def _failures(self, doing: str, place: int = ALONE) -> Iterator[None]:
         """PyTorch's errors as ours, on this engine's device whatever the thread's own is.
 
         Streams, graphs and kernels are made and run on the thread's current device, so all work on
@@ -291,7 +306,7 @@ class CudaEngine:
         """
         try:
             if self._device.type == "cuda":
-                with torch.cuda.device(self._device), self._streams.stepping():
+                with torch.cuda.device(self._device), self._streams.stepping(place):
                     yield
             else:
                 yield

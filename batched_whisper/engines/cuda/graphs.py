@@ -8,30 +8,38 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-FIRST = -1
-"""The priority of steps, before what is encoded meanwhile: everybody waits for a step."""
 WARM_UPS = 2
 """Runs before recording: libraries take their workspaces, kernels are compiled."""
 
 
-class Recorder:
-    """Records on a stream of its own.
+@dataclass(frozen=True)
+class Place:
+    """Where something is recorded and played.
 
-    PyTorch's own for recording is one for the whole process, on the device that recorded first:
-    what another device does would not be in the recording.
-
-    Args:
-        device: whose stream; the current one.
-        priority: of the stream, and so of what is recorded; lower ones go first.
+    Attributes:
+        stream: whose; its priority and its multiprocessors are those of what is recorded.
+        n_left: multiprocessors of the device that are not the stream's.
     """
 
-    def __init__(self, device: torch.device, priority: int = 0) -> None:
-        self._stream = torch.cuda.Stream(device, priority)
+    stream: Any
+    n_left: int = 0
+
+
+class Recorder:
+    """Records at a place.
+
+    PyTorch's own stream for recording is one for the whole process, on the device that recorded
+    first: what another device does would not be in the recording.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._stream = place.stream
         self._pool: Any = None
 
     def record(self, compute: Callable[[], None]) -> Any:
@@ -58,7 +66,9 @@ class Recorder:
 
 
 class Recordings:
-    """One computation in a few sizes, each recorded once and played again; or it just runs.
+    """One computation in a few sizes, each recorded at a few places and played there again.
+
+    Or it just runs.
 
     Args:
         compute: does it, given its size.
@@ -68,7 +78,7 @@ class Recordings:
     def __init__(self, compute: Callable[[int], None], sizes: Sequence[int]) -> None:
         self._compute = compute
         self.sizes = tuple(sizes)
-        self._recorded: dict[int, Any] = {}
+        self._recorded: list[dict[int, Any]] = []
 
     def size(self, n: int) -> int:
         """The smallest recorded size that holds so many; just so many where none is."""
@@ -76,18 +86,26 @@ class Recordings:
             return n
         return next(size for size in self.sizes if size >= n)
 
-    def play(self, size: int) -> None:
-        """Do it, on what lies where it looks."""
-        recorded = self._recorded.get(size)
+    @property
+    def n_places(self) -> int:
+        """At how many it was recorded."""
+        return len(self._recorded)
+
+    def play(self, size: int, place: int = 0) -> None:
+        """Do it, on what lies where it looks; at the place of that number."""
+        recorded = self._recorded[place].get(size) if self._recorded else None
         if recorded is None:
             self._compute(size)
         else:
             recorded.replay()
 
     def record(self, recorder: Recorder) -> None:
-        """The largest first: the smaller ones then find their memory in its pool."""
-        for size in reversed(self.sizes):
-            self._recorded[size] = recorder.record(partial(self._compute, size))
+        """At one more place.
+
+        The largest first: the smaller ones then find their memory in its pool.
+        """
+        sizes = reversed(self.sizes)
+        self._recorded.append({n: recorder.record(partial(self._compute, n)) for n in sizes})
 
     def forget(self) -> None:
         """Just run from now on."""
@@ -118,17 +136,17 @@ def leaving(n_multiprocessors: int) -> Iterator[None]:
         torch.backends.cuda.preferred_blas_library(library)
 
 
-def try_to_record(
-    what: str, all_of: Sequence[Recordings], device: torch.device, priority: int = 0
-) -> str:
+def try_to_record(what: str, all_of: Sequence[Recordings], places: Sequence[Place]) -> str:
     """Record what is never done at the same time; how that went, in words.
 
     Without recordings it is slower, and as right. Raises torch.OutOfMemoryError.
     """
     try:
-        recorder = Recorder(device, priority)
-        for each in all_of:
-            each.record(recorder)
+        for place in places:
+            recorder = Recorder(place)
+            with leaving(place.n_left):
+                for each in all_of:
+                    each.record(recorder)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -43,14 +43,18 @@ class SlotCount:
     why: str
 
 
-def reserve_bytes(sizes: Dimensions, dtype: torch.dtype, n_positions: int, most_tokens: int) -> int:
+def reserve_bytes(
+    sizes: Dimensions, dtype: torch.dtype, n_positions: int, most_tokens: int, n_places: int = 1
+) -> int:
     """What is kept free beside the slots: for libraries, and for what is recorded.
 
     ``n_positions`` are the most that are encoded together, ``most_tokens`` those of a pass, whose
-    logits are in float32 and worked on twice.
+    logits are in float32 and worked on twice. ``n_places`` is at how many it is recorded: what is
+    worked with at one of them is not for another.
     """
     encoding = _WIDTHS * n_positions * sizes.n_audio_state * dtype.itemsize
-    return RESERVE_BYTES + int(encoding) + 3 * 4 * most_tokens * sizes.n_vocab
+    stepping = 4 * most_tokens * sizes.n_vocab
+    return RESERVE_BYTES + n_places * int(encoding) + (1 + 2 * n_places) * stepping
 
 
 def count_slots(

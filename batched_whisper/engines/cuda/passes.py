@@ -18,7 +18,7 @@ from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, 
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.going_on import next_feed
-from batched_whisper.engines.cuda.graphs import FIRST, Recordings, try_to_record
+from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record
 from batched_whisper.engines.cuda.tables import Tables
 
 
@@ -57,7 +57,7 @@ class Passes:
         ids: the special tokens.
         most: the most tokens of a pass.
         in_a_row: the most passes without the host.
-        record: whether to record CUDA graphs.
+        places: where to record CUDA graphs.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Passes:
         *,
         most: int,
         in_a_row: int,
-        record: bool,
+        places: Sequence[Place] = (),
     ) -> None:
         device = tables.cross.device
         self.most, self.in_a_row = most, in_a_row
@@ -88,29 +88,29 @@ class Passes:
         """The device's part of a pass, on what was fed last, by its number of tokens."""
         self._between = Recordings(self._compute_feed, [most])
         self.why = "stepping is not recorded"
-        if record:
-            self.record()
+        if places:
+            self.record(places)
 
     def run(self, entries: Sequence[Entry], n_passes: int = 1) -> list[Answers]:
         """`begin` and `read`."""
         return self.begin(entries, n_passes, len(entries))()
 
     def begin(
-        self, entries: Sequence[Entry], n_passes: int, n_asking: int
+        self, entries: Sequence[Entry], n_passes: int, n_asking: int, place: int = 0
     ) -> Callable[[], list[Answers]]:
         """Passes one after another; what is returned waits for them, and tells what each said.
 
         The first is fed the entries, and each other one what was chosen in the one before for the
         first ``n_asking`` of them. What is told of an entry that has come to its end means nothing.
-        No passes may begin before these are read.
+        No passes may begin before these are read. ``place`` is that of a recording.
         """
         size = self.recordings.size(len(entries))
         self._feed.send(entries, size)
         for i in range(n_passes):
             if i:
-                self._between.play(self.most)
+                self._between.play(self.most, place)
                 size = self.recordings.size(n_asking)
-            self.recordings.play(size)
+            self.recordings.play(size, place)
             # All of it: a part would be copied twice.
             self._told[i].copy_(self._answers, non_blocking=True)
         if self._done is not None:
@@ -137,10 +137,9 @@ class Passes:
             for best, likely in zip(tokens, logprobs, strict=True)
         ]
 
-    def record(self) -> None:
+    def record(self, places: Sequence[Place]) -> None:
         """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
-        device, both = self.tables.own.device, (self.recordings, self._between)
-        self.why = try_to_record("stepping", both, device, FIRST)
+        self.why = try_to_record("stepping", (self.recordings, self._between), places)
 
     def _compute(self, size: int) -> None:
         feed = self._feed.read(size)

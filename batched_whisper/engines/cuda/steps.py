@@ -31,10 +31,12 @@ class Steps:
         self._passes = passes
         self._eot = eot
 
-    def start(self, rows: Sequence[StepRow]) -> Callable[[], list[StepResult | None]]:
+    def start(
+        self, rows: Sequence[StepRow], place: int = 0
+    ) -> Callable[[], list[StepResult | None]]:
         """Begin; what is returned waits, and gives a result for each row in order.
 
-        None where nothing was asked.
+        None where nothing was asked. ``place`` is that of recorded passes.
         """
         found: dict[int, StepResult] = {}
         n_passes = self._n_passes(rows)
@@ -42,10 +44,10 @@ class Steps:
         for row, masks in zip(rows, self._masks(rows), strict=True):
             for i in range(len(row.tokens)):
                 if len(together) == self._passes.most:
-                    self._begin(together, n_passes, found, probed)()
+                    self._begin(together, n_passes, place, found, probed)()
                     together = _Together()
                 together.add(row, i, masks)
-        finish = self._begin(together, n_passes, found, probed)
+        finish = self._begin(together, n_passes, place, found, probed)
 
         def finished() -> list[StepResult | None]:
             finish()
@@ -72,13 +74,14 @@ class Steps:
         self,
         together: _Together,
         n_passes: int,
+        place: int,
         found: dict[int, StepResult],
         probed: dict[int, float],
     ) -> Callable[[], None]:
         """Begin passes; what is returned adds what they said, by slots."""
         if not len(together):
             return lambda: None
-        read = self._passes.begin(together.entries, n_passes, len(together.ending))
+        read = self._passes.begin(together.entries, n_passes, len(together.ending), place)
 
         def finish() -> None:
             answers = read()

@@ -1,0 +1,50 @@
+"""Divides a GPU: streams with multiprocessors of their own, by the driver's green contexts.
+
+What is launched on such a stream, recorded graphs included, runs on its multiprocessors alone.
+PyTorch makes such contexts too, but not two that have nothing in common.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_SOURCE = "NVIDIA's driver, which cannot divide this GPU"
+
+
+def divide(
+    device: torch.device, n_first: int, priorities: tuple[int, int]
+) -> tuple[tuple[Any, int], tuple[Any, int]]:
+    """Two streams of PyTorch's and the multiprocessors of each: about ``n_first``, and the others.
+
+    Both last as long as the process. Raises ImportError without NVIDIA's bindings for Python, and
+    RuntimeError where the driver has no such contexts or not so many multiprocessors.
+    """
+    from cuda.bindings import driver
+
+    def checked(result: tuple[Any, ...]) -> Any:
+        status, *found = result
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"{status.name} of {_SOURCE}")
+        return found[0] if len(found) == 1 else found
+
+    torch.cuda.current_stream(device)  # PyTorch's own context is there before
+    gpu = checked(driver.cuDeviceGet(device.index))
+    kind = driver.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
+    everything = checked(driver.cuDeviceGetDevResource(gpu, kind))
+    groups, _, others = checked(driver.cuDevSmResourceSplitByCount(1, everything, 0, n_first))
+
+    def stream(resource: Any, priority: int) -> tuple[Any, int]:
+        description = checked(driver.cuDevResourceGenerateDesc([resource], 1))
+        context = checked(driver.cuGreenCtxCreate(description, gpu, _DEFAULT_STREAM))
+        made = checked(driver.cuGreenCtxStreamCreate(context, _NON_BLOCKING, priority))
+        return torch.cuda.ExternalStream(int(made), device), int(resource.sm.smCount)
+
+    return stream(groups[0], priorities[0]), stream(others, priorities[1])
+
+
+_DEFAULT_STREAM = 1
+"""What every such context has to have."""
+_NON_BLOCKING = 1
+"""Without ado for the stream that everything without a stream goes to."""
