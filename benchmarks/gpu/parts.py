@@ -38,7 +38,7 @@ class Scale:
     repeats: int = 5
 
 
-FULL = Scale(1024, 1633, 2048, 32, 10_000, (1, 8, 64), 4 << 30)
+FULL = Scale(768, 1633, 2048, 32, 10_000, (1, 8, 64), 4 << 30)
 """As many packed windows as MLPerf Inference's data set has; of others, enough that the beginning
 and the end, where few are decoded together, are a small part."""
 QUICK = Scale(8, 8, 8, 2, 24, (1, 4), 16 << 20, repeats=2)

@@ -18,7 +18,7 @@ from benchmarks.gpu.mix import FULL_LENGTH, SHORT, WindowSize
 from benchmarks.gpu.rig import PROMPT, Rig, ids_of, run_windows
 
 BATCH = 64
-N_BATCHES = 3
+N_BATCHES = 2
 
 
 def transformers_model(rig: Rig) -> Any:
