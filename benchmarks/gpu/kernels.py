@@ -43,14 +43,15 @@ Measured = Iterator[tuple[str, Callable[[], Figures]]]
 def over_tables(rig: Rig, scale: Scale) -> Measured:
     """One query a slot over full windows, kept in 8 and in 16 bits."""
     from batched_whisper.engines.cuda import kernels as ours
+    from batched_whisper.engines.cuda import launches
 
     heads, context = rig.sizes.n_text_head, rig.sizes.n_audio_ctx
     width = rig.sizes.n_text_state // heads
-    for kind, launches in ((torch.int8, _LAUNCHES), (_dtype(rig), _LAUNCHES[4:5])):
+    for kind, tried in ((torch.int8, _LAUNCHES), (_dtype(rig), _LAUNCHES[4:5])):
         for n in _SLOTS:
             case = _tables(rig, kind, n, heads, context, width)
-            for block, n_warps, n_stages in launches:
-                launch = ours.Launch(block=block, n_warps=n_warps, n_stages=n_stages)
+            for block, n_warps, n_stages in tried:
+                launch = launches.AttendLaunch(block=block, n_warps=n_warps, n_stages=n_stages)
                 name = f"{_name(kind)}, {n} slots, {_name(launch)}"
                 yield name, partial(_heard, rig, scale, case, partial(ours.attend, launch=launch))
 
@@ -95,6 +96,7 @@ def _heard(rig: Rig, scale: Scale, case: tuple[Any, ...], attend: Any) -> Figure
 def within_windows(rig: Rig, scale: Scale) -> Measured:
     """Positions over their windows: full ones, and of many lengths; PyTorch's own for the first."""
     from batched_whisper.engines.cuda import encoder_kernels as ours
+    from batched_whisper.engines.cuda import launches
 
     full, heads = rig.sizes.n_audio_ctx, rig.sizes.n_audio_head
     width = rig.sizes.n_audio_state // heads
@@ -106,7 +108,7 @@ def within_windows(rig: Rig, scale: Scale) -> Measured:
         qkv = torch.randn((sum(lengths), 3, heads, width), device=rig.device).to(_dtype(rig))
         n_operations = sum(4 * n * n * heads * width for n in lengths)
         for block, n_warps, n_stages in ((64, 4, 2), (64, 4, 3), (64, 8, 3), (128, 8, 2)):
-            launch = ours.ListenLaunch(block, n_warps, n_stages)
+            launch = launches.ListenLaunch(block, n_warps, n_stages)
             work = partial(ours.listen, qkv, company, launch)
             yield f"{mix}, {_name(launch)}", partial(_rate, rig, scale, work, n_operations)
         if mix == "full windows":
@@ -126,6 +128,7 @@ def _by_pytorch(backend: str, batch: torch.Tensor) -> torch.Tensor:
 def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     """What lies between the products of the encoder, for eight full windows."""
     from batched_whisper.engines.cuda import encoder_kernels as ours
+    from batched_whisper.engines.cuda import launches
 
     full, d, dtype = rig.sizes.n_audio_ctx, rig.sizes.n_audio_state, _dtype(rig)
     company, lengths = _company(rig, [full] * TOGETHER)
@@ -135,7 +138,7 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     n_bytes = 2 * x.numel() * x.element_size()
     norms: dict[str, Any] = {
         f"norm, {rows} rows, {n_warps} warps": partial(
-            ours.normalise, launch=ours.NormLaunch(rows, n_warps)
+            ours.normalise, launch=launches.NormLaunch(rows, n_warps)
         )
         for rows, n_warps in ((1, 2), (1, 4), (2, 4), (4, 2), (4, 4), (8, 4))
     }
@@ -161,7 +164,7 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     )
     moved = pair.numel() * (pair.element_size() + 1)
     for block, n_warps in ((64, 4), (128, 4), (128, 8), (256, 8)):
-        launch = ours.KeepLaunch(block, n_warps)
+        launch = launches.KeepLaunch(block, n_warps)
         work = partial(ours.keep, pair, company, table, launch)
         yield f"keep in 8 bits, {launch}", partial(_moved, rig, scale, work, moved)
 

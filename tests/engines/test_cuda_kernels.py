@@ -34,6 +34,7 @@ from batched_whisper.engines.cuda import (  # noqa: E402
     company,
     encoder_kernels,
     kernels,
+    launches,
     layers,
     operations,
 )
@@ -75,7 +76,7 @@ def crowd_case(lengths: torch.Tensor) -> attention.Crowd:
 @pytest.mark.parametrize("crowded", [False, True])
 def test_attention_is_that_of_the_definition(longest: int, n_programs: int, crowded: bool) -> None:
     case = attention_case(longest, longest, torch.float32)
-    launch = kernels.Launch(block=16, n_programs=n_programs)
+    launch = launches.AttendLaunch(block=16, n_programs=n_programs)
     crowd = crowd_case(case[-1]) if crowded else None
     found = kernels.attend(*case, crowd, launch)
     torch.testing.assert_close(found, attention.attend(*case, crowd), atol=NEAR, rtol=NEAR)
@@ -102,7 +103,9 @@ def test_a_position_that_stands_for_several_is_heard_as_if_they_were_there() -> 
 def test_attention_in_16_bits_is_as_near_to_exact_as_the_definition(dtype: torch.dtype) -> None:
     queries, table, rows, lengths = attention_case(3, 70, dtype)
     exact = attention.attend(queries.double(), Kept(table.numbers.double()), rows, lengths)
-    found = kernels.attend(queries, table, rows, lengths, launch=kernels.Launch(16, n_programs=30))
+    found = kernels.attend(
+        queries, table, rows, lengths, launch=launches.AttendLaunch(16, n_programs=30)
+    )
     assert found.dtype is dtype
     error = (found.double() - exact).norm() / exact.norm()
     assert error < 2 * torch.finfo(dtype).eps
@@ -116,7 +119,11 @@ def test_what_lies_beyond_a_rows_length_is_never_heard() -> None:
     for row, length in zip(rows.tolist(), lengths.tolist(), strict=True):
         poisoned[:, row, :, length:] = float("nan")
     found = kernels.attend(
-        queries, Kept(poisoned), rows, lengths, launch=kernels.Launch(block=16, n_programs=60)
+        queries,
+        Kept(poisoned),
+        rows,
+        lengths,
+        launch=launches.AttendLaunch(block=16, n_programs=60),
     )
     torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
 
@@ -130,7 +137,7 @@ def test_attention_over_8_bits_is_that_over_what_they_stand_for(n_programs: int)
     expected = attention.attend(
         queries, Kept(numbers * scales[..., None, :]), rows, lengths, crowd_case(lengths)
     )
-    launch = kernels.Launch(block=16, n_programs=n_programs)
+    launch = launches.AttendLaunch(block=16, n_programs=n_programs)
     kept = Kept(numbers, scales)
     crowd = crowd_case(lengths)
     found = attention.attend(queries, kept, rows, lengths, crowd)
@@ -165,7 +172,7 @@ def test_windows_listen_to_themselves_as_by_the_definition(contexts: list[int], 
     heads = torch.randn((len(windows.windows), 3, 2, WIDTH), generator=random).to(DEVICE)
     n = int(windows.lengths.sum())
     heads[n:] = float("nan")  # what is no window's
-    found = encoder_kernels.listen(heads, windows, encoder_kernels.ListenLaunch(block))
+    found = encoder_kernels.listen(heads, windows, launches.ListenLaunch(block))
     expected = attention.listen(heads, windows)
     torch.testing.assert_close(found[:n], expected[:n], atol=NEAR, rtol=NEAR)
 
@@ -223,7 +230,7 @@ def test_norms_are_those_of_the_definition(
     x = (3 + 40 * torch.randn((5, width), generator=random)).to(DEVICE, dtype)
     weight, bias, owed = (torch.randn(width, generator=random).to(DEVICE) for _ in range(3))
     owed = 30 * owed if owes else None
-    launch = encoder_kernels.NormLaunch(rows)
+    launch = launches.NormLaunch(rows)
     found = encoder_kernels.normalise(x, weight, bias, owed, launch)
     expected = layers.normalise(x, weight, bias, owed)
     assert found.dtype is dtype
@@ -232,7 +239,7 @@ def test_norms_are_those_of_the_definition(
 
 
 def test_there_are_parts_only_where_programs_are_few() -> None:
-    launch = kernels.Launch(block=64, n_programs=4096)
+    launch = launches.AttendLaunch(block=64, n_programs=4096)
     assert launch.n_parts(256 * 20, 1500) == 1
     assert launch.n_parts(20, 1500) == 32  # of 24 blocks; a power of two
     assert launch.n_parts(20, 10) == 1

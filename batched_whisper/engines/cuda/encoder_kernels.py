@@ -12,34 +12,26 @@ after all others: the loop over those knows nothing of masks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
 from batched_whisper.engines.cuda.company import MOST_WINDOWS, TILE, Company
+from batched_whisper.engines.cuda.launches import (
+    ALWAYS,
+    KEEP,
+    LISTEN,
+    NORM,
+    KeepLaunch,
+    ListenLaunch,
+    NormLaunch,
+)
 from batched_whisper.engines.cuda.layers import LAYER_NORM_EPSILON
 from batched_whisper.engines.cuda.tables import LARGEST, LEAST_PEAK, Kept
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 NEAREST = tl.constexpr(1.5 * 2**23)
 """A float32 of this size has no places after the point: adding it rounds, ties to even."""
-
-
-@dataclass(frozen=True)
-class ListenLaunch:
-    """How the attention is cut up.
-
-    Attributes:
-        block: keys that a program reads at once.
-        n_warps: of 32 threads, for each program.
-        n_stages: reads in flight before their numbers are needed.
-    """
-
-    block: int = 64
-    n_warps: int = 4
-    n_stages: int = 3
 
 
 @triton.jit
@@ -150,9 +142,7 @@ def _listen(
     tl.store(out + place, heard, mask=real[:, None])
 
 
-def listen(
-    heads: torch.Tensor, company: Company, launch: ListenLaunch = ListenLaunch()
-) -> torch.Tensor:
+def listen(heads: torch.Tensor, company: Company, launch: ListenLaunch = LISTEN) -> torch.Tensor:
     """See `attention.Listen`; the heads' width is a power of two, 16 at least."""
     n, _, n_heads, width = heads.shape
     out = torch.empty((n, n_heads * width), dtype=heads.dtype, device=heads.device)
@@ -176,21 +166,9 @@ def listen(
         N_STAGES=launch.n_stages,
         PRECISION="ieee" if heads.dtype is torch.float32 else "tf32",  # of 16 bits it means nothing
         num_warps=launch.n_warps,
+        **ALWAYS,
     )
     return out
-
-
-@dataclass(frozen=True)
-class NormLaunch:
-    """How norms are cut up.
-
-    Attributes:
-        rows: of one program, which reads weights once for all of them.
-        n_warps: of 32 threads, for each program.
-    """
-
-    rows: int = 1
-    n_warps: int = 4
 
 
 @triton.jit
@@ -232,7 +210,7 @@ def normalise(
     weight: torch.Tensor,
     bias: torch.Tensor,
     owed: torch.Tensor | None,
-    launch: NormLaunch = NormLaunch(),
+    launch: NormLaunch = NORM,
 ) -> torch.Tensor:
     """See `layers.Normalise`; rows are contiguous."""
     n_rows, n_columns = x.shape
@@ -250,21 +228,9 @@ def normalise(
         BLOCK=triton.next_power_of_2(n_columns),
         HAS_OWED=owed is not None,
         num_warps=launch.n_warps,
+        **ALWAYS,
     )
     return out
-
-
-@dataclass(frozen=True)
-class KeepLaunch:
-    """How keeping is cut up: a program has one head's keys or values of one window.
-
-    Attributes:
-        block: positions that it has at once.
-        n_warps: of 32 threads, for each program.
-    """
-
-    block: int = 128
-    n_warps: int = 8
 
 
 @triton.jit
@@ -324,9 +290,7 @@ def _keep(
         )
 
 
-def keep(
-    pair: torch.Tensor, company: Company, table: Kept, launch: KeepLaunch = KeepLaunch()
-) -> None:
+def keep(pair: torch.Tensor, company: Company, table: Kept, launch: KeepLaunch = KEEP) -> None:
     """See `attention.Keep`; what is no window's is kept nowhere."""
     _, _, n_heads, width = pair.shape
     numbers, scales = table
@@ -348,4 +312,5 @@ def keep(
         BLOCK=launch.block,
         HAS_SCALES=scales is not None,
         num_warps=launch.n_warps,
+        **ALWAYS,
     )

@@ -13,60 +13,19 @@ that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
-from triton import knobs
 
 from batched_whisper.engines.cuda.attention import Crowd
 from batched_whisper.engines.cuda.choosing import Pick, decide
 from batched_whisper.engines.cuda.feed import Field, floats
+from batched_whisper.engines.cuda.launches import ALWAYS, AttendLaunch, launch_over
 from batched_whisper.engines.cuda.tables import Kept
 from batched_whisper.engines.cuda.word_kernels import hear_words
 
 LEAST = tl.constexpr(-1e30)
 """Below every score, and a number: the difference of two infinities is none."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How the attention is cut up.
-
-    Attributes:
-        block: positions that a program reads at once.
-        n_warps: of 32 threads, for each program.
-        n_stages: reads in flight before their numbers are needed.
-        n_programs: at least so many, if there is anything to cut; several for each multiprocessor.
-        in_assembly: whether a GPU's own instructions are used; Triton's interpreter has none.
-    """
-
-    block: int = 64
-    n_warps: int = 4
-    n_stages: int = 2
-    n_programs: int = 4096
-    in_assembly: bool = not knobs.runtime.interpret
-
-    def n_parts(self, n_heads: int, longest: int) -> int:
-        """Into how many parts the positions are cut, given the heads of all queries together."""
-        wanted = -(-self.n_programs // n_heads)
-        most = -(-longest // self.block)
-        return int(triton.next_power_of_2(max(1, min(wanted, most))))
-
-
-OF_AUDIO = Launch()
-OF_WORDS = Launch(block=32, n_stages=3)
-"""The fastest of those tried, for audio in 16 and in 8 bits (docs/lab-log.md)."""
-OF_TEXT = Launch(block=32, n_warps=2)
-"""Of a text there is little to read, so that more programs at once are worth more."""
-
-
-def launch_for(table: Kept, crowd: Crowd | None) -> Launch:
-    """By what is read; stand-ins are audio's."""
-    if table.scales is not None:
-        return OF_WORDS
-    return OF_TEXT if crowd is None else OF_AUDIO
 
 
 @triton.jit
@@ -165,12 +124,12 @@ def attend(
     rows: torch.Tensor,
     lengths: torch.Tensor,
     crowd: Crowd | None = None,
-    launch: Launch | None = None,
+    launch: AttendLaunch | None = None,
 ) -> torch.Tensor:
     """See `attention.Attend`; the heads' width is a power of two."""
     n, heads, width = queries.shape
     numbers, scales = table
-    launch = launch or launch_for(table, crowd)
+    launch = launch or launch_over(table, crowd)
     longest = numbers.shape[3]
     n_parts = launch.n_parts(n * heads, longest)
     part_length = -(-longest // n_parts)
@@ -209,11 +168,12 @@ def attend(
         N_STAGES=launch.n_stages,
         HAS_CROWD=crowd is not None,
         num_warps=launch.n_warps,
+        **ALWAYS,
         **kind,
     )
     if n_parts > 1:
         _put_together[(n * heads,)](
-            parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1
+            parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1, **ALWAYS
         )
     return out
 
@@ -260,6 +220,7 @@ def say(heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.T
         N_HEADS=n_heads,
         BLOCK=triton.next_power_of_2(n_heads),
         num_warps=4,
+        **ALWAYS,
     )
 
 
@@ -289,8 +250,8 @@ def _look(
     token = part * BLOCK + tl.arange(0, BLOCK)
     exists = token < n_vocab
     is_text = token < begin
-    place = row.to(tl.int64) * row_stride + token
-    logit = tl.load(logits + place, mask=exists, other=float("-inf"))
+    given = logits + row.to(tl.int64) * row_stride
+    logit = tl.load(given + token, mask=exists, other=float("-inf"))
     mask = hidden + tl.load(masks + row) * begin
     may_not = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
     in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
@@ -352,6 +313,7 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> to
         found.stride(0),
         BLOCK=VOCABULARY_BLOCK,
         num_warps=8,
+        **ALWAYS,
     )
     text, timed = (_of_parts(*found[i : i + 5]) for i in (0, 5))
     probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
@@ -400,6 +362,6 @@ def quantise(
     scales = torch.empty((n_rows, 1), dtype=torch.float32, device=rows.device)
     block = triton.next_power_of_2(n_columns)
     _quantise[(n_rows,)](
-        rows, numbers, scales, n_columns, largest, least_peak, BLOCK=block, num_warps=8
+        rows, numbers, scales, n_columns, largest, least_peak, BLOCK=block, num_warps=8, **ALWAYS
     )
     return numbers, scales

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from batched_whisper.engines.cuda.feed import Field, float_bits
 from batched_whisper.engines.cuda.layers import Normalise
 from batched_whisper.engines.cuda.tables import Kept
 from batched_whisper.engines.stand_ins import layout
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 0.05
 """More than rounding to bfloat16, and less than any mistake."""
@@ -74,6 +77,7 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
 
 def slower(why: str) -> Operations:
     """Plain PyTorch on a GPU, and the reason for it."""
+    log.warning("many times slower than it could be: %s", why)
     return replace(PLAIN, why=f"slower attention in plain PyTorch: {why}")
 
 

@@ -1,0 +1,71 @@
+"""Triton's compiler takes every kernel for the GPUs there are, although there is none here.
+
+The interpreter of `test_cuda_kernels` forgives what the compiler does not: a name that becomes
+something of another type in a branch, say. Where one kernel fails the engine works without all of
+them, and many times slower.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+if find_spec("triton") is None:  # not imported: `test_cuda_kernels` has to say how it runs before
+    pytest.skip("Triton is not installed: pip install --no-deps triton", allow_module_level=True)
+
+HERE = Path(__file__).parent
+ENGINE = HERE.parents[1] / "batched_whisper" / "engines" / "cuda"
+
+
+CAPABILITIES = (80, 90)
+"""Of an A100, and of an H100 and H200. Floating point of 8 bits came in between."""
+
+
+@pytest.fixture(scope="module")
+def compiling() -> Iterator[dict[int, subprocess.Popen[str]]]:
+    """A process for each capability, since compiling takes its time."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (HERE.parents[1], HERE)))
+    processes = {
+        capability: subprocess.Popen(
+            [sys.executable, HERE / "compile_for_a_gpu.py", str(capability)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for capability in CAPABILITIES
+    }
+    yield processes
+    for each in processes.values():
+        each.kill()
+        each.wait()
+
+
+def kernels_in(path: Path) -> set[str]:
+    """The functions that are launched: ``name[grid](...)``."""
+    module = ast.parse(path.read_text("utf-8"))
+    defined = {each.name for each in module.body if isinstance(each, ast.FunctionDef)}
+    calls = [each.func for each in ast.walk(module) if isinstance(each, ast.Call)]
+    launched = {getattr(f.value, "id", "") for f in calls if isinstance(f, ast.Subscript)}
+    return launched & defined
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_compiles(
+    compiling: dict[int, subprocess.Popen[str]], capability: int
+) -> None:
+    names, errors = compiling[capability].communicate()
+    assert compiling[capability].returncode == 0, errors[-4000:]
+    launched = kernels_in(ENGINE / "kernels.py") | kernels_in(ENGINE / "encoder_kernels.py")
+    # Those of `attend` are chosen by its table.
+    launched |= {"_hear", "hear_words"}
+    assert set(names.split()) == launched - ({"_quantise"} if capability < 89 else set())
