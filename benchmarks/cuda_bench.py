@@ -15,6 +15,7 @@ transformers installed it is measured beside it.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import sys
 import time
@@ -57,10 +58,20 @@ Part = Callable[[], dict[str, Any]]
 
 
 class Report:
-    """The figures so far, on disk after every part; none is begun after ``deadline_s``."""
+    """The figures so far, on disk after every part; none is begun after ``deadline_s``.
 
-    def __init__(self, path: Path, head: dict[str, Any], deadline_s: float | None = None) -> None:
-        self.path = path
+    A part that takes longer than ``part_s`` ends the program, wherever it is stuck: on a lent
+    machine the time of all others is worth more. Where it was is told.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        head: dict[str, Any],
+        deadline_s: float | None = None,
+        part_s: float | None = None,
+    ) -> None:
+        self.path, self._part_s = path, part_s
         self.content: dict[str, Any] = {**head, "left_out": [], "parts": {}}
         self._deadline_s = deadline_s
 
@@ -72,11 +83,17 @@ class Report:
             self._write()
             print(f"{name}: left out, the time is over", flush=True)
             return
+        if self._part_s is not None:
+            self.content["parts"][name] = {"failed": f"not done after {self._part_s:g} s"}
+            self._write()
+            faulthandler.dump_traceback_later(self._part_s, exit=True)
         try:
             figures = part()
         except Exception as error:
             figures = {"failed": f"{type(error).__name__}: {error}"}
             print(f"--- {name} failed\n{traceback.format_exc()}", flush=True)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         took_s = time.perf_counter() - began_s
         self.content["parts"][name] = {"took_s": took_s, **figures}
         self._write()
@@ -133,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.out / f"cuda-{slug}-{name}-{machine.today()}.json",
         head,
         None if given.budget_s is None else began_s + given.budget_s,
+        given.part_s,
     )
     print(f"workload: {rig.workload.what}", flush=True)
     listed = _parts(given, rig, scale, report)
@@ -265,6 +283,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, help="a folder of model folders")
     parser.add_argument("--tokenizer", type=Path, help="a model folder, if not one of --models")
     parser.add_argument("--budget-s", type=float, help="begin no part after so many seconds")
+    parser.add_argument("--part-s", type=float, help="end where one part takes so many seconds")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
     return parser.parse_args(arguments)
 

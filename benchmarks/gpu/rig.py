@@ -87,6 +87,7 @@ class Rig:
         if one_stream:
             engine._streams.encoding = engine._streams.steps
         try:
+            self._require_kernels(engine)
             yield engine
         finally:
             engine.close()
@@ -94,6 +95,12 @@ class Rig:
             gc.collect()
             if self.device != "cpu":
                 torch.cuda.empty_cache()
+
+    def _require_kernels(self, engine: Any) -> None:
+        """Raises RuntimeError where a GPU would be measured without them, or without recordings."""
+        why = "; ".join(engine.info.why)
+        if self.device != "cpu" and ("slower" in why or "by Triton kernels" not in why):
+            raise RuntimeError(f"not worth measuring: {why}")
 
     def features(self, i: int, context: int) -> Features:
         """Noise, in place of a spectrogram."""

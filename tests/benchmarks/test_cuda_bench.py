@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from batched_whisper.audio.features import log_mel
 from benchmarks import cuda_bench
 from benchmarks.gpu import accuracy, mix, parts, rig
 
+ROOT = Path(__file__).parents[2]
 MEASURED = [
     "laws",
     "limits",
@@ -196,3 +200,35 @@ def test_a_manifest_tells_tokens_or_is_estimated_from_its_texts(tmp_path: Path) 
         '{"duration_s": 1}\n'
     )
     assert mix.of_file(path) == [mix.WindowSize(3.0, 9), mix.WindowSize(30.0, 4)]
+
+
+def test_a_part_that_is_stuck_ends_the_program_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    stuck = (
+        "import sys, time; from benchmarks import cuda_bench; from benchmarks.gpu import parts\n"
+        "parts.latency = lambda *given: time.sleep(600)\n"
+        "sys.exit(cuda_bench.main(sys.argv[1:]))"
+    )
+    options = ["--quick", "--out", str(tmp_path), "--parts", "limits,latency", "--part-s", "3"]
+    began_s = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", stuck, *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode != 0
+    assert time.monotonic() - began_s < 120
+    assert "in <lambda>" in ran.stderr  # where it was
+    [path] = tmp_path.iterdir()
+    measured = json.loads(path.read_text("utf-8"))["parts"]
+    assert measured["limits"]["copy_bytes_per_s"] > 0
+    assert measured["latency"] == {"failed": "not done after 3 s"}
+
+
+@pytest.mark.parametrize(
+    "why", ["slower attention in plain PyTorch: no compiler", "attention in plain PyTorch"]
+)
+def test_a_gpu_is_not_measured_without_its_kernels(why: str) -> None:
+    info = SimpleNamespace(why=("on a GPU", why))
+    on_gpu = SimpleNamespace(device="cuda")
+    with pytest.raises(RuntimeError, match="not worth measuring: on a GPU"):
+        rig.Rig._require_kernels(on_gpu, SimpleNamespace(info=info))
+    info.why = ("attention by Triton kernels", "encoding is recorded as CUDA graphs")
+    rig.Rig._require_kernels(on_gpu, SimpleNamespace(info=info))
