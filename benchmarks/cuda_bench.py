@@ -232,7 +232,9 @@ def _make_rig(given: argparse.Namespace, name: str) -> Rig:
     on_gpu = torch.cuda.is_available() and not given.quick
     sizes = shape_of(name)
     return Rig(
-        checkpoint=random_checkpoint(sizes, 0, np.float16 if on_gpu else np.float32),
+        checkpoint=random_checkpoint(sizes, 0, np.float16, large=True)
+        if on_gpu
+        else random_checkpoint(sizes, 0),
         device="cuda" if on_gpu else "cpu",
         precision=given.precision,
         max_slots=given.slots if on_gpu else 4,

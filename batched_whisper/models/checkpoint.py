@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -106,18 +108,23 @@ def load_checkpoint(files: ModelFiles) -> Checkpoint:
 
 
 def random_checkpoint(
-    dimensions: Dimensions, seed: int, dtype: DTypeLike = np.float32
+    dimensions: Dimensions, seed: int, dtype: DTypeLike = np.float32, *, large: bool = False
 ) -> Checkpoint:
     """A checkpoint of noise, small enough that activations stay sane; for tests and benchmarks.
 
-    The same seed gives the same weights. Nothing is suppressed in it.
+    The same seed gives the same weights; other ones if it is ``large``, when several threads make
+    them. Nothing is suppressed in it.
     """
-    generator = np.random.default_rng(seed)
-    weights = {
-        name: _noise(name, shape, generator).astype(dtype, copy=False)
-        for name, shape in tensor_shapes(dimensions).items()
-    }
-    identity = repr((astuple(dimensions), seed, np.dtype(dtype).str))
+    shapes = tensor_shapes(dimensions)
+    one_for_all = np.random.default_rng(seed)
+
+    def made(i: int, name: str) -> NDArray[Any]:
+        generator = np.random.default_rng([seed, i]) if large else one_for_all
+        return _noise(name, shapes[name], generator).astype(dtype, copy=False)
+
+    with ThreadPoolExecutor(None if large else 1) as threads:
+        weights = dict(zip(shapes, threads.map(made, count(), shapes), strict=True))
+    identity = repr((astuple(dimensions), seed, np.dtype(dtype).str, large))
     return Checkpoint(
         name=f"random-{seed}",
         revision=None,
