@@ -196,7 +196,7 @@ class EngineLoop:
         again = self._in_state(SequenceState.WAITING)
         items = self._take(len(again))
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
-        self._encode([*again, *admitted])
+        self._encode([*again, *(sequence for sequence in admitted if sequence is not None)])
 
     def _take(self, n_again: int) -> list[Work]:
         """Who is let in now; blocks while there is nothing else to do."""
@@ -215,8 +215,13 @@ class EngineLoop:
         item.future.set_exception(why)
         return False
 
-    def _admit(self, item: Work) -> Sequence:
-        sequence = self._slots.give(item.payload)
+    def _admit(self, item: Work) -> Sequence | None:
+        try:
+            sequence = self._slots.give(item.payload)
+        except BaseException as error:  # the task's own rules
+            self._meters.n_failed += 1
+            item.future.set_exception(failure(error))
+            return None
         self._items[sequence] = item
         return sequence
 

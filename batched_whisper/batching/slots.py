@@ -42,8 +42,10 @@ class SlotTable:
         """As many slots as a window takes. Raises IndexError where too few are free."""
         if task.n_slots > len(self._free):
             raise IndexError(f"{task.n_slots} slots are wanted, {len(self._free)} are free")
-        slots = tuple(self._free.pop() for _ in range(task.n_slots))
-        sequence = self._sequences[slots[0]] = Sequence(task, slots, self._tokens_a_call)
+        slots = tuple(self._free[: -task.n_slots - 1 : -1])
+        sequence = Sequence(task, slots, self._tokens_a_call)  # may fail: a task's own rules
+        del self._free[-task.n_slots :]
+        self._sequences[slots[0]] = sequence
         return sequence
 
     def take_back(self, sequence: Sequence) -> None:

@@ -172,6 +172,7 @@ SPOILED: dict[str, Callable[[int], WindowTask]] = {
     "judge": Spoiled("judge").task,
     "is_wanted": Spoiled("is_wanted").task,
     "rules": lambda number: window(number, rules=BadRules()),
+    "no rules": lambda number: window(number, rules=object()),
     "wrong features": lambda number: window(number, features=lambda _: None),
 }
 kinds = st.sampled_from(["good", "good", "encode", *SPOILED])
