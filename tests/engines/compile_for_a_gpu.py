@@ -16,9 +16,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from batched_whisper.engines.cuda import encoder_kernels, kernels
+from batched_whisper.engines.cuda import kernels
 from batched_whisper.engines.cuda.eight_bits import KIND, LARGEST, LEAST_PEAK
-from batched_whisper.engines.cuda.operations import Operations, _trials
+from batched_whisper.engines.cuda.operations import _trials, by_kernels
 
 
 class AbsentDriver:
@@ -49,19 +49,10 @@ def main(capability: int) -> None:
         return launch(self, *args, grid=grid, warmup=warmup, **options)
 
     JITFunction.run = compiled
-    every = Operations(
-        kernels.attend,
-        encoder_kernels.listen,
-        encoder_kernels.keep,
-        kernels.say,
-        encoder_kernels.normalise,
-        kernels.choose,
-        "compiled",
-    )
     eight_bits = capability >= 89  # of floating point
     for dtype in (torch.float16, torch.float32) if eight_bits else (torch.float16,):
         for trial in _trials(torch.device("cpu"), dtype, 64):
-            trial(every)
+            trial(by_kernels())
     if eight_bits:
         kernels.quantise(torch.zeros((3, 64), dtype=torch.float16), KIND, LARGEST, LEAST_PEAK)
 

@@ -279,15 +279,7 @@ def test_the_whole_engine_on_kernels_says_what_numpy_says(
     monkeypatch: pytest.MonkeyPatch, kv_cache_dtype: str
 ) -> None:
     """Strides, addresses and types as the engine has them."""
-    every = operations.Operations(
-        kernels.attend,
-        encoder_kernels.listen,
-        encoder_kernels.keep,
-        kernels.say,
-        encoder_kernels.normalise,
-        kernels.choose,
-        "kernels by the interpreter",
-    )
+    every = replace(operations.by_kernels(), why="kernels by the interpreter")
     monkeypatch.setattr(engine_module, "best_operations", lambda *given: every)
     engine = engine_module.CudaEngine(
         tiny_checkpoint(), IDS, max_slots=3, device="cpu", kv_cache_dtype=kv_cache_dtype

@@ -58,21 +58,26 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
     if head_width < 16 or head_width & (head_width - 1):
         return slower(f"heads are {head_width} wide, which is no power of two")
     try:
-        from batched_whisper.engines.cuda import encoder_kernels, kernels
-
-        found = Operations(
-            kernels.attend,
-            encoder_kernels.listen,
-            encoder_kernels.keep,
-            kernels.say,
-            encoder_kernels.normalise,
-            kernels.choose,
-            "attention by Triton kernels",
-        )
+        found = by_kernels()
         try_out(found, device, dtype, head_width)
     except Exception as error:  # such as a machine without a C compiler, which Triton needs
         return slower(f"Triton's kernels do not work here: {' '.join(str(error).split())[:200]}")
     return found
+
+
+def by_kernels() -> Operations:
+    """All of them by Triton's kernels, whether or not those work here."""
+    from batched_whisper.engines.cuda import encoder_kernels, kernels
+
+    return Operations(
+        kernels.attend,
+        encoder_kernels.listen,
+        encoder_kernels.keep,
+        kernels.say,
+        encoder_kernels.normalise,
+        kernels.choose,
+        "attention by Triton kernels",
+    )
 
 
 def slower(why: str) -> Operations:
