@@ -223,7 +223,7 @@ def test_a_part_that_is_stuck_ends_the_program_and_keeps_what_was_measured(tmp_p
 
 
 @pytest.mark.parametrize(
-    "why", ["slower attention in plain PyTorch: no compiler", "attention in plain PyTorch"]
+    "why", ["slower in plain PyTorch: listen (no compiler)", "attention in plain PyTorch"]
 )
 def test_a_gpu_is_not_measured_without_its_kernels(why: str) -> None:
     info = SimpleNamespace(why=("on a GPU", why))

@@ -9,7 +9,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from batched_whisper.engines.cuda import operations  # noqa: E402
-from batched_whisper.engines.cuda.operations import PLAIN, best_operations, try_out  # noqa: E402
+from batched_whisper.engines.cuda.operations import (  # noqa: E402
+    PLAIN,
+    best_operations,
+    those_that_work,
+    try_out,
+)
 
 CPU = torch.device("cpu")
 
@@ -78,3 +83,36 @@ def test_every_operation_is_tried() -> None:
     fields = {field for changes in WRONG.values() for field in changes}
     assert fields == {"attend", "listen", "keep", "say", "normalise", "choose"}
     assert fields | {"why"} == set(operations.Operations.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_kernel_that_does_not_work_is_left_out_alone(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others, which are told from the definitions by nothing but their identity, stay."""
+    others = {field: lambda *a, f=f: f(*a) for field, f in vars(PLAIN).items() if field != "why"}
+    [(broken, wrong)] = WRONG[name].items()
+    kernels = replace(PLAIN, **{**others, broken: wrong}, why="kernels")
+    found = those_that_work(kernels, CPU, torch.float32, 64)
+    for field, other in others.items():
+        assert getattr(found, field) is (getattr(PLAIN, field) if field == broken else other)
+    assert found.why.startswith(f"slower in plain PyTorch: {broken} (their numbers are off by")
+    assert caplog.messages == [f"slower than this GPU could be, in plain PyTorch: {found.why[25:]}"]
+
+
+def test_where_no_kernel_works_the_reason_is_told_once() -> None:
+    def broken(*given: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+
+    kernels = replace(PLAIN, **{field: broken for field in vars(PLAIN) if field != "why"})
+    found = those_that_work(kernels, CPU, torch.float32, 64)
+    assert replace(found, why=PLAIN.why) == PLAIN
+    assert found.why == (
+        "slower in plain PyTorch: attend, listen, keep, say, normalise, choose "
+        "(Failed to find C compiler. Please specify one)"
+    )
+
+
+def test_kernels_that_work_all_stay() -> None:
+    kernels = replace(PLAIN, why="kernels")
+    assert those_that_work(kernels, CPU, torch.float32, 64) is kernels

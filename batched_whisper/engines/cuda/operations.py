@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -50,7 +50,10 @@ PLAIN = Operations(
 
 
 def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
-    """Triton's kernels on a GPU, where they are installed, fit the model, and work."""
+    """Triton's kernels on a GPU, where they are installed, fit the model, and work.
+
+    One that does not work is left out alone: without all of them everything is many times slower.
+    """
     if device.type != "cuda":
         return PLAIN
     if find_spec("triton") is None:
@@ -58,11 +61,33 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
     if head_width < 16 or head_width & (head_width - 1):
         return slower(f"heads are {head_width} wide, which is no power of two")
     try:
-        found = by_kernels()
-        try_out(found, device, dtype, head_width)
-    except Exception as error:  # such as a machine without a C compiler, which Triton needs
-        return slower(f"Triton's kernels do not work here: {' '.join(str(error).split())[:200]}")
-    return found
+        kernels = by_kernels()
+    except Exception as error:  # an installation of Triton that is not whole
+        return slower(f"Triton does not work here: {_short(error)}")
+    return those_that_work(kernels, device, dtype, head_width)
+
+
+def those_that_work(
+    kernels: Operations, device: torch.device, dtype: torch.dtype, head_width: int
+) -> Operations:
+    """Each of them alone is tried; where one fails, plain PyTorch takes its place."""
+    found, failed = kernels, dict[str, str]()
+    for name in (each.name for each in fields(Operations) if each.name != "why"):
+        alone = replace(PLAIN, **{name: getattr(kernels, name)})
+        try:
+            try_out(alone, device, dtype, head_width)
+        except Exception as error:  # such as a machine without a C compiler, which Triton needs
+            found = replace(found, **{name: getattr(PLAIN, name)})
+            failed[name] = _short(error)
+    if not failed:
+        return found
+    if len(set(failed.values())) == 1:
+        return slower(f"{', '.join(failed)} ({next(iter(failed.values()))})", found)
+    return slower(", ".join(f"{name} ({why})" for name, why in failed.items()), found)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def by_kernels() -> Operations:
@@ -80,10 +105,10 @@ def by_kernels() -> Operations:
     )
 
 
-def slower(why: str) -> Operations:
-    """Plain PyTorch on a GPU, and the reason for it."""
-    log.warning("many times slower than it could be: %s", why)
-    return replace(PLAIN, why=f"slower attention in plain PyTorch: {why}")
+def slower(why: str, operations: Operations = PLAIN) -> Operations:
+    """What is, in part at least, plain PyTorch on a GPU; and the reason for it."""
+    log.warning("slower than this GPU could be, in plain PyTorch: %s", why)
+    return replace(operations, why=f"slower in plain PyTorch: {why}")
 
 
 def try_out(
