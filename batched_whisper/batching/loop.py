@@ -16,14 +16,13 @@ import time
 from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
 from batched_whisper.batching.failures import failure, refusal
 from batched_whisper.batching.meters import LoopStats, Meters
-from batched_whisper.batching.policy import Decision, FixedWait, Policy
+from batched_whisper.batching.policy import FixedWait, OfBatch, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.batching.scheduler import Limits, enough_encodes, plan
 from batched_whisper.batching.sequence import (
@@ -81,7 +80,7 @@ class EngineLoop:
         self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
         self._ahead = as_working_ahead(engine)
-        self._policy = _OfBatch(policy or FixedWait(20), max_batch_size)
+        self._policy = OfBatch(policy or FixedWait(20), max_batch_size)
         n_encodes = enough_encodes(max_batch_size, engine.info.tokens_a_call)
         self._limits = Limits(max_batch_size, max(n_encodes, engine.info.encode_together))
         self._slots = SlotTable(max_batch_size, engine.info.tokens_a_call)
@@ -397,20 +396,3 @@ class EngineLoop:
                 sequence.state = SequenceState.CANCELLED
                 self._meters.n_cancelled += 1
                 self._leave(sequence).future.set_exception(why)
-
-
-@dataclass(frozen=True)
-class _OfBatch:
-    """A policy that counts a batch as full at the loop's size.
-
-    The loop itself takes fewer at once: it steps between encodes, and fetches the others then.
-    """
-
-    policy: Policy
-    max_batch_size: int
-
-    def decide(
-        self, n_waiting: int, oldest_arrival_s: float, now_s: float, max_batch_size: int
-    ) -> Decision:
-        """See `Policy.decide`."""
-        return self.policy.decide(n_waiting, oldest_arrival_s, now_s, self.max_batch_size)

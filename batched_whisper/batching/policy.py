@@ -71,3 +71,23 @@ class FixedWait:
         if n_waiting >= max_batch_size or now_s >= latest_start_s:
             return Start()
         return WaitUntil(latest_start_s, n_items=max_batch_size)
+
+
+@dataclass(frozen=True)
+class OfBatch:
+    """A policy that counts a batch as full at another size than is taken at once.
+
+    Attributes:
+        policy: decides.
+        max_batch_size: the size: of a loop that steps between encodes, say, and fetches the others
+            of its batch then.
+    """
+
+    policy: Policy
+    max_batch_size: int
+
+    def decide(
+        self, n_waiting: int, oldest_arrival_s: float, now_s: float, max_batch_size: int
+    ) -> Decision:
+        """See `Policy.decide`."""
+        return self.policy.decide(n_waiting, oldest_arrival_s, now_s, self.max_batch_size)
