@@ -232,3 +232,14 @@ def test_a_gpu_is_not_measured_without_its_kernels(why: str) -> None:
         rig.Rig._require_kernels(on_gpu, SimpleNamespace(info=info))
     info.why = ("attention by Triton kernels", "encoding is recorded as CUDA graphs")
     rig.Rig._require_kernels(on_gpu, SimpleNamespace(info=info))
+
+
+def test_noise_is_as_far_below_the_speech_as_told_and_the_same_each_time(spoken: Path) -> None:
+    clips = accuracy.clips_of(spoken)
+    found, again = (accuracy.with_noise(clips, (10.0, 5.0)) for _ in range(2))
+    assert [clip.text for clip in found] == 3 * [clip.text for clip in clips]
+    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(found, again, strict=True))
+    for i, level_db in ((len(clips), 10.0), (2 * len(clips), 5.0)):
+        noise = found[i].samples - clips[0].samples
+        ratio = np.mean(clips[0].samples ** 2) / np.mean(noise**2)
+        assert 10 * np.log10(ratio) == pytest.approx(level_db, abs=0.3)

@@ -48,6 +48,8 @@ def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least
     assert RESERVE_BYTES < reserve < 3 * GB
     larger = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=960)
     assert larger - reserve >= 4 * 480 * sizes.n_vocab  # the logits of more tokens
+    apart = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480, n_places=2)
+    assert apart - reserve >= 8 * 1500 * 20 * sizes.n_audio_state * dtype.itemsize  # once more
     slot = slot_bytes(sizes, dtype, kept)
     count = count_slots(320, slot, Room(85 * GB, free, 0.9), reserve)
     assert least <= count.n_slots <= 320

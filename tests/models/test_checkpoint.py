@@ -238,6 +238,17 @@ def refused(folder, *says, error=UnsupportedCheckpoint):
     assert "\n" not in str(caught.value)
 
 
+def test_a_large_random_checkpoint_is_its_seed_too_whatever_its_threads_do():
+    one, again, other = (random_checkpoint(TINY, seed, large=True) for seed in (3, 3, 4))
+    for name, weight in one.weights.items():
+        assert np.array_equal(weight, again.weights[name])
+    name = "decoder.token_embedding.weight"
+    assert not np.array_equal(one.weights[name], other.weights[name])
+    small = random_checkpoint(TINY, 3)
+    assert not np.array_equal(one.weights[name], small.weights[name])
+    assert len({each.sha256 for each in (one, other, small)}) == 3
+
+
 def test_another_architecture_is_refused(folder):
     write_json(folder / "config.json", hugging_face_config(TINY, model_type="wav2vec2"))
     refused(folder, "wav2vec2", "config.json")

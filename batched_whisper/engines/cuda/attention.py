@@ -1,7 +1,8 @@
 """How queries meet keys and values: the definitions, in plain PyTorch.
 
-The Triton kernels of `kernels.py` and `listening.py` compute the same on a GPU without copying a
-key; these are what they are tested against, and what runs where there is no Triton.
+The Triton kernels of `kernels`, `word_kernels` and `encoder_kernels` compute the same on a GPU
+without copying a key; these are what they are tested against, and what runs where there is no
+Triton.
 """
 
 from __future__ import annotations

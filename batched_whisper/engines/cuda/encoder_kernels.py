@@ -21,10 +21,8 @@ from batched_whisper.engines.cuda.launches import (
     ALWAYS,
     KEEP,
     LISTEN,
-    NORM,
     KeepLaunch,
     ListenLaunch,
-    NormLaunch,
 )
 from batched_whisper.engines.cuda.layers import LAYER_NORM_EPSILON
 from batched_whisper.engines.cuda.tables import LARGEST, LEAST_PEAK, Kept
@@ -178,56 +176,43 @@ def _normalise(
     weight,
     bias,
     out,
-    n_rows,
     n_columns,
     epsilon,
-    ROWS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     HAS_OWED: tl.constexpr,  # noqa: N803
 ):
-    """A few rows, one after another; what is the same for all of them is read once."""
-    column = tl.arange(0, BLOCK)
+    """One row; several of them, to read weights less often, were slower (docs/lab-log.md)."""
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     exists = column < n_columns
-    gain = tl.load(weight + column, mask=exists, other=0.0)
-    offset = tl.load(bias + column, mask=exists, other=0.0)
+    x = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
     if HAS_OWED:
-        short = tl.load(owed + column, mask=exists, other=0.0)
-    for i in tl.static_range(ROWS):
-        row = tl.program_id(0).to(tl.int64) * ROWS + i
-        real = column < tl.where(row < n_rows, n_columns, 0)
-        x = tl.load(rows + row * n_columns + column, mask=real, other=0.0).to(tl.float32)
-        if HAS_OWED:
-            x += short
-        mean = tl.sum(x, 0) / n_columns
-        off = tl.where(exists, x - mean, 0.0)
-        variance = tl.sum(off * off, 0) / n_columns
-        scaled = off / tl.sqrt(variance + epsilon) * gain + offset
-        tl.store(out + row * n_columns + column, scaled.to(out.dtype.element_ty), mask=real)
+        x += tl.load(owed + column, mask=exists, other=0.0)
+    mean = tl.sum(x, 0) / n_columns
+    off = tl.where(exists, x - mean, 0.0)
+    variance = tl.sum(off * off, 0) / n_columns
+    scaled = off / tl.sqrt(variance + epsilon)
+    scaled *= tl.load(weight + column, mask=exists, other=0.0)
+    scaled += tl.load(bias + column, mask=exists, other=0.0)
+    tl.store(out + row * n_columns + column, scaled.to(out.dtype.element_ty), mask=exists)
 
 
 def normalise(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    owed: torch.Tensor | None,
-    launch: NormLaunch = NORM,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, owed: torch.Tensor | None
 ) -> torch.Tensor:
     """See `layers.Normalise`; rows are contiguous."""
     n_rows, n_columns = x.shape
     out = torch.empty_like(x)
-    _normalise[(triton.cdiv(n_rows, launch.rows),)](
+    _normalise[(n_rows,)](
         x,
         bias if owed is None else owed,
         weight,
         bias,
         out,
-        n_rows,
         n_columns,
         LAYER_NORM_EPSILON,
-        ROWS=launch.rows,
         BLOCK=triton.next_power_of_2(n_columns),
         HAS_OWED=owed is not None,
-        num_warps=launch.n_warps,
+        num_warps=4,
         **ALWAYS,
     )
     return out

@@ -22,10 +22,7 @@ from batched_whisper.engines.cuda.choosing import Pick, decide
 from batched_whisper.engines.cuda.feed import Field, floats
 from batched_whisper.engines.cuda.launches import ALWAYS, AttendLaunch, launch_over
 from batched_whisper.engines.cuda.tables import Kept
-from batched_whisper.engines.cuda.word_kernels import hear_words
-
-LEAST = tl.constexpr(-1e30)
-"""Below every score, and a number: the difference of two infinities is none."""
+from batched_whisper.engines.cuda.word_kernels import LEAST, hear_words
 
 
 @triton.jit

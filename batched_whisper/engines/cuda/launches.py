@@ -73,19 +73,6 @@ class ListenLaunch:
 
 
 @dataclass(frozen=True)
-class NormLaunch:
-    """How norms are cut up.
-
-    Attributes:
-        rows: of one program, which reads weights once for all of them.
-        n_warps: of 32 threads, for each program.
-    """
-
-    rows: int = 1
-    n_warps: int = 4
-
-
-@dataclass(frozen=True)
 class KeepLaunch:
     """How keeping is cut up: a program has one head's keys or values of one window.
 
@@ -98,4 +85,4 @@ class KeepLaunch:
     n_warps: int = 8
 
 
-LISTEN, NORM, KEEP = ListenLaunch(), NormLaunch(), KeepLaunch()
+LISTEN, KEEP = ListenLaunch(), KeepLaunch()
