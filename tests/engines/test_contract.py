@@ -660,8 +660,9 @@ def features(n_mels: int, n_frames: int, value: float = 0.0) -> NDArray[np.float
         EncodeRow(0, features(N_MELS, 0), 0),
         EncodeRow(0, features(N_MELS, 20, np.nan), 10),
         EncodeRow(0, features(N_MELS, 20, np.inf), 10),
+        EncodeRow(0, features(N_MELS, 20, -np.inf), 10),
     ],
-    ids=["slot 6 of 6", "slot -1", "context", "mels", "too long", "empty", "NaN", "infinite"],
+    ids=["slot 6 of 6", "slot -1", "context", "mels", "too long", "empty", "NaN", "inf", "-inf"],
 )
 def test_what_cannot_be_encoded_is_refused_and_disturbs_nobody(
     bench: Bench, row: EncodeRow

@@ -114,3 +114,16 @@ def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> Non
     assert steps == [1, 1, 0]  # nobody came in
     engine.encode([heard[2].row(2)])
     assert encodings == [0, 1, 0]
+
+
+def test_what_fills_rows_of_logits_up_is_no_token() -> None:
+    """Were it chosen, or only counted among all probabilities, it would be seen."""
+    said = []
+    for filling in (0.0, 30.0, -30.0):
+        engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")
+        tokens = engine._decoder._tokens
+        assert len(tokens) > IDS.n_vocab
+        tokens[IDS.n_vocab :] = filling
+        engine.encode([Heard(0, 20).row(0)])
+        said.append(engine.step([StepRow(0, (5,), 0, ANYTHING, probe=IDS.no_speech, n_best=3)]))
+    assert said[0] == said[1] == said[2]
