@@ -30,9 +30,11 @@ class Devices:
     """Where engines run: one on each of these GPUs, or on the processor where there is none.
 
     ``gpus`` are PyTorch's numbers of those that it sees, which is after CUDA_VISIBLE_DEVICES.
+    ``why`` says why, where they are not those that one would think.
     """
 
     gpus: tuple[int, ...] = ()
+    why: tuple[str, ...] = ()
 
     @property
     def on_gpu(self) -> bool:

@@ -364,7 +364,7 @@ def _start(settings: Settings) -> _Running:
         precision=about.precision,
         threads=about.threads,
         max_batch_size=about.max_slots,
-        why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *about.why),
+        why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *devices.why, *about.why),
     )
     workers = Workers(max_open=max(2 * about.max_slots, FEWEST_OPEN))
     ahead = _windows_ahead(settings, devices, about.max_slots)

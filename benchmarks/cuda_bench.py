@@ -54,6 +54,9 @@ WAYS: dict[str, dict[str, Any]] = {
 NOISE_DB = (10.0, 5.0)
 """How far below the speech the noise is that every clip is heard with as well."""
 
+BEST = "best"
+"""What ``--for-steps`` may be instead of a number."""
+
 Part = Callable[[], dict[str, Any]]
 
 
@@ -153,12 +156,21 @@ def main(arguments: list[str] | None = None) -> int:
         given.part_s,
     )
     print(f"workload: {rig.workload.what}", flush=True)
+    if given.for_steps == BEST:
+        rig = _divided_best(rig, scale, report)
     listed = _parts(given, rig, scale, report)
     for part_name in given.parts.split(",") if given.parts else listed:
         report.add(part_name, listed[part_name])
     print(report.table())
     print(f"\nwritten to {report.path.name}")
     return 0
+
+
+def _divided_best(rig: Rig, scale: parts.Scale, report: Report) -> Rig:
+    """The rig whose engines share the device the faster way, which is measured first."""
+    report.add("overlap", lambda: parts.overlap(rig, scale))
+    found = report.figures("overlap")
+    return replace(rig, options={"n_for_steps": found["best"]}) if "best" in found else rig
 
 
 def _head(rig: Rig, scale: parts.Scale, name: str) -> dict[str, Any]:
@@ -241,7 +253,7 @@ def _make_rig(given: argparse.Namespace, name: str) -> Rig:
         memory_fraction=0.9,
         noises=make_noises(sizes),
         workload=_workload(given, sizes),
-        options={} if given.for_steps is None else {"n_for_steps": given.for_steps},
+        options={} if given.for_steps in (None, BEST) else {"n_for_steps": given.for_steps},
     )
 
 
@@ -277,7 +289,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", default="large-v3", help="a short name, such as large-v3-turbo")
     parser.add_argument("--precision", default="auto", help="of the engine; auto: float16")
     parser.add_argument("--slots", type=int, default=320, help="the most windows together")
-    parser.add_argument("--for-steps", type=int, help="multiprocessors of their own for steps")
+    parser.add_argument(
+        "--for-steps",
+        type=lambda text: text if text == BEST else int(text),
+        help=f"multiprocessors of their own for steps, or {BEST}: as many as `overlap` finds best",
+    )
     parser.add_argument("--parts", help="only these, in this order, separated by commas")
     parser.add_argument("--windows", type=int, help="of each mix, where it is not said otherwise")
     parser.add_argument("--manifest", type=Path, help="lines of duration_s and n_tokens or text")

@@ -12,7 +12,7 @@ from typing import Any
 from batched_whisper.config import Settings
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.devices import Devices, Wanted, read_device
-from batched_whisper.engines.cuda.presence import count_gpus, demand_gpu
+from batched_whisper.engines.cuda.presence import count_gpus, demand_gpu, why_useless
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
@@ -33,7 +33,7 @@ then most of a step. A tenth of the slots hold windows that are encoded for the 
 
 
 def choose_devices(device: str) -> Devices:
-    """The devices that a setting means: of ``auto`` a GPU, where PyTorch is there and sees one.
+    """The devices that a setting means: of ``auto`` a GPU, where PyTorch is there and can use one.
 
     Raises:
         OptionError: it cannot be read.
@@ -45,7 +45,10 @@ def choose_devices(device: str) -> Devices:
         return Devices()
     if option.wanted is not Wanted.BEST:
         demand_gpu(device)
-    return option.chosen(count_gpus())
+    chosen = option.chosen(count_gpus())
+    if option.wanted is Wanted.BEST and chosen.on_gpu and (why := why_useless(chosen.gpus[0])):
+        return Devices(why=(why,))
+    return chosen
 
 
 def make_engines(

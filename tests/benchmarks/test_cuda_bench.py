@@ -159,6 +159,20 @@ def test_what_would_begin_after_the_budget_is_left_out_and_named(tmp_path: Path)
     assert run(tmp_path / "all", "--budget-s", "1e9", "--parts", "limits")["left_out"] == []
 
 
+@pytest.mark.parametrize(
+    ("said", "found", "used"),
+    [("best", {"best": 40}, 40), ("best", {"failed": "no"}, None), ("7", {"best": 40}, 7)],
+)
+def test_what_overlap_finds_best_is_what_all_parts_are_measured_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, found: Any, used: int | None
+) -> None:
+    monkeypatch.setattr(parts, "overlap", lambda rig, scale: found)
+    monkeypatch.setattr(parts, "latency", lambda rig, scale: dict(rig.options))
+    measured = run(tmp_path / "out", "--for-steps", said, "--parts", "latency")["parts"]
+    assert ("overlap" in measured) == (said == "best")
+    assert measured["latency"].get("n_for_steps") == used
+
+
 def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
     report = cuda_bench.Report(tmp_path / "r.json", {"seed": 0})
     report.add("good", lambda: {"a": 1.0})

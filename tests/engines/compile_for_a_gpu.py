@@ -3,7 +3,8 @@
     python compile_for_a_gpu.py 90
 
 Nothing is run: in place of a launch every kernel is compiled for that compute capability, with the
-very arguments. Prints the names of those compiled; fails where one cannot be.
+very arguments. Prints the names of those compiled and how many bytes of a multiprocessor's memory a
+program shares; fails where one cannot be compiled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from triton.runtime.jit import JITFunction
 
 from batched_whisper.engines.cuda import kernels
 from batched_whisper.engines.cuda.eight_bits import KIND, LARGEST, LEAST_PEAK
-from batched_whisper.engines.cuda.operations import _trials, by_kernels
+from batched_whisper.engines.cuda.operations import Heads, _trials, by_kernels
 
 
 class AbsentDriver:
@@ -44,14 +45,14 @@ def main(capability: int) -> None:
     def compiled(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         if self.fn.__module__.startswith("batched_whisper"):
             found = launch(self, *args, grid=grid, warmup=True, **options)
-            print(self.fn.__name__, flush=True)
+            print(self.fn.__name__, found.metadata.shared, flush=True)
             return found
         return launch(self, *args, grid=grid, warmup=warmup, **options)
 
     JITFunction.run = compiled
     eight_bits = capability >= 89  # of floating point
-    for dtype in (torch.float16, torch.float32) if eight_bits else (torch.float16,):
-        for trial in _trials(torch.device("cpu"), dtype, 64):
+    for dtype in (torch.float16, torch.float32):
+        for trial in _trials(torch.device("cpu"), dtype, Heads(2, 64)):
             trial(by_kernels())
     if eight_bits:
         kernels.quantise(torch.zeros((3, 64), dtype=torch.float16), KIND, LARGEST, LEAST_PEAK)

@@ -137,7 +137,7 @@ def with_fixed_sizes(max_slots: int) -> CudaEngine:
     for recordings in (engine._encodings.recordings, engine._passes.recordings):
         played = {n: Played(partial(recordings._compute, n)) for n in recordings.sizes}
         recordings._recorded = [played]
-    engine._encodings._heard.fill_(float("nan"))
+    engine._encodings._on_device.heard.fill_(float("nan"))
     return engine
 
 

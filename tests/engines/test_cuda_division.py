@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from itertools import combinations
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -72,10 +73,14 @@ class PretendStream:
         self.device, self.what = device, priority
 
     def wait_stream(self, other: PretendStream) -> None:
+        if {self.what, other.what} <= REFUSED:
+            raise RuntimeError("CUDA error: invalid resource handle")
         WAITED.append((self.what, other.what))
 
 
 WAITED: list[tuple[int, int]] = []
+REFUSED = set[int]()
+"""Two that may not wait for each other."""
 
 
 @pytest.fixture
@@ -95,6 +100,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
         "current_stream": lambda *given: None,
         "stream": current,
         "device": current,
+        "synchronize": lambda device: WAITED.clear() if device is GPU else None,
         "Event": lambda: SimpleNamespace(record=lambda: None),
     }.items():
         monkeypatch.setattr(torch.cuda, name, pretence)
@@ -153,3 +159,28 @@ def test_where_a_gpu_cannot_be_divided_it_is_shared(
     assert len(streams.steps) == len(streams.encoding) == 1
     assert streams.why.startswith("steps and encoding share all multiprocessors: ")
     assert why in streams.why
+
+
+def test_streams_that_cannot_wait_for_each_other_are_of_no_use(
+    pretended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretended(PretendDriver())
+    every = {FIRST, 0, 40_000 + FIRST, 92_000}
+    for pair in combinations(every, 2):
+        monkeypatch.setitem(globals(), "REFUSED", set(pair))
+        streams = Streams(GPU, 40)
+        assert len(streams.steps) == len(streams.encoding) == 1
+        assert "invalid resource handle" in streams.why
+
+
+@pytest.mark.parametrize("error", [TypeError("3 arguments"), ValueError("0 is no such thing")])
+def test_bindings_that_are_called_otherwise_leave_the_gpu_shared(
+    pretended: Any, error: Exception
+) -> None:
+    def broken(*given: object) -> None:
+        raise error
+
+    driver = PretendDriver()
+    driver.cuGreenCtxCreate = broken  # type: ignore[assignment]
+    pretended(driver)
+    assert Streams(GPU, 40).why == f"steps and encoding share all multiprocessors: {error}"

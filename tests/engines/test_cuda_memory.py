@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from batched_whisper.engines.cuda import tables  # noqa: E402
 from batched_whisper.engines.cuda.memory import (  # noqa: E402
     RESERVE_BYTES,
     Room,
@@ -14,7 +15,7 @@ from batched_whisper.engines.cuda.memory import (  # noqa: E402
     reserve_bytes,
     take_what_fits,
 )
-from batched_whisper.engines.cuda.tables import slot_bytes  # noqa: E402
+from batched_whisper.engines.cuda.tables import Move, slot_bytes  # noqa: E402
 from batched_whisper.errors import EngineError  # noqa: E402
 from batched_whisper.models.dimensions import SHAPES  # noqa: E402
 
@@ -79,3 +80,37 @@ def test_where_there_is_no_memory_for_one_it_is_an_engine_error() -> None:
 
     with pytest.raises(EngineError, match="single window"):
         take_what_fits(take, SlotCount(3, ""))
+
+
+@pytest.mark.parametrize("moved_bytes", [1, 5_000, 20_000, 1 << 28])
+def test_rows_are_copied_alike_whatever_may_lie_in_memory_twice(
+    moved_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOVED_BYTES", moved_bytes)
+    random = torch.Generator().manual_seed(0)
+    table = torch.randint(-127, 128, (5, 2, 9, 3, 20, 4), generator=random, dtype=torch.int8)
+    before, moves = table.clone(), [Move(source, 8 - source, None, 7) for source in range(4)]
+    tables._copy_rows(table, moves, 7)
+    for source in range(4):
+        assert torch.equal(table[:, :, 8 - source, :, :7], before[:, :, source, :, :7])
+        table[:, :, 8 - source, :, :7] = before[:, :, 8 - source, :, :7]
+    assert torch.equal(table, before)  # nothing else was written
+
+
+def test_copies_never_lie_in_memory_twice_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every window of a batch of large-v3 branches, they are gigabytes."""
+    monkeypatch.setattr(tables, "MOVED_BYTES", 10_000)
+    table = torch.zeros((6, 2, 41, 3, 50, 4), dtype=torch.int8)  # a row of a layer: 1,200 bytes
+    sizes = list[int]()
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            found = func(*args, **(kwargs or {}))
+            if func is torch.Tensor.__getitem__ and found.data_ptr() != args[0].data_ptr():
+                sizes.append(found.numel() * found.itemsize)
+            return found
+
+    with Watched():
+        tables._copy_rows(table, [Move(i, 40 - i, None, 50) for i in range(20)], 50)
+    assert max(sizes) <= 10_000
+    assert sum(sizes) == 20 * 6 * 1_200

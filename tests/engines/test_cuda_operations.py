@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batched_whisper.engines.cuda import operations  # noqa: E402
+from tiny_whisper import IDS, tiny_checkpoint  # noqa: E402
+
+from batched_whisper.engines.cuda import attention, engine, operations  # noqa: E402
+from batched_whisper.engines.cuda.attention import Crowd  # noqa: E402
+from batched_whisper.engines.cuda.encodings import Encodings  # noqa: E402
+from batched_whisper.engines.cuda.graphs import Place  # noqa: E402
 from batched_whisper.engines.cuda.operations import (  # noqa: E402
     PLAIN,
+    Heads,
     best_operations,
     those_that_work,
     try_out,
 )
+from batched_whisper.engines.cuda.streams import Streams  # noqa: E402
+from batched_whisper.engines.cuda.tables import Kept  # noqa: E402
+from batched_whisper.errors import EngineError  # noqa: E402
 
 CPU = torch.device("cpu")
+HEADS = Heads(3, 64)
 
 
 def test_the_processor_has_no_kernels() -> None:
-    assert best_operations(CPU, torch.float32, 64) is PLAIN
+    assert best_operations(CPU, torch.float32, HEADS) is PLAIN
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_definitions_pass_their_own_trial(dtype: torch.dtype) -> None:
-    try_out(PLAIN, CPU, dtype, 64)
+    try_out(PLAIN, CPU, dtype, HEADS)
 
 
 def too_much(queries, table, rows, lengths, crowd=None):  # type: ignore[no-untyped-def]
@@ -75,7 +86,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_kernel_that_is_wrong_does_not(name: str) -> None:
     with pytest.raises(ValueError, match="off by"):
-        try_out(replace(PLAIN, **WRONG[name]), CPU, torch.float32, 64)
+        try_out(replace(PLAIN, **WRONG[name]), CPU, torch.float32, HEADS)
 
 
 def test_every_operation_is_tried() -> None:
@@ -93,7 +104,7 @@ def test_a_kernel_that_does_not_work_is_left_out_alone(
     others = {field: lambda *a, f=f: f(*a) for field, f in vars(PLAIN).items() if field != "why"}
     [(broken, wrong)] = WRONG[name].items()
     kernels = replace(PLAIN, **{**others, broken: wrong}, why="kernels")
-    found = those_that_work(kernels, CPU, torch.float32, 64)
+    found = those_that_work(kernels, CPU, torch.float32, HEADS)
     for field, other in others.items():
         assert getattr(found, field) is (getattr(PLAIN, field) if field == broken else other)
     assert found.why.startswith(f"slower in plain PyTorch: {broken} (their numbers are off by")
@@ -105,7 +116,7 @@ def test_where_no_kernel_works_the_reason_is_told_once() -> None:
         raise RuntimeError("Failed to find C compiler.\nPlease specify one")
 
     kernels = replace(PLAIN, **{field: broken for field in vars(PLAIN) if field != "why"})
-    found = those_that_work(kernels, CPU, torch.float32, 64)
+    found = those_that_work(kernels, CPU, torch.float32, HEADS)
     assert replace(found, why=PLAIN.why) == PLAIN
     assert found.why == (
         "slower in plain PyTorch: attend, listen, keep, say, normalise, choose "
@@ -115,4 +126,69 @@ def test_where_no_kernel_works_the_reason_is_told_once() -> None:
 
 def test_kernels_that_work_all_stay() -> None:
     kernels = replace(PLAIN, why="kernels")
-    assert those_that_work(kernels, CPU, torch.float32, 64) is kernels
+    assert those_that_work(kernels, CPU, torch.float32, HEADS) is kernels
+
+
+def test_what_needs_newer_matrix_units_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it works, but slower than PyTorch's own."""
+    tried = []
+    kernels = replace(PLAIN, listen=lambda *given: tried.append(given), why="kernels")
+    monkeypatch.setattr(operations, "by_kernels", lambda: kernels)
+    monkeypatch.setattr(operations, "find_spec", lambda name: name)
+    monkeypatch.setattr(operations, "try_out", lambda *given: None)
+    for capability, listen in (((7, 5), PLAIN.listen), ((8, 0), kernels.listen)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        found = best_operations(torch.device("cuda", 0), torch.float16, HEADS)
+        assert found.listen is listen
+        assert ("listen (Triton knows" in found.why) == (capability < (8, 0))
+    assert not tried
+
+
+@pytest.mark.parametrize("of_crowds", [False, True])
+def test_many_rows_hear_what_each_hears_alone(
+    of_crowds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "ROWS_COPIED", 4)
+    n, random = 11, torch.Generator().manual_seed(0)
+    queries = torch.randn((n, 2, 8), generator=random)
+    table = Kept(torch.randn((2, 5, 2, 30, 8), generator=random))
+    rows, lengths = torch.arange(n) % 5, torch.arange(1, n + 1)
+    crowd = Crowd(lengths // 2, torch.rand(n, generator=random)) if of_crowds else None
+    found = attention.attend(queries, table, rows, lengths, crowd)
+    for i in range(n):
+        own = None if crowd is None else Crowd(*(each[i : i + 1] for each in crowd))
+        one = slice(i, i + 1)
+        alone = attention.attend(queries[one], table, rows[one], lengths[one], own)
+        assert torch.allclose(found[one], alone, atol=1e-6)
+
+
+def test_where_the_host_looks_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+
+    def recorded(*given: Any, **options: Any) -> Encodings:
+        places.append(options.pop("places"))
+        return Encodings(*given, **options)
+
+    class Placed(Streams):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.encoding = [Place("a stream")]
+
+    monkeypatch.setattr(engine, "Encodings", recorded)
+    monkeypatch.setattr(engine, "Streams", Placed)
+    for listen in (PLAIN.listen, lambda *given: PLAIN.listen(*given)):
+        chosen = replace(PLAIN, listen=listen)
+        monkeypatch.setattr(engine, "best_operations", lambda *given, c=chosen: c)
+        engine.CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")
+    assert places == [(), [Place("a stream")]]
+
+
+def test_what_fails_before_anything_is_loaded_is_an_engine_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(*given: object) -> None:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore")
+
+    monkeypatch.setattr(engine, "Streams", busy)
+    with pytest.raises(EngineError, match="PyTorch failed on cpu while starting: CUDA error: all"):
+        engine.CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")

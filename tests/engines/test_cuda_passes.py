@@ -13,7 +13,7 @@ from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_che
 
 from batched_whisper.engines.cuda import graphs  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
-from batched_whisper.engines.cuda.graphs import Place, Recordings  # noqa: E402
+from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record  # noqa: E402
 from batched_whisper.engines.cuda.passes import recorded_sizes  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
 
@@ -54,6 +54,24 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
     row = StepRow(1, (5,), 0, ANYTHING)
     [result] = engine.step([row])
     check(result, row, reference_logits(heard, (5,))[-1], 1e-3)
+
+
+def test_where_a_part_of_the_device_cannot_be_recorded_the_whole_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def record(self: Recordings, recorder: int) -> None:
+        self._recorded.append({1: recorder})
+        if recorder == 1 and self is last:
+            raise RuntimeError("invalid resource handle")
+
+    monkeypatch.setattr(graphs, "Recorder", lambda place: place.stream)
+    monkeypatch.setattr(Recordings, "record", record)
+    first, last = (Recordings(lambda size: None, [1]) for _ in range(2))
+    said = try_to_record("stepping", [first, last], [Place(0), Place(1)])
+    assert said == (
+        "stepping is recorded for the whole GPU, not for a part of it: invalid resource handle"
+    )
+    assert first._recorded == last._recorded == [{1: 0}]
 
 
 def test_memory_that_runs_out_while_recording_is_told_from_that(
@@ -114,6 +132,19 @@ def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> Non
     assert steps == [1, 1, 0]  # nobody came in
     engine.encode([heard[2].row(2)])
     assert encodings == [0, 1, 0]
+
+
+@pytest.mark.parametrize("said", ["high", "highest"])
+def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> None:
+    settings = torch.backends.cuda.matmul
+    torch.set_float32_matmul_precision(said)
+    try:
+        with graphs.float32_in_full():
+            assert not settings.allow_tf32
+        assert settings.allow_tf32 == (said == "high")
+        assert torch.get_float32_matmul_precision() == said
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_what_fills_rows_of_logits_up_is_no_token() -> None:

@@ -18,10 +18,13 @@ from batched_whisper.errors import EngineError, MissingExtra
 from batched_whisper.models.checkpoint import Checkpoint
 
 
-def here(monkeypatch: pytest.MonkeyPatch, *, n_gpus: int, pytorch: bool = True) -> None:
+def here(
+    monkeypatch: pytest.MonkeyPatch, *, n_gpus: int, pytorch: bool = True, why_useless: str = ""
+) -> None:
     monkeypatch.setattr(presence, "has_pytorch", lambda: pytorch)
     monkeypatch.setattr(presence, "has_gpu", lambda: n_gpus > 0)
     monkeypatch.setattr(factory, "count_gpus", lambda: n_gpus)
+    monkeypatch.setattr(factory, "why_useless", lambda gpu: why_useless)
 
 
 @pytest.mark.parametrize(("n_gpus", "gpus"), [(0, ()), (1, (0,)), (3, (0,))])
@@ -31,6 +34,36 @@ def test_auto_is_one_gpu_where_there_is_one(
     here(monkeypatch, n_gpus=n_gpus)
     assert factory.choose_devices("auto") == Devices(gpus)
     assert factory.choose_devices("cpu") == Devices()
+
+
+def test_auto_is_the_processor_where_the_gpu_is_of_no_use_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here(monkeypatch, n_gpus=2, why_useless="no kernel image")
+    assert factory.choose_devices("auto") == Devices(why=("no kernel image",))
+    assert factory.choose_devices("cuda") == Devices((0,))  # who asks for it hears it from there
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    def ones(size: int, device: str) -> Any:
+        if device == "cuda:7":
+            raise RuntimeError("CUDA error: no kernel image is available\nfor execution")
+        return torch.zeros(size)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    presence.why_useless.cache_clear()
+    for _ in range(2):
+        assert presence.why_useless(7) == (
+            "a CPU, because PyTorch sees GPU 7 and cannot compute on it: "
+            "CUDA error: no kernel image is available for execution"
+        )
+        assert presence.why_useless(8) == ""
+    presence.why_useless.cache_clear()
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])

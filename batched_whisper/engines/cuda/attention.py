@@ -7,6 +7,8 @@ Triton.
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +16,9 @@ import torch.nn.functional as F  # noqa: N812
 
 from batched_whisper.engines.cuda.company import MOST_WINDOWS, Company
 from batched_whisper.engines.cuda.tables import Kept, scaled_down
+
+ROWS_COPIED = 64
+"""Of a step of hundreds of rows all together would be gigabytes."""
 
 
 class Crowd(NamedTuple):
@@ -85,7 +90,12 @@ def attend(
     lengths: torch.Tensor,
     crowd: Crowd | None = None,
 ) -> torch.Tensor:
-    """See `Attend`; copies the rows' keys and values."""
+    """See `Attend`; copies the rows' keys and values, of some rows at once."""
+    if len(rows) > ROWS_COPIED:
+        cut = partial(torch.split, split_size_or_sections=ROWS_COPIED)
+        crowds = repeat(None) if crowd is None else map(Crowd, *map(cut, crowd))
+        parts = zip(cut(queries), cut(rows), cut(lengths), crowds, strict=False)
+        return torch.cat([attend(q, table, r, n, few) for q, r, n, few in parts])
     longest = table.numbers.shape[3]
     if queries.device.type == "cpu":  # elsewhere asking would make the host wait
         longest = int(lengths.max())

@@ -21,6 +21,7 @@ from batched_whisper.engines.cuda.launches import (
     ALWAYS,
     KEEP,
     LISTEN,
+    LISTEN_IN_FULL,
     KeepLaunch,
     ListenLaunch,
 )
@@ -140,8 +141,11 @@ def _listen(
     tl.store(out + place, heard, mask=real[:, None])
 
 
-def listen(heads: torch.Tensor, company: Company, launch: ListenLaunch = LISTEN) -> torch.Tensor:
+def listen(
+    heads: torch.Tensor, company: Company, launch: ListenLaunch | None = None
+) -> torch.Tensor:
     """See `attention.Listen`; the heads' width is a power of two, 16 at least."""
+    launch = launch or (LISTEN_IN_FULL if heads.dtype is torch.float32 else LISTEN)
     n, _, n_heads, width = heads.shape
     out = torch.empty((n, n_heads * width), dtype=heads.dtype, device=heads.device)
     # Heads of one tile next to each other: they read the same lines of memory.

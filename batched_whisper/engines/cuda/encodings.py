@@ -22,7 +22,7 @@ from batched_whisper.engines.cuda.company import (
 )
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record
+from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record, waited_for
 from batched_whisper.engines.cuda.spectrogram import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.tables import Tables
 from batched_whisper.engines.interface import EncodeRow
@@ -62,18 +62,14 @@ class Encodings:
         places: Sequence[Place] = (),
     ) -> None:
         device = tables.own.device
-        self._encoder, self._decoder, self._tables = encoder, decoder, tables
-        self._full, self._n_mels = sizes.n_audio_ctx, sizes.n_mels
-        self.recordings = Recordings(self._compute, recorded_positions(self._full))
+        self._full = sizes.n_audio_ctx
+        recorded = recorded_positions(self._full)
+        self._most = recorded[-1]
+        self._on_device = _OnDevice(encoder, decoder, tables, sizes, from_samples, self._most)
+        self.recordings = Recordings(self._on_device.run, recorded)
         """The device's part of a batch, on what was sent last, by its number of positions."""
-        self._most = self.recordings.sizes[-1]
-        self._spectrogram = Spectrogram(sizes.n_mels, device) if from_samples else None
-        largest = self._extent(self._most)
-        n_heard = self._n_heard(largest)
-        self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
-        self._heard = torch.zeros(n_heard, device=device)  # features or samples
         n_staged = 2 if device.type == "cuda" else 1
-        self._staged = cycle([_Staged(largest, n_heard, device) for _ in range(n_staged)])
+        self._staged = cycle([_Staged(self._on_device, device) for _ in range(n_staged)])
         self.why = "encoding is not recorded"
         if places:
             self.record(places)
@@ -89,27 +85,60 @@ class Encodings:
 
     def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int) -> None:
         n_positions = self.recordings.size(sum(len(each) for each in layouts))
-        extent, staged = self._extent(n_positions), next(self._staged)
+        extent, staged = self._on_device.extent(n_positions), next(self._staged)
         staged.wait()
         describe([row.slot for row in rows], layouts, extent, staged.numbers)
-        heard = staged.heard[: self._n_heard(extent)]
+        heard = staged.heard[: self._on_device.n_heard(extent)]
         for row, laid_out, start in zip(rows, layouts, frame_starts(layouts), strict=True):
             self._lay(row, laid_out, start, heard)
-        staged.send(self._numbers, self._heard, extent.n_numbers, len(heard))
+        staged.send(extent.n_numbers, len(heard))
         self.recordings.play(n_positions, place)
 
     def _lay(self, row: EncodeRow, laid_out: Layout, start: int, heard: Samples) -> None:
         """Write one window where its frames are."""
-        if self._spectrogram is not None:
+        if self._on_device.from_samples:
             lay_samples(row.features, start, laid_out.n_frames, heard)
             return
         features = with_silence(row.features, self._full)
-        heard.reshape(self._n_mels, -1)[:, start : start + laid_out.n_frames] = features
+        heard.reshape(len(features), -1)[:, start : start + laid_out.n_frames] = features
 
-    def _compute(self, n_positions: int) -> None:
-        extent = self._extent(n_positions)
-        company = Company.of(self._numbers, extent)
-        heard = self._heard[: self._n_heard(extent)]
+
+class _OnDevice:
+    """What the device does, on memory that stays where it is.
+
+    It knows nothing of how it is recorded: of two that know each other neither is gone, nor its
+    memory, when nobody needs them any more.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        tables: Tables,
+        sizes: Dimensions,
+        from_samples: bool,
+        most: int,
+    ) -> None:
+        device = tables.own.device
+        self._encoder, self._decoder, self._tables = encoder, decoder, tables
+        self._full, self._n_mels = sizes.n_audio_ctx, sizes.n_mels
+        self._spectrogram = Spectrogram(sizes.n_mels, device) if from_samples else None
+        largest = self.extent(most)
+        self.numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
+        """Where the windows lie, see `company`."""
+        self.heard = torch.zeros(self.n_heard(largest), device=device)
+        """Features or samples of all of them."""
+
+    @property
+    def from_samples(self) -> bool:
+        """Which of both."""
+        return self._spectrogram is not None
+
+    def run(self, n_positions: int) -> None:
+        """Encode a batch of so many positions, which was sent."""
+        extent = self.extent(n_positions)
+        company = Company.of(self.numbers, extent)
+        heard = self.heard[: self.n_heard(extent)]
         features = (
             heard.view(self._n_mels, -1)
             if self._spectrogram is None
@@ -117,24 +146,28 @@ class Encodings:
         )
         self._decoder.hear(self._tables, self._encoder(features, company), company)
 
-    def _n_heard(self, extent: Extent) -> int:
+    def n_heard(self, extent: Extent) -> int:
         """Numbers that a batch's windows come as."""
         if self._spectrogram is not None:
             return n_samples(extent.n_frames)
         return self._n_mels * extent.n_frames
 
-    def _extent(self, n_positions: int) -> Extent:
+    def extent(self, n_positions: int) -> Extent:
+        """Of a batch of so many."""
         return Extent(n_positions, self._full, self._tables.nobody)
 
 
 class _Staged:
     """Memory of the host's that the device copies from by itself."""
 
-    def __init__(self, largest: Extent, n_heard: int, device: torch.device) -> None:
+    def __init__(self, target: _OnDevice, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
-        self._numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, pin_memory=on_gpu)
-        self._heard = torch.zeros(n_heard, pin_memory=on_gpu)
-        self._sent = torch.cuda.Event() if on_gpu else None
+        self._target = target
+        self._numbers = torch.zeros(
+            target.numbers.shape, dtype=target.numbers.dtype, pin_memory=on_gpu
+        )
+        self._heard = torch.zeros(target.heard.shape, pin_memory=on_gpu)
+        self._sent = waited_for() if on_gpu else None
         self.numbers = self._numbers.numpy()
         """The same memory as NumPy sees it; and so what is heard."""
         self.heard = self._heard.numpy()
@@ -144,11 +177,9 @@ class _Staged:
         if self._sent is not None:
             self._sent.synchronize()
 
-    def send(
-        self, numbers: torch.Tensor, heard: torch.Tensor, n_numbers: int, n_heard: int
-    ) -> None:
+    def send(self, n_numbers: int, n_heard: int) -> None:
         """Begin to copy so much of it to the device."""
-        numbers[:n_numbers].copy_(self._numbers[:n_numbers], non_blocking=True)
-        heard[:n_heard].copy_(self._heard[:n_heard], non_blocking=True)
+        self._target.numbers[:n_numbers].copy_(self._numbers[:n_numbers], non_blocking=True)
+        self._target.heard[:n_heard].copy_(self._heard[:n_heard], non_blocking=True)
         if self._sent is not None:
             self._sent.record()

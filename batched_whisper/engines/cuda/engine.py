@@ -18,7 +18,7 @@ import torch
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
-from batched_whisper.engines.cuda.choosing import Choose, MaskTable
+from batched_whisper.engines.cuda.choosing import MaskTable
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
 from batched_whisper.engines.cuda.encoder import Encoder
@@ -30,7 +30,7 @@ from batched_whisper.engines.cuda.memory import (
     reserve_bytes,
     take_what_fits,
 )
-from batched_whisper.engines.cuda.operations import best_operations
+from batched_whisper.engines.cuda.operations import Heads, Operations, best_operations
 from batched_whisper.engines.cuda.passes import Passes
 from batched_whisper.engines.cuda.steps import MASKS_A_TOKEN, Steps
 from batched_whisper.engines.cuda.streams import ALONE, BESIDE, Streams
@@ -97,17 +97,20 @@ class CudaEngine:
         n_for_steps: int = N_FOR_STEPS,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
-        self._device = _numbered(torch.device(device))
         self._tokens_a_call, self._from_samples = tokens_a_call, from_samples
         self._heads = checkpoint.alignment_heads
-        self._arithmetic = choose_arithmetic(precision, self._device, kv_cache_dtype)
+        with _as_ours(device, "starting"):
+            self._device = _numbered(torch.device(device))
+            self._arithmetic = choose_arithmetic(precision, self._device, kv_cache_dtype)
+            self._streams = Streams(self._device, n_for_steps)
         if threads is not None and self._device.type == "cpu":
             torch.set_num_threads(threads)
-        self._streams = Streams(self._device, n_for_steps)
         self._encoding_lately = self._step_going_on = False
         with self._failures("loading the model"):
-            head_width = self._sizes.n_text_state // self._sizes.n_text_head
-            operations = best_operations(self._device, self._arithmetic.dtype, head_width)
+            heads = Heads(
+                self._sizes.n_text_head, self._sizes.n_text_state // self._sizes.n_text_head
+            )
+            operations = best_operations(self._device, self._arithmetic.dtype, heads)
             weights = Weights(
                 checkpoint.weights,
                 self._device,
@@ -118,7 +121,7 @@ class CudaEngine:
             self._decoder = Decoder(
                 weights, self._sizes, operations.attend, operations.keep, operations.say
             )
-            why = self._take_slots(max_slots, memory_fraction, operations.choose)
+            why = self._take_slots(max_slots, memory_fraction, operations)
             self._streams.settle()
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
         self._layouts: dict[int, Layout] = {}
@@ -222,7 +225,7 @@ class CudaEngine:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _take_slots(self, wanted: int, fraction: float, choose: Choose) -> str:
+    def _take_slots(self, wanted: int, fraction: float, operations: Operations) -> str:
         """Take the tables and record what runs over them; says how many slots, and why."""
         dtype, kept = self._arithmetic.dtype, self._arithmetic.kept
         n_positions = recorded_positions(self._sizes.n_audio_ctx)[-1]
@@ -237,7 +240,7 @@ class CudaEngine:
             n_masks = max(MASKS_A_TOKEN * most, MASK_ROWS)
             passes = Passes(
                 self._decoder,
-                choose,
+                operations.choose,
                 tables,
                 MaskTable(n_masks, self._ids.timestamp_begin, self._device),
                 self._ids,
@@ -251,7 +254,7 @@ class CudaEngine:
                 tables,
                 self._sizes,
                 from_samples=self._from_samples,
-                places=self._streams.encoding,
+                places=() if operations.host_looks else self._streams.encoding,
             )
             return tables, passes, encodings
 
@@ -270,6 +273,7 @@ class CudaEngine:
     def _room(self, fraction: float) -> Room | None:
         if self._device.type != "cuda":
             return None
+        torch.cuda.empty_cache()  # of pieces that weights were made of
         free, total = torch.cuda.mem_get_info(self._device)
         return Room(total, free, fraction)
 
@@ -304,21 +308,28 @@ class CudaEngine:
         Streams, graphs and kernels are made and run on the thread's current device, so all work on
         a GPU happens in here.
         """
-        try:
+        with _as_ours(self._where, doing):
             if self._device.type == "cuda":
                 with torch.cuda.device(self._device), self._streams.stepping(place):
                     yield
             else:
                 yield
-        except torch.OutOfMemoryError as error:
-            raise EngineError(
-                f"{self._where} ran out of memory while {doing}: lower max_batch_size or "
-                f"gpu_memory_fraction ({_first_line(error)})"
-            ) from error
-        except RuntimeError as error:
-            raise EngineError(
-                f"PyTorch failed on {self._where} while {doing}: {_first_line(error)}"
-            ) from error
+
+
+@contextmanager
+def _as_ours(where: str, doing: str) -> Iterator[None]:
+    """PyTorch's errors as an EngineError that says where, and what was done."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"{where} ran out of memory while {doing}: lower max_batch_size or "
+            f"gpu_memory_fraction ({_first_line(error)})"
+        ) from error
+    except RuntimeError as error:
+        raise EngineError(
+            f"PyTorch failed on {where} while {doing}: {_first_line(error)}"
+        ) from error
 
 
 def _most_tokens(n_slots: int) -> int:

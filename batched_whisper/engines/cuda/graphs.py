@@ -52,15 +52,16 @@ class Recorder:
         """
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                compute()
-        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-        ):
-            compute()
+        with float32_in_full():
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    compute()
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                compute()
         self._pool = graph.pool()
         return graph
 
@@ -107,9 +108,32 @@ class Recordings:
         sizes = reversed(self.sizes)
         self._recorded.append({n: recorder.record(partial(self._compute, n)) for n in sizes})
 
-    def forget(self) -> None:
-        """Just run from now on."""
-        self._recorded.clear()
+    def forget(self, n_places: int = 0) -> None:
+        """All but the first ``n_places``; where there is none, just run from now on."""
+        del self._recorded[n_places:]
+
+
+def waited_for() -> Any:
+    """An event that the host sleeps for: by default it would keep a core busy with looking."""
+    return torch.cuda.Event(blocking=True)
+
+
+@contextmanager
+def float32_in_full() -> Iterator[None]:
+    """Within it, products in float32 are not rounded to fewer bits, whatever the program has set.
+
+    A training script's ``set_float32_matmul_precision("high")`` would round the spectrogram to ten
+    bits, and a recording keeps for good what held when it was made.
+    """
+    settings = torch.backends.cuda.matmul
+    new = hasattr(settings, "fp32_precision")  # from PyTorch 2.9 on
+    name, in_full = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
+    before = getattr(settings, name)
+    setattr(settings, name, in_full)
+    try:
+        yield
+    finally:
+        setattr(settings, name, before)
 
 
 @contextmanager
@@ -139,19 +163,22 @@ def leaving(n_multiprocessors: int) -> Iterator[None]:
 def try_to_record(what: str, all_of: Sequence[Recordings], places: Sequence[Place]) -> str:
     """Record what is never done at the same time; how that went, in words.
 
-    Without recordings it is slower, and as right. Raises torch.OutOfMemoryError.
+    Without recordings it is slower, and as right. Where one place fails, those before it stay.
+    Raises torch.OutOfMemoryError.
     """
-    try:
-        for place in places:
+    for i, place in enumerate(places):
+        try:
             recorder = Recorder(place)
             with leaving(place.n_left):
                 for each in all_of:
                     each.record(recorder)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        for each in all_of:
-            each.forget()
-        reason = " ".join(str(error).split())[:200]
-        return f"{what} is slower, because it cannot be recorded: {reason}"
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            for each in all_of:
+                each.forget(i)
+            reason = " ".join(str(error).split())[:200]
+            if not i:
+                return f"{what} is slower, because it cannot be recorded: {reason}"
+            return f"{what} is recorded for the whole GPU, not for a part of it: {reason}"
     return f"{what} is recorded as CUDA graphs for {len(all_of[0].sizes)} sizes"

@@ -86,3 +86,6 @@ class KeepLaunch:
 
 
 LISTEN, KEEP = ListenLaunch(), KeepLaunch()
+LISTEN_IN_FULL = ListenLaunch(block=32, n_stages=2)
+"""In float32, whose keys and values are twice as large: within what a program may take of the
+memory of a multiprocessor on every GPU since 2020 (99 KB)."""

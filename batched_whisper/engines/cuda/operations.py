@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,17 @@ log = logging.getLogger(__name__)
 TOLERANCE = 0.05
 """More than rounding to bfloat16, and less than any mistake."""
 
+MATRIX_UNITS = (8, 0)
+"""The first compute capability for whose matrix units Triton makes code; without them attention
+within windows is slower than PyTorch's own (triton-lang/triton, pull request 5066)."""
+
+
+class Heads(NamedTuple):
+    """How many, and how wide."""
+
+    n: int
+    width: int
+
 
 @dataclass(frozen=True)
 class Operations:
@@ -37,6 +49,15 @@ class Operations:
     choose: Choose
     why: str
 
+    @property
+    def host_looks(self) -> bool:
+        """Whether the host looks at the device's numbers while windows are encoded.
+
+        That cannot be recorded as a CUDA graph, and trying to is not without danger: PyTorch's
+        allocator does not get over every recording that breaks off (pytorch/pytorch, issue 180395).
+        """
+        return self.listen is attention.listen
+
 
 PLAIN = Operations(
     attention.attend,
@@ -49,7 +70,7 @@ PLAIN = Operations(
 )
 
 
-def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
+def best_operations(device: torch.device, dtype: torch.dtype, heads: Heads) -> Operations:
     """Triton's kernels on a GPU, where they are installed, fit the model, and work.
 
     One that does not work is left out alone: without all of them everything is many times slower.
@@ -58,27 +79,39 @@ def best_operations(device: torch.device, dtype: torch.dtype, head_width: int) -
         return PLAIN
     if find_spec("triton") is None:
         return slower("Triton is not installed")
-    if head_width < 16 or head_width & (head_width - 1):
-        return slower(f"heads are {head_width} wide, which is no power of two")
+    if heads.width < 16 or heads.width & (heads.width - 1):
+        return slower(f"heads are {heads.width} wide, which is no power of two")
     try:
         kernels = by_kernels()
     except Exception as error:  # an installation of Triton that is not whole
         return slower(f"Triton does not work here: {_short(error)}")
-    return those_that_work(kernels, device, dtype, head_width)
+    of_no_use = {}
+    if torch.cuda.get_device_capability(device) < MATRIX_UNITS:
+        of_no_use["listen"] = "Triton knows the matrix units of GPUs of 2020 and later"
+    return those_that_work(kernels, device, dtype, heads, of_no_use)
 
 
 def those_that_work(
-    kernels: Operations, device: torch.device, dtype: torch.dtype, head_width: int
+    kernels: Operations,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: Heads,
+    of_no_use: Mapping[str, str] | None = None,
 ) -> Operations:
-    """Each of them alone is tried; where one fails, plain PyTorch takes its place."""
-    found, failed = kernels, dict[str, str]()
+    """Each of them alone is tried; where one fails, plain PyTorch takes its place.
+
+    ``of_no_use`` are those that need not be tried, and why.
+    """
+    found, failed = kernels, dict(of_no_use or {})
     for name in (each.name for each in fields(Operations) if each.name != "why"):
         alone = replace(PLAIN, **{name: getattr(kernels, name)})
-        try:
-            try_out(alone, device, dtype, head_width)
-        except Exception as error:  # such as a machine without a C compiler, which Triton needs
+        if name not in failed:
+            try:
+                try_out(alone, device, dtype, heads)
+            except Exception as error:  # such as a machine without a C compiler, which Triton needs
+                failed[name] = _short(error)
+        if name in failed:
             found = replace(found, **{name: getattr(PLAIN, name)})
-            failed[name] = _short(error)
     if not failed:
         return found
     if len(set(failed.values())) == 1:
@@ -111,11 +144,12 @@ def slower(why: str, operations: Operations = PLAIN) -> Operations:
     return replace(operations, why=f"slower in plain PyTorch: {why}")
 
 
-def try_out(
-    operations: Operations, device: torch.device, dtype: torch.dtype, head_width: int
-) -> None:
-    """Run each on next to nothing. Raises whatever they do, and ValueError for wrong numbers."""
-    for trial in _trials(device, dtype, head_width):
+def try_out(operations: Operations, device: torch.device, dtype: torch.dtype, heads: Heads) -> None:
+    """Run each on a little, as the model has it. Raises what they do, ValueError for wrong numbers.
+
+    The numbers are of such size that rounding them to bfloat16 is far below `TOLERANCE`.
+    """
+    for trial in _trials(device, dtype, heads):
         found, right = trial(operations), trial(PLAIN)
         off = float((found.float() - right.float()).abs().max())  # NaN where one is
         if not off < TOLERANCE:
@@ -123,43 +157,44 @@ def try_out(
 
 
 def _trials(
-    device: torch.device, dtype: torch.dtype, width: int
+    device: torch.device, dtype: torch.dtype, heads: Heads
 ) -> list[Callable[[Operations], torch.Tensor]]:
     """What each operation makes of some numbers."""
-    random = torch.Generator().manual_seed(0)
+    random, (n_heads, width) = torch.Generator().manual_seed(0), heads
 
     def some(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=random).to(device, dtype)
 
     company = _company(device)
-    pair, heads = some(len(company.windows), 2, 2, width), some(len(company.windows), 3, 2, width)
-    x = some(3, 2 * width)
-    owed, weight, bias = some(3, 2 * width).float().unbind()
+    n = len(company.windows)
+    pair, each = some(n, 2, n_heads, width), some(n, 3, n_heads, width)
+    x = some(3, n_heads * width)
+    owed, weight, bias = (0.3 * some(3, n_heads * width)).float().unbind()
     logits = some(2, 90).float()
     hidden = torch.zeros((1, 70), dtype=torch.bool, device=device)
     feed = torch.zeros((len(Field), 2), dtype=torch.int64, device=device)
     feed[Field.TEMPERATURE, 1] = float_bits(0.5)
-    asked, rows = some(2, 2, width), torch.tensor([1, 0], device=device)
+    asked, rows = some(2, n_heads, width), torch.tensor([1, 0], device=device)
     lengths = torch.tensor([130, 3], device=device)
     crowd = Crowd(torch.tensor([70, 3], device=device), torch.tensor([2.5, 0], device=device))
 
     def kept(operations: Operations, kind: torch.dtype) -> torch.Tensor:
-        scales = torch.ones((2, 3, 2, width), device=device) if kind is torch.int8 else None
-        table = Kept(torch.zeros((2, 3, 2, 150, width), dtype=kind, device=device), scales)
+        scales = torch.ones((2, 3, n_heads, width), device=device) if kind is torch.int8 else None
+        table = Kept(torch.zeros((2, 3, n_heads, 150, width), dtype=kind, device=device), scales)
         operations.keep(pair, company, table)
         heard = [operations.attend(asked, table, rows, lengths, of) for of in (None, crowd)]
         return torch.cat(heard)
 
     def said(operations: Operations) -> torch.Tensor:
-        table = Kept(torch.zeros((2, 3, 2, 150, width), dtype=dtype, device=device))
-        operations.say(heads[:2], table, rows, lengths - 1)
+        table = Kept(torch.zeros((2, 3, n_heads, 150, width), dtype=dtype, device=device))
+        operations.say(each[:2], table, rows, lengths - 1)
         return table.numbers
 
     return [
         said,
         lambda of: kept(of, dtype),
         lambda of: kept(of, torch.int8),
-        lambda of: of.listen(heads, company)[: int(company.lengths.sum())],
+        lambda of: of.listen(each, company)[: int(company.lengths.sum())],
         lambda of: of.normalise(x, weight, bias, None),
         lambda of: of.normalise(x, weight, bias, owed),
         lambda of: of.choose(logits, hidden, feed),

@@ -18,7 +18,7 @@ from batched_whisper.engines.cuda.choosing import N_ANSWERS, Choose, MaskTable, 
 from batched_whisper.engines.cuda.decoder import Decoder
 from batched_whisper.engines.cuda.feed import Entry, Feed, Field
 from batched_whisper.engines.cuda.going_on import next_feed
-from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record
+from batched_whisper.engines.cuda.graphs import Place, Recordings, try_to_record, waited_for
 from batched_whisper.engines.cuda.tables import Tables
 
 
@@ -44,6 +44,52 @@ class Ranked:
 
     tokens: list[int]
     logprobs: list[float]
+
+
+class _OnDevice:
+    """What the device does, on memory that stays where it is.
+
+    It knows nothing of how it is recorded: of two that know each other neither is gone, nor its
+    memory, when nobody needs them any more.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        choose: Choose,
+        tables: Tables,
+        masks: MaskTable,
+        ids: TokenIds,
+        feed: Feed,
+        most: int,
+    ) -> None:
+        device = tables.cross.device
+        self._decoder, self._choose = decoder, choose
+        self._tables, self._masks, self._ids, self._feed = tables, masks, ids, feed
+        self._most = most
+        self.answers = torch.zeros((N_ANSWERS, most), device=device)
+        # One for all recorded sizes: each would keep its own.
+        self._logits = torch.zeros((most, decoder.n_columns), device=device)
+
+    def run(self, size: int) -> None:
+        """A pass of so many tokens, which were fed."""
+        feed = self._feed.read(size)
+        tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
+        logits = self._logits[:size]
+        self._decoder.logits(self._tables, tokens, slots, positions, logits)
+        chosen = self._choose(logits[:, : self._decoder.n_vocab], self._masks.hidden, feed)
+        self.answers[:, :size].copy_(chosen)
+
+    def go_on(self, size: int) -> None:
+        """Feed the next pass with what was chosen."""
+        feed, chosen = self._feed.read(size), self.answers[0, :size].long()
+        feed.copy_(next_feed(feed, chosen, self._ids, self._feed.idle))
+
+    def best(self, places: torch.Tensor, n_best: int) -> torch.Tensor:
+        """The best tokens of some places of the last pass, see `choosing.best_tokens`."""
+        feed = self._feed.read(self._most)[:, places]
+        logits = self._logits[places, : self._decoder.n_vocab]
+        return best_tokens(logits, self._masks.hidden, feed, n_best)
 
 
 class Passes:
@@ -74,19 +120,15 @@ class Passes:
     ) -> None:
         device = tables.cross.device
         self.most, self.in_a_row = most, in_a_row
-        self._ids = ids
-        self._decoder, self._choose = decoder, choose
         self.tables, self.masks = tables, masks
         self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
-        self._answers = torch.zeros((N_ANSWERS, most), device=device)
+        self._on_device = _OnDevice(decoder, choose, tables, masks, ids, self._feed, most)
         on_gpu = device.type == "cuda"
         self._told = torch.zeros((in_a_row, N_ANSWERS, most), pin_memory=on_gpu)
-        self._done = torch.cuda.Event() if on_gpu else None
-        # One for all recorded sizes: each would keep its own.
-        self._logits = torch.zeros((most, decoder.n_columns), device=device)
-        self.recordings = Recordings(self._compute, recorded_sizes(most))
+        self._done = waited_for() if on_gpu else None
+        self.recordings = Recordings(self._on_device.run, recorded_sizes(most))
         """The device's part of a pass, on what was fed last, by its number of tokens."""
-        self._between = Recordings(self._compute_feed, [most])
+        self._between = Recordings(self._on_device.go_on, [most])
         self.why = "stepping is not recorded"
         if places:
             self.record(places)
@@ -112,7 +154,7 @@ class Passes:
                 size = self.recordings.size(n_asking)
             self.recordings.play(size, place)
             # All of it: a part would be copied twice.
-            self._told[i].copy_(self._answers, non_blocking=True)
+            self._told[i].copy_(self._on_device.answers, non_blocking=True)
         if self._done is not None:
             self._done.record()
         return partial(self._read, n_passes, len(entries))
@@ -127,10 +169,7 @@ class Passes:
 
     def best(self, places: Sequence[int], n_best: int) -> list[Ranked]:
         """The best tokens of some entries of a pass that was just run, alone."""
-        rows = torch.tensor(places, device=self._logits.device)
-        feed = self._feed.read(self.most)[:, rows]
-        logits = self._logits[rows, : self._decoder.n_vocab]
-        found = best_tokens(logits, self.masks.hidden, feed, n_best)
+        found = self._on_device.best(torch.tensor(places, device=self.tables.own.device), n_best)
         tokens, logprobs = found.tolist()
         return [
             Ranked([int(token) for token in best], likely)
@@ -140,15 +179,3 @@ class Passes:
     def record(self, places: Sequence[Place]) -> None:
         """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
         self.why = try_to_record("stepping", (self.recordings, self._between), places)
-
-    def _compute(self, size: int) -> None:
-        feed = self._feed.read(size)
-        tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
-        logits = self._logits[:size]
-        self._decoder.logits(self.tables, tokens, slots, positions, logits)
-        chosen = self._choose(logits[:, : self._decoder.n_vocab], self.masks.hidden, feed)
-        self._answers[:, :size].copy_(chosen)
-
-    def _compute_feed(self, size: int) -> None:
-        feed, chosen = self._feed.read(size), self._answers[0, :size].long()
-        feed.copy_(next_feed(feed, chosen, self._ids, self._feed.idle))

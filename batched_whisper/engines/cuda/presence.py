@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from functools import cache
 from importlib.util import find_spec
 
 from batched_whisper.errors import EngineError, MissingExtra
+
+log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'batched-whisper[cuda]'"
 
@@ -32,6 +37,26 @@ def count_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
+@cache
+def why_useless(gpu: int) -> str:
+    """Why PyTorch cannot compute on a GPU that it sees, in words; nothing where it can.
+
+    One that is older, or newer, than those PyTorch was built for is such a GPU. Warns, once.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is told in our words
+            torch.ones(1, device=f"cuda:{gpu}").add_(1).item()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        why = f"a CPU, because PyTorch sees GPU {gpu} and cannot compute on it: {reason}"
+        log.warning("%s", why)
+        return why
+    return ""
+
+
 def demand_gpu(device: str) -> None:
     """Raises MissingExtra without PyTorch, EngineError where it sees no GPU.
 
@@ -43,6 +68,7 @@ def demand_gpu(device: str) -> None:
         )
     if not has_gpu():
         raise EngineError(
-            f"device={device}: PyTorch sees no NVIDIA GPU here. Check that nvidia-smi lists one "
-            "and that PyTorch was installed with CUDA, or use device=cpu"
+            f"device={device}: PyTorch sees no NVIDIA GPU here. Check that nvidia-smi lists one, "
+            "that PyTorch was installed with CUDA, and that the driver is not too old for it, or "
+            "use device=cpu"
         )

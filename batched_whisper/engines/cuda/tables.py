@@ -27,6 +27,9 @@ LARGEST = 127
 """Of the whole numbers of 8 bits, and as far below zero."""
 LEAST_PEAK = 1e-12
 """Channels of nothing but zeros have a scale too."""
+MOVED_BYTES = 1 << 28
+"""Rows on their way from one slot to another lie in memory a second time, so many of them at once:
+when all windows of a batch branch in the same step, all of them together would be gigabytes."""
 
 
 class Kept(NamedTuple):
@@ -109,18 +112,28 @@ class Tables:
 
 def move(tables: Tables, moves: Sequence[Move]) -> None:
     """Copy rows; no target is a source. All texts together, and all audio."""
-    sources, targets = _rows(moves, tables.own.device)
-    longest = max(each.length for each in moves)
-    tables.own[:, :, targets, :, :longest] = tables.own[:, :, sources, :, :longest]
-    heard = [each for each in moves if each.audio is not None]
-    if heard:
-        sources, targets = _rows(heard, tables.own.device)
-        longest = max(len(each.audio) for each in heard if each.audio is not None)
-        tables.cross[:, :, targets, :, :longest] = tables.cross[:, :, sources, :, :longest]
-        if tables.scales is not None:
-            tables.scales[:, :, targets] = tables.scales[:, :, sources]
-        for numbers in (tables.contexts, tables.n_own, tables.log_counts):
-            numbers[targets] = numbers[sources]
+    _copy_rows(tables.own, moves, max(each.length for each in moves))
+    heard = [(each, len(each.audio)) for each in moves if each.audio is not None]
+    if not heard:
+        return
+    others = [each for each, _ in heard]
+    _copy_rows(tables.cross, others, max(length for _, length in heard))
+    sources, targets = _rows(others, tables.own.device)
+    if tables.scales is not None:
+        tables.scales[:, :, targets] = tables.scales[:, :, sources]
+    for numbers in (tables.contexts, tables.n_own, tables.log_counts):
+        numbers[targets] = numbers[sources]
+
+
+def _copy_rows(table: torch.Tensor, moves: Sequence[Move], longest: int) -> None:
+    """The first ``longest`` positions of rows; as much at once as `MOVED_BYTES` hold."""
+    one = longest * table[0, :, 0, :, 0].numel() * table.itemsize  # row of one layer
+    n_at_once = max(1, MOVED_BYTES // max(1, one))  # rows of one layer
+    for i in range(0, len(moves), n_at_once):
+        some = moves[i : i + n_at_once]
+        sources, targets = _rows(some, table.device)
+        for layers in table.split(max(1, n_at_once // len(some))):
+            layers[:, :, targets, :, :longest] = layers[:, :, sources, :, :longest]
 
 
 def _rows(moves: Sequence[Move], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
