@@ -136,15 +136,27 @@ def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> Non
 
 @pytest.mark.parametrize("said", ["high", "highest"])
 def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> None:
-    settings = torch.backends.cuda.matmul
     torch.set_float32_matmul_precision(said)
     try:
         with graphs.float32_in_full():
-            assert not settings.allow_tf32
-        assert settings.allow_tf32 == (said == "high")
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cuda.matmul.allow_tf32
         assert torch.get_float32_matmul_precision() == said
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_it_is_so_too_where_the_newer_interface_was_used() -> None:
+    settings = torch.backends.cuda.matmul
+    if not hasattr(settings, "fp32_precision"):
+        pytest.skip("this PyTorch has no newer interface")
+    before, settings.fp32_precision = settings.fp32_precision, "tf32"
+    try:
+        with graphs.float32_in_full():
+            assert settings.fp32_precision == "ieee"
+        assert settings.fp32_precision == "tf32"
+    finally:
+        settings.fp32_precision = before
 
 
 def test_what_fills_rows_of_logits_up_is_no_token() -> None:

@@ -125,15 +125,19 @@ def float32_in_full() -> Iterator[None]:
     A training script's ``set_float32_matmul_precision("high")`` would round the spectrogram to ten
     bits, and a recording keeps for good what held when it was made.
     """
-    settings = torch.backends.cuda.matmul
-    new = hasattr(settings, "fp32_precision")  # from PyTorch 2.9 on
-    name, in_full = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
-    before = getattr(settings, name)
-    setattr(settings, name, in_full)
+    newer = torch.backends.cuda.matmul
+    try:
+        before = torch.get_float32_matmul_precision()
+        change = torch.set_float32_matmul_precision
+        in_full = "highest"
+    except RuntimeError:  # the program used PyTorch's newer interface, which is not to be mixed
+        before, in_full = newer.fp32_precision, "ieee"
+        change = partial(setattr, newer, "fp32_precision")
+    change(in_full)
     try:
         yield
     finally:
-        setattr(settings, name, before)
+        change(before)
 
 
 @contextmanager
