@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -150,20 +151,31 @@ def main(arguments: list[str] | None = None) -> int:
     head = {**_head(rig, scale, name), "weights_s": time.perf_counter() - began_s}
     slug = "-".join(head["gpu"].lower().split())
     report = Report(
-        given.out / f"cuda-{slug}-{name}-{machine.today()}.json",
+        _unused(given.out / f"cuda-{slug}-{name}-{machine.today()}.json"),
         head,
         None if given.budget_s is None else began_s + given.budget_s,
         given.part_s,
     )
     print(f"workload: {rig.workload.what}", flush=True)
+    listed = _parts(given, rig, scale, report)
+    names = [each.strip() for each in given.parts.split(",")] if given.parts else list(listed)
+    if unknown := ", ".join(each for each in names if each not in listed):
+        print(f"no such part: {unknown}; there are {', '.join(listed)}")
+        return 2
     if given.for_steps == BEST:
         rig = _divided_best(rig, scale, report)
-    listed = _parts(given, rig, scale, report)
-    for part_name in given.parts.split(",") if given.parts else listed:
+        listed = _parts(given, rig, scale, report)
+    for part_name in names:
         report.add(part_name, listed[part_name])
     print(report.table())
     print(f"\nwritten to {report.path.name}")
     return 0
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the next like it that no earlier run has written."""
+    others = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
+    return next(each for each in chain([path], others) if not each.exists())
 
 
 def _divided_best(rig: Rig, scale: parts.Scale, report: Report) -> Rig:

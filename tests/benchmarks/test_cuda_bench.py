@@ -173,6 +173,49 @@ def test_what_overlap_finds_best_is_what_all_parts_are_measured_with(
     assert measured["latency"].get("n_for_steps") == used
 
 
+def test_of_ways_to_share_the_device_one_that_fails_or_is_none_is_not_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def with_some(rig: Any, scale: Any, n_for_steps: int) -> Any:
+        if n_for_steps == 16:
+            raise RuntimeError("lost")
+        packed = {"windows_per_s": 100 + n_for_steps}
+        decoded = [SimpleNamespace(tokens=(i, n_for_steps if i else 0)) for i in range(4)]
+        run = SimpleNamespace(decoded=decoded)
+        return {"divided": n_for_steps == 40, "packed, full": packed}, run
+
+    monkeypatch.setattr(parts, "_with_for_steps", with_some)
+    monkeypatch.setattr(parts, "N_FOR_STEPS", (0, 16, 40, 64))
+    found = parts.overlap(None, None)  # type: ignore[arg-type]
+    assert found["best"] == 40  # 64 would be faster, but it divided nothing
+    assert found["16 for steps"] == {"failed": "RuntimeError: lost"}
+    assert found["0 for steps"]["share_equal"] == 1
+    assert found["40 for steps"]["share_equal"] == 0.25
+
+
+def test_sharing_the_device_is_measured(tmp_path: Path) -> None:
+    figures = run(tmp_path / "out", "--parts", "overlap")["parts"]["overlap"]
+    assert figures["best"] == 0  # a processor has nothing to divide
+    for each in ("0 for steps", "40 for steps"):
+        assert figures[each]["packed, full"]["windows_per_s"] > 0
+        assert figures[each]["share_equal"] == 1
+
+
+def test_a_part_that_there_is_not_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--quick", "--out", str(tmp_path), "--parts", "limits, stpe"]
+    assert cuda_bench.main(given) == 2
+    assert "no such part: stpe; there are laws, limits, " in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_run_writes_over_another(tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        assert cuda_bench.main(["--quick", "--out", str(tmp_path), "--parts", " limits "]) == 0
+        assert len(list(tmp_path.iterdir())) == n
+
+
 def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
     report = cuda_bench.Report(tmp_path / "r.json", {"seed": 0})
     report.add("good", lambda: {"a": 1.0})

@@ -48,7 +48,11 @@ def _openvino(precision: str, tolerance: float) -> Installed:
 
 
 def _pytorch(
-    precision: str, tolerance: float, device: str = "cpu", kv_cache_dtype: str = "auto"
+    precision: str,
+    tolerance: float,
+    device: str = "cpu",
+    kv_cache_dtype: str = "auto",
+    n_for_steps: int = 0,
 ) -> Installed:
     """The GPU engine; on the processor its arithmetic can be tested everywhere."""
 
@@ -68,10 +72,12 @@ def _pytorch(
             cache_dir=cache_dir,
             device=device,
             kv_cache_dtype=kv_cache_dtype,
+            n_for_steps=n_for_steps,
         )
 
     kept = "" if kv_cache_dtype == "auto" else f"-{kv_cache_dtype}"
-    return Installed(f"pytorch-{device}-{precision}{kept}", make, tolerance)
+    divided = f"-{n_for_steps}-for-steps" if n_for_steps else ""
+    return Installed(f"pytorch-{device}-{precision}{kept}{divided}", make, tolerance)
 
 
 KEEPING_GRAPHS = [_openvino("float32", 1e-3)]
@@ -82,6 +88,7 @@ ON_GPU = (
         _pytorch("float16", 0.1, "cuda", "same"),
         _pytorch("float16", 0.5, "cuda"),
         _pytorch("bfloat16", 0.5, "cuda"),
+        _pytorch("float16", 0.5, "cuda", n_for_steps=40),
     ]
     if has_gpu()
     else []
