@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 DOUBT_PER_UNIT = 0.5
-"""By how much the length of a match counts less for each unit that its place is off."""
+"""By how much a match counts less for each unit that its place is off."""
 
 ALLOWED_SHARE = 2.0
 """How many times the expected units of the overlap may lie in it."""
@@ -35,6 +35,7 @@ def match(earlier: Sequence[str], later: Sequence[str], expected: float) -> Matc
     Units are compared by `normalised`; those that are nothing but punctuation are part of no
     match. A match at the place where the end of the earlier text would lie over the beginning of
     the later one as expected is preferred to a longer one further off: people repeat themselves.
+    And a match counts for as many units as differ: of "no, no, no" any run is like any other.
     What lies outside the match was misheard at the borders of the two windows.
 
     Args:
@@ -54,7 +55,8 @@ def match(earlier: Sequence[str], later: Sequence[str], expected: float) -> Matc
         n_shared = len(ends) - found.earlier + found.later
         if n_shared > reach or found.length < _n_unlike(ends, begins, found):
             continue
-        worth = found.length - DOUBT_PER_UNIT * abs(n_shared - expected)
+        different = set(begins[found.later : found.later + found.length])
+        worth = len(different) - DOUBT_PER_UNIT * abs(n_shared - expected)
         if best is None or worth > best_worth:
             best, best_worth = found, worth
     return None if best is None else Match(best.earlier + first, best.later, best.length)
