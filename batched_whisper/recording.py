@@ -49,6 +49,9 @@ class Means:
     max_windows_ahead: int
     """Windows of one recording that are not decoded yet, before its reading is resumed: what they
     take of the memory is all that a recording of any length does."""
+    max_windows_ahead_of_listener: int
+    """And where someone is told the segments as they come: what is decoded together is done at
+    about the same time, so that of fewer windows the first are known sooner."""
     takes_samples: bool = False
     """Whether the engines make features themselves."""
 
@@ -70,7 +73,11 @@ class RecordingJob:
         self._sampling_rate = sampling_rate
         self._options = options
         self._on_segment = on_segment
-        self._calls = None if on_segment is None else means.workers.in_turn()
+        is_heard = on_segment is not None
+        self._calls = means.workers.in_turn() if is_heard else None
+        self._most_ahead = (
+            means.max_windows_ahead_of_listener if is_heard else means.max_windows_ahead
+        )
         timestamps = TimestampTokens(means.model.ids.timestamp_begin)
         tokenizer = means.model.tokenizer
         self._assembly = Assembly(
@@ -170,7 +177,7 @@ class RecordingJob:
             return self._is_paused
 
     def _has_enough(self) -> bool:
-        if self._n_due > self._means.max_windows_ahead:
+        if self._n_due > self._most_ahead:
             return True
         chains = [channel.chain for channel in self._channels if channel.chain is not None]
         return bool(chains) and sum(c.n_waiting for c in chains) >= _READ_AHEAD * len(chains)

@@ -46,6 +46,9 @@ from batched_whisper.workers import Workers
 ALONE_ON_CPU = 24
 """Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
 
+LISTENED_ON_CPU = 8
+"""Where someone is told segments as they come (docs/lab-log.md, "The first segment")."""
+
 FEWEST_OPEN = 64
 """Recordings that may be open at a time, however few windows are decoded together."""
 
@@ -368,8 +371,10 @@ def _start(settings: Settings) -> _Running:
     )
     workers = Workers(max_open=max(2 * about.max_slots, FEWEST_OPEN))
     ahead = _windows_ahead(settings, devices, about.max_slots)
+    listened = ahead if devices.on_gpu else min(ahead, LISTENED_ON_CPU)
     as_samples = engines[0].info.takes_samples
-    return _Running(Means(tokens, loops, workers, _speech_detector, ahead, as_samples), info)
+    means = Means(tokens, loops, workers, _speech_detector, ahead, listened, as_samples)
+    return _Running(means, info)
 
 
 def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:

@@ -21,6 +21,7 @@ from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EmptyAudio, OptionError
 from batched_whisper.model_tokens import ModelTokens
 from batched_whisper.recording import RecordingJob
+from batched_whisper.transcriber import ALONE_ON_CPU, LISTENED_ON_CPU
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -125,11 +126,25 @@ def test_a_recording_given_up_is_not_read_to_its_end(
 
 
 @pytest.mark.parametrize("channels", ["mix", "split"])
+@pytest.mark.parametrize(
+    ("settings", "told_segments", "most"),
+    [
+        ({"max_batch_size": 4}, {}, 6),  # the slots, two that wait
+        ({}, {}, ALONE_ON_CPU),
+        ({}, {"on_segment": str}, LISTENED_ON_CPU),  # so that the first is told soon
+        ({"max_batch_size": 4}, {"on_segment": str}, 6),
+    ],
+)
 def test_a_long_recording_is_read_no_further_ahead_than_a_few_windows(
-    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, channels: str
+    base_model: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    channels: str,
+    settings: dict[str, Any],
+    told_segments: dict[str, Any],
+    most: int,
 ) -> None:
     """However long it is, and however many windows the queue could hold."""
-    room = Room(base_model, monkeypatch, max_batch_size=4)
+    room = Room(base_model, monkeypatch, **settings)
     room.listener.hold = 1
     n_brought, returned = itertools.count(), threading.Event()
     submit, run = EngineLoop.submit, RecordingJob.run
@@ -144,12 +159,13 @@ def test_a_long_recording_is_read_no_further_ahead_than_a_few_windows(
 
     monkeypatch.setattr(EngineLoop, "submit", counted)
     monkeypatch.setattr(RecordingJob, "run", told)
-    long, n_channels = np.tile(tone(1, 30), 20), 2 if channels == "split" else 1
-    found = room.whisper.submit(np.stack([long, long]), channels=channels, language="en")
+    long, n_channels = np.tile(tone(1, 30), 40), 2 if channels == "split" else 1
+    options = {"channels": channels, "language": "en", **told_segments}
+    found = room.whisper.submit(np.stack([long, long]), **options)
     assert returned.wait(SOON_S)  # its thread is free again, though the engine has done nothing
-    assert next(n_brought) <= 6 + 2 * n_channels  # the slots, two that wait, the rest of a block
+    assert next(n_brought) <= most + 2 * n_channels  # and the rest of a block
     room.listener.go.set()
-    assert len(found.result(SOON_S).windows) >= 20 * n_channels
+    assert len(found.result(SOON_S).windows) >= 40 * n_channels
     room.close()
 
 
