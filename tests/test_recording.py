@@ -409,7 +409,22 @@ def test_segments_have_the_times_that_the_model_said(room: Room) -> None:
     assert found.text == "one two one two"
 
 
-def test_max_tokens_bounds_every_window(room: Room) -> None:
-    says(room, " word" * 30)
-    found = room.hear(tone(0, 40), max_tokens=7, temperature_increment=0.0)
+@pytest.mark.parametrize("context", ["full", 200])
+def test_max_tokens_bounds_every_window_and_what_it_cuts_off_is_believed(
+    room: Room, context: str | int
+) -> None:
+    says(room, " one two three four five six seven eight nine ten eleven")
+    found = room.hear(tone(0, 40), max_tokens=7, audio_context=context)
     assert [len(window.tokens) for window in found.windows] == [7, 7]
+    assert {(window.temperature, window.decodes) for window in found.windows} == {(0.0, 1)}
+
+
+@pytest.mark.parametrize("options", [{}, {"max_tokens": 448}])
+def test_a_text_that_runs_into_the_models_own_limit_is_not_believed(
+    room: Room, options: dict[str, Any]
+) -> None:
+    letters = np.random.default_rng(0).choice([*"abcdefghijklmnopqrstuvwxyz"], 2000)
+    says(room, " " + "".join(letters))
+    [window] = room.hear(tone(0), audio_context="full", **options).windows
+    assert window.compression_ratio < 2.4
+    assert (window.decodes, len(window.tokens)) == (6, 444 if options else 224)

@@ -57,7 +57,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a verdict is about; as in `types.DecodedWindow`."""
+    """What a verdict is about; as in `types.DecodedWindow`.
+
+    ``ended`` is false where the text ran into a limit that is not the caller's own.
+    """
 
     compression_ratio: float
     avg_logprob: float
@@ -66,12 +69,13 @@ class Figures:
     says_twice: bool = False
 
 
-NOISE = 2.0
-"""So many times below the threshold of log-probability a text is no text.
+NOISE = -2.0
+"""A text of lower mean log-probability is no text.
 
-By default less than 14 % a token, as where the model picks words at random because it hears none:
+Less than 14 % a token, as where the model picks words at random because it hears none:
 openai/whisper would write them down, after trying all temperatures in vain (docs/lab-log.md, "What
-is made of silence and noise").
+is made of silence and noise"). It is measured, and so the same however much the caller disbelieves;
+only where he believes less likely texts than usual is it as far below his threshold.
 """
 
 
@@ -88,7 +92,7 @@ class Thresholds:
         unlikely = figures.avg_logprob < self.logprob
         if figures.no_speech_prob > self.no_speech and unlikely:
             return Verdict.SILENCE
-        if figures.avg_logprob < NOISE * self.logprob:
+        if figures.avg_logprob < min(NOISE, 2 * self.logprob):
             return Verdict.NOISE
         if figures.compression_ratio > self.compression_ratio:
             return Verdict.LOOPS
