@@ -25,6 +25,9 @@ ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
 LANGUAGE_PER_WINDOW = "per_window"
 """The language of a recording that switches between several."""
 
+MOST_BEAMS = 10
+"""The widest beam that may be asked for: every engine that has its own choice has room for it."""
+
 Numbers = tuple[float, ...]
 """An option that is a list of numbers; as a text they are separated by commas, "none" is empty."""
 
@@ -240,7 +243,8 @@ class Settings(_Checked):
     max_batch_size: int | str = option(
         "auto",
         "The most windows that are decoded together, on each GPU where there are several. "
-        "auto: 64 on a CPU, on a GPU what fits into its memory, 320 at most.",
+        "auto: 64 on a CPU, 10 in each stream at least; on a GPU what fits into its memory, 320 "
+        "at most.",
         minimum=1,
         maximum=1024,
         choices=("auto",),
@@ -357,7 +361,7 @@ class DecodingOptions(_Checked):
         "How many texts of a window are followed at once at temperature 0; each takes the place "
         "of a window in the batch.",
         minimum=1,
-        maximum=10,
+        maximum=MOST_BEAMS,
     )
     patience: float = option(
         1.0,
