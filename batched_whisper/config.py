@@ -100,9 +100,12 @@ class _Checked:
         return cls(**values)
 
     def replace(self: T, **values: Any) -> T:
-        """A copy with some options changed; values of None change nothing."""
-        given = {name: value for name, value in values.items() if value is not None}
-        return type(self).of(**{**_values(self), **given})
+        """A copy with some options changed.
+
+        None is a value as any other: of an option that may lack one, and of no other. What shall
+        stay as it is, is left out.
+        """
+        return type(self).of(**{**_values(self), **values})
 
 
 def _values(options: _Checked) -> dict[str, Any]:
@@ -124,6 +127,16 @@ def _kind(declared: dataclasses.Field[Any]) -> str:
     return str(declared.type).split("|")[0].strip()
 
 
+def can_be_off(declared: dataclasses.Field[Any]) -> bool:
+    """Whether it has a value unless somebody takes it away, by None or the word none."""
+    return declared.default is not None and may_be_none(declared)
+
+
+def may_be_none(declared: dataclasses.Field[Any]) -> bool:
+    """Whether None is one of its values."""
+    return "None" in str(declared.type)
+
+
 def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
     kind = _kind(declared)
     try:
@@ -131,6 +144,8 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
                 text.lower()
             ]
+        if kind in ("int", "float") and may_be_none(declared) and text.lower() == "none":
+            return None
         if kind in ("int", "float"):
             return {"int": int, "float": float}[kind](text)
         if kind == "Numbers":
@@ -146,9 +161,11 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
 
 
 def _check(declared: dataclasses.Field[Any], value: Any) -> None:
-    if value is None:
-        return
     name, kinds = declared.name, _kinds(declared)
+    if value is None and may_be_none(declared):
+        return
+    if value is None:
+        raise OptionError(f"{name}=None: it always has a value; leave it out for the default")
     if not any(_is_of_kind(value, kind) for kind in kinds):
         raise OptionError(
             f"{name}={value!r} is not {' or '.join(_IN_WORDS[kind] for kind in kinds)}"
@@ -382,22 +399,29 @@ class DecodingOptions(_Checked):
         minimum=0,
         maximum=1,
     )
-    compression_ratio_threshold: float = option(
-        2.4, "A text that compresses better than this repeats itself.", minimum=0
+    compression_ratio_threshold: float | None = option(
+        2.4,
+        "A text that compresses better than this repeats itself. none: it is not looked at.",
+        minimum=0,
     )
-    logprob_threshold: float = option(
-        -1.0, "A text of lower mean log-probability is not believed.", maximum=0
+    logprob_threshold: float | None = option(
+        -1.0,
+        "A text of lower mean log-probability is not believed. none: it is not looked at, and "
+        "no_speech_threshold alone tells silence.",
+        maximum=0,
     )
-    no_speech_threshold: float = option(
+    no_speech_threshold: float | None = option(
         0.6,
-        "A window whose no-speech probability is higher, and that is not believed, is silence.",
+        "A window whose no-speech probability is higher, and whose text is below "
+        "logprob_threshold, is silence. none: it is not looked at.",
         minimum=0,
         maximum=1,
     )
     seed: int = option(0, "Of random choices at temperatures above 0.", minimum=0)
     max_tokens: int | None = option(
         None,
-        "The most tokens of text for one window. Not given: half the text context.",
+        "The most tokens of text for one window, which is cut off there. Not given: half the text "
+        "context.",
         minimum=1,
         maximum=448,
     )

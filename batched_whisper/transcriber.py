@@ -91,8 +91,8 @@ class Whisper:
     """
 
     def __init__(self, model: str | os.PathLike[str] | None = None, **settings: Any) -> None:
-        name = None if model is None else os.fspath(model)
-        self.settings = Settings.from_environment().replace(model=name, **settings)
+        named = {} if model is None else {"model": os.fspath(model)}
+        self.settings = Settings.from_environment().replace(**named, **settings)
         self.transcribe = Transcribe(self)
         self._lock = threading.Lock()
         self._running: _Running | None = None

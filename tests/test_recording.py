@@ -290,6 +290,14 @@ def test_a_detected_language_holds_for_the_whole_recording(room: Room) -> None:
     assert found.language_probability == found.windows[0].language_probability
 
 
+def test_a_language_of_none_is_detected_whatever_the_variable_says(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHED_WHISPER_LANGUAGE", "nl")
+    assert room.hear(tone(1)).language == "nl"
+    assert room.hear(tone(1), language=None).language == "de"
+
+
 def test_languages_may_be_detected_window_by_window(room: Room) -> None:
     sound = np.concatenate([tone(1, 29), np.zeros(RATE, np.float32), tone(3, 25)])
     found = room.hear(sound, language="per_window")
@@ -318,6 +326,12 @@ def test_thresholds_may_be_chosen_call_by_call(
 ) -> None:
     [window] = room.hear(tone(0), audio_context="full", **options).windows
     assert window.decodes == decodes
+
+
+def test_a_threshold_of_none_is_not_looked_at(room: Room) -> None:
+    says(room, " perhaps", logprob=-5.0)
+    [window] = room.hear(tone(0), audio_context="full", logprob_threshold=None).windows
+    assert (window.text, window.decodes) == (" perhaps", 1)
 
 
 def test_unlikely_words_where_nobody_speaks_are_silence(room: Room) -> None:
