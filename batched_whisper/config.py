@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -74,7 +74,9 @@ class _Checked:
 
     def __post_init__(self) -> None:
         for declared in dataclasses.fields(self):
-            _check(declared, getattr(self, declared.name))
+            value = _frozen(declared, getattr(self, declared.name))
+            object.__setattr__(self, declared.name, value)
+            _check(declared, value)
 
     @classmethod
     def of(cls: type[T], **values: Any) -> T:
@@ -85,8 +87,7 @@ class _Checked:
                 raise OptionError(
                     f"there is no option {name!r}; the options are {', '.join(sorted(known))}"
                 )
-        listed = {name: _frozen(value) for name, value in values.items()}
-        return cls(**listed)
+        return cls(**values)
 
     @classmethod
     def from_environment(cls: type[T], environ: Mapping[str, str] | None = None) -> T:
@@ -112,8 +113,10 @@ def _values(options: _Checked) -> dict[str, Any]:
     return {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _frozen(declared: dataclasses.Field[Any], value: Any) -> Any:
+    """A list of numbers as a tuple, so that options can be compared and kept."""
+    is_list = "Numbers" in _kinds(declared) and isinstance(value, Sequence)
+    return tuple(value) if is_list and not isinstance(value, str) else value
 
 
 def environment_variable(declared: dataclasses.Field[Any]) -> str:
