@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -24,6 +24,9 @@ ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
 
 LANGUAGE_PER_WINDOW = "per_window"
 """The language of a recording that switches between several."""
+
+MOST_BEAMS = 10
+"""The widest beam that may be asked for: every engine that has its own choice has room for it."""
 
 Numbers = tuple[float, ...]
 """An option that is a list of numbers; as a text they are separated by commas, "none" is empty."""
@@ -71,7 +74,9 @@ class _Checked:
 
     def __post_init__(self) -> None:
         for declared in dataclasses.fields(self):
-            _check(declared, getattr(self, declared.name))
+            value = _frozen(declared, getattr(self, declared.name))
+            object.__setattr__(self, declared.name, value)
+            _check(declared, value)
 
     @classmethod
     def of(cls: type[T], **values: Any) -> T:
@@ -82,8 +87,7 @@ class _Checked:
                 raise OptionError(
                     f"there is no option {name!r}; the options are {', '.join(sorted(known))}"
                 )
-        listed = {name: _frozen(value) for name, value in values.items()}
-        return cls(**listed)
+        return cls(**values)
 
     @classmethod
     def from_environment(cls: type[T], environ: Mapping[str, str] | None = None) -> T:
@@ -97,17 +101,22 @@ class _Checked:
         return cls(**values)
 
     def replace(self: T, **values: Any) -> T:
-        """A copy with some options changed; values of None change nothing."""
-        given = {name: value for name, value in values.items() if value is not None}
-        return type(self).of(**{**_values(self), **given})
+        """A copy with some options changed.
+
+        None is a value as any other: of an option that may lack one, and of no other. What shall
+        stay as it is, is left out.
+        """
+        return type(self).of(**{**_values(self), **values})
 
 
 def _values(options: _Checked) -> dict[str, Any]:
     return {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _frozen(declared: dataclasses.Field[Any], value: Any) -> Any:
+    """A list of numbers as a tuple, so that options can be compared and kept."""
+    is_list = "Numbers" in _kinds(declared) and isinstance(value, Sequence)
+    return tuple(value) if is_list and not isinstance(value, str) else value
 
 
 def environment_variable(declared: dataclasses.Field[Any]) -> str:
@@ -121,6 +130,16 @@ def _kind(declared: dataclasses.Field[Any]) -> str:
     return str(declared.type).split("|")[0].strip()
 
 
+def can_be_off(declared: dataclasses.Field[Any]) -> bool:
+    """Whether it has a value unless somebody takes it away, by None or the word none."""
+    return declared.default is not None and may_be_none(declared)
+
+
+def may_be_none(declared: dataclasses.Field[Any]) -> bool:
+    """Whether None is one of its values."""
+    return "None" in str(declared.type)
+
+
 def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
     kind = _kind(declared)
     try:
@@ -128,6 +147,8 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
                 text.lower()
             ]
+        if kind in ("int", "float") and may_be_none(declared) and text.lower() == "none":
+            return None
         if kind in ("int", "float"):
             return {"int": int, "float": float}[kind](text)
         if kind == "Numbers":
@@ -143,9 +164,11 @@ def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
 
 
 def _check(declared: dataclasses.Field[Any], value: Any) -> None:
-    if value is None:
-        return
     name, kinds = declared.name, _kinds(declared)
+    if value is None and may_be_none(declared):
+        return
+    if value is None:
+        raise OptionError(f"{name}=None: it always has a value; leave it out for the default")
     if not any(_is_of_kind(value, kind) for kind in kinds):
         raise OptionError(
             f"{name}={value!r} is not {' or '.join(_IN_WORDS[kind] for kind in kinds)}"
@@ -240,7 +263,8 @@ class Settings(_Checked):
     max_batch_size: int | str = option(
         "auto",
         "The most windows that are decoded together, on each GPU where there are several. "
-        "auto: 64 on a CPU, on a GPU what fits into its memory, 320 at most.",
+        "auto: 64 on a CPU, 10 in each stream at least; on a GPU what fits into its memory, 320 "
+        "at most.",
         minimum=1,
         maximum=1024,
         choices=("auto",),
@@ -357,7 +381,7 @@ class DecodingOptions(_Checked):
         "How many texts of a window are followed at once at temperature 0; each takes the place "
         "of a window in the batch.",
         minimum=1,
-        maximum=10,
+        maximum=MOST_BEAMS,
     )
     patience: float = option(
         1.0,
@@ -378,22 +402,29 @@ class DecodingOptions(_Checked):
         minimum=0,
         maximum=1,
     )
-    compression_ratio_threshold: float = option(
-        2.4, "A text that compresses better than this repeats itself.", minimum=0
+    compression_ratio_threshold: float | None = option(
+        2.4,
+        "A text that compresses better than this repeats itself. none: it is not looked at.",
+        minimum=0,
     )
-    logprob_threshold: float = option(
-        -1.0, "A text of lower mean log-probability is not believed.", maximum=0
+    logprob_threshold: float | None = option(
+        -1.0,
+        "A text of lower mean log-probability is not believed. none: it is not looked at, and "
+        "no_speech_threshold alone tells silence.",
+        maximum=0,
     )
-    no_speech_threshold: float = option(
+    no_speech_threshold: float | None = option(
         0.6,
-        "A window whose no-speech probability is higher, and that is not believed, is silence.",
+        "A window whose no-speech probability is higher, and whose text is below "
+        "logprob_threshold, is silence. none: it is not looked at.",
         minimum=0,
         maximum=1,
     )
     seed: int = option(0, "Of random choices at temperatures above 0.", minimum=0)
     max_tokens: int | None = option(
         None,
-        "The most tokens of text for one window. Not given: half the text context.",
+        "The most tokens of text for one window, which is cut off there. Not given: half the text "
+        "context.",
         minimum=1,
         maximum=448,
     )

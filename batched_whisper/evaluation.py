@@ -14,9 +14,7 @@ from functools import cache
 from typing import Any
 
 from batched_whisper.errors import MissingExtra
-
-WITHOUT_SPACES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
-"""Languages written without spaces between words, where characters are counted."""
+from batched_whisper.tokens.languages import WITHOUT_SPACES
 
 
 class Unit(str, Enum):

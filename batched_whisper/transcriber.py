@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
@@ -42,6 +42,16 @@ from batched_whisper.recording import Means, OnSegment, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Segment, Transcript
 from batched_whisper.workers import Workers
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from batched_whisper.arguments import (
+        DecodingArguments,
+        ReadingArguments,
+        SettingArguments,
+        TranscribeArguments,
+    )
 
 ALONE_ON_CPU = 24
 """Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
@@ -93,9 +103,11 @@ class Whisper:
         OptionError: an option that does not exist, or is out of its range.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | None = None, **settings: Any) -> None:
-        name = None if model is None else os.fspath(model)
-        self.settings = Settings.from_environment().replace(model=name, **settings)
+    def __init__(
+        self, model: str | os.PathLike[str] | None = None, **settings: Unpack[SettingArguments]
+    ) -> None:
+        named = {} if model is None else {"model": os.fspath(model)}
+        self.settings = Settings.from_environment().replace(**named, **settings)
         self.transcribe = Transcribe(self)
         self._lock = threading.Lock()
         self._running: _Running | None = None
@@ -133,7 +145,9 @@ class Whisper:
         running = self._running
         return running.means.loops.stats if running is not None else LoopStats()
 
-    def transcribe_batch(self, audios: Iterable[AudioSource], **options: Any) -> list[Transcript]:
+    def transcribe_batch(
+        self, audios: Iterable[AudioSource], **options: Unpack[TranscribeArguments]
+    ) -> list[Transcript]:
         """Transcribe a list at once; see `Transcribe.__call__` for options and errors."""
         return list(self.transcribe.map(audios, **options))
 
@@ -143,7 +157,7 @@ class Whisper:
         *,
         sampling_rate: int | None = None,
         on_segment: OnSegment | None = None,
-        **options: Any,
+        **options: Unpack[DecodingArguments],
     ) -> Future[Transcript]:
         """Start to transcribe a recording; cancel the future to give up.
 
@@ -210,7 +224,7 @@ class Transcribe:
         self.map = TranscribeMap(whisper)
         self.segments = TranscribeSegments(whisper)
 
-    def __call__(self, audio: AudioSource, **options: Any) -> Transcript:
+    def __call__(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
         """Transcribe one recording; options as for `Whisper.submit`.
 
         Raises:
@@ -227,7 +241,7 @@ class Transcribe:
             future.cancel()
             raise
 
-    async def aio(self, audio: AudioSource, **options: Any) -> Transcript:
+    async def aio(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
         """The same without blocking the event loop; cancelling the task drops the recording."""
         if self._whisper._running is None:
             await asyncio.to_thread(self._whisper.load)
@@ -246,7 +260,7 @@ class TranscribeMap:
         *,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        **options: Any,
+        **options: Unpack[TranscribeArguments],
     ) -> Generator[Any, None, None]:
         """Transcripts of many recordings, as they are asked for.
 
@@ -265,13 +279,13 @@ class TranscribeMap:
         *,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        **options: Any,
+        **options: Unpack[TranscribeArguments],
     ) -> AsyncGenerator[Any, None]:
         """The same for ``async for``; the recordings may come from an async generator."""
         mapper = self._mapper(options)
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
-    def _mapper(self, options: dict[str, Any]) -> Mapper[Transcript]:
+    def _mapper(self, options: TranscribeArguments) -> Mapper[Transcript]:
         in_flight = 2 * most_windows(self._whisper.settings)
         return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
 
@@ -282,7 +296,9 @@ class TranscribeSegments:
     def __init__(self, whisper: Whisper) -> None:
         self._whisper = whisper
 
-    def __call__(self, audio: AudioSource, **options: Any) -> Generator[Segment, None, None]:
+    def __call__(
+        self, audio: AudioSource, **options: Unpack[ReadingArguments]
+    ) -> Generator[Segment, None, None]:
         """The transcript's segments, each as soon as nothing earlier can come any more.
 
         The recording begins when the first one is asked for. Its error is raised after those that
@@ -301,7 +317,9 @@ class TranscribeSegments:
         finally:
             future.cancel()
 
-    async def aio(self, audio: AudioSource, **options: Any) -> AsyncGenerator[Segment, None]:
+    async def aio(
+        self, audio: AudioSource, **options: Unpack[ReadingArguments]
+    ) -> AsyncGenerator[Segment, None]:
         """The same for ``async for``, without blocking the event loop."""
         if self._whisper._running is None:
             await asyncio.to_thread(self._whisper.load)
@@ -332,7 +350,7 @@ class _Run:
     """Starts the recordings of one map."""
 
     whisper: Whisper
-    options: dict[str, Any]
+    options: TranscribeArguments
 
     def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
         return self.whisper.submit(*arguments, **self.options)

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 SAMPLING_RATE = 16_000
 """Samples per second of everything after decoding; Whisper was trained on it."""
 
+TIMESTAMP_STEP_S = 0.02
+"""Seconds between two neighbouring timestamp tokens."""
+
 Samples = NDArray[np.float32]
 """Mono sound at 16 kHz, ``[n_samples]``, nominally within -1 to 1."""
 

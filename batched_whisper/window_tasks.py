@@ -200,10 +200,14 @@ class WindowTasks:
             compression_ratio(text),
             decoded.avg_logprob,
             decoded.no_speech_prob,
-            decoded.ended,
+            decoded.ended or self._is_cut_as_asked(decoded),
             says_twice(text),
         )
         return self._thresholds.judge(figures)
+
+    def _is_cut_as_asked(self, decoded: DecodedTokens) -> bool:
+        """Whether it has all the tokens that the caller lets it have."""
+        return len(decoded.tokens) == self._options.max_tokens
 
     def _next_attempt(self, decoded: DecodedTokens) -> Attempt | None:
         """On the loop's thread."""

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from batched_whisper.cli.options import written_flag
-from batched_whisper.config import CueLayout, DecodingOptions, Settings, environment_variable
+from batched_whisper.config import (
+    CueLayout,
+    DecodingOptions,
+    Settings,
+    can_be_off,
+    environment_variable,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -29,6 +35,10 @@ Made by `make docs` from the declarations in `batched_whisper/config.py`; edit t
 Each option has one name. It is a keyword argument in Python, a flag on the command line and an
 environment variable. An argument or a flag wins over the variable, and the variable over the
 default. A value out of its range is refused with an `OptionError` that names the option.
+
+In Python `None` is a value too. An option without a default is then not given, whatever its
+variable says (`language=None`: detect it), and one whose values are said to include `none` is
+switched off, which flags and variables do by that word. All others refuse it.
 """
 
 SETTINGS = """
@@ -130,6 +140,10 @@ def _default(option: Option) -> str:
 
 def _range(option: Option) -> str:
     """The values that it takes, in words."""
+    return _values(option) + (", or `none`" if can_be_off(option) else "")
+
+
+def _values(option: Option) -> str:
     choices, low, high = (option.metadata[key] for key in ("choices", "minimum", "maximum"))
     if choices is not None:
         return ", ".join(f"`{choice}`" for choice in choices)

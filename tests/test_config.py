@@ -120,9 +120,29 @@ def test_an_option_that_does_not_exist_is_refused_and_the_others_are_named() -> 
         DecodingOptions.of(best_of=5)
 
 
-def test_replacing_with_none_changes_nothing() -> None:
-    chosen = DecodingOptions.of(language="en", temperature=0.4)
-    assert chosen.replace(language=None, temperature=None) == chosen
+@pytest.mark.parametrize(("owner", "field"), DECLARED, ids=name_of)
+def test_none_is_a_value_of_the_options_that_may_lack_one_and_of_no_others(
+    owner: type[Any], field: dataclasses.Field[Any]
+) -> None:
+    chosen = owner.of(**{field.name: _another_value(field)})
+    if "None" in str(field.type):
+        assert getattr(chosen.replace(**{field.name: None}), field.name) is None
+        return
+    for refuses in (chosen.replace, owner.of, owner):
+        with pytest.raises(OptionError, match=f"{field.name}=None"):
+            refuses(**{field.name: None})
+
+
+@pytest.mark.parametrize(
+    "name", ["logprob_threshold", "compression_ratio_threshold", "no_speech_threshold"]
+)
+def test_the_word_none_in_a_variable_switches_a_threshold_off(name: str) -> None:
+    told = DecodingOptions.from_environment({f"BATCHED_WHISPER_{name.upper()}": "None"})
+    assert told == DecodingOptions.of(**{name: None})
+
+
+def test_a_text_that_is_the_word_none_is_a_text() -> None:
+    assert DecodingOptions.from_environment({"BATCHED_WHISPER_PROMPT": "none"}).prompt == "none"
 
 
 def test_replacing_leaves_the_original_alone() -> None:

@@ -306,6 +306,14 @@ def test_a_detected_language_holds_for_the_whole_recording(room: Room) -> None:
     assert found.language_probability == found.windows[0].language_probability
 
 
+def test_a_language_of_none_is_detected_whatever_the_variable_says(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHED_WHISPER_LANGUAGE", "nl")
+    assert room.hear(tone(1)).language == "nl"
+    assert room.hear(tone(1), language=None).language == "de"
+
+
 def test_languages_may_be_detected_window_by_window(room: Room) -> None:
     sound = np.concatenate([tone(1, 29), np.zeros(RATE, np.float32), tone(3, 25)])
     found = room.hear(sound, language="per_window")
@@ -334,6 +342,12 @@ def test_thresholds_may_be_chosen_call_by_call(
 ) -> None:
     [window] = room.hear(tone(0), audio_context="full", **options).windows
     assert window.decodes == decodes
+
+
+def test_a_threshold_of_none_is_not_looked_at(room: Room) -> None:
+    says(room, " perhaps", logprob=-5.0)
+    [window] = room.hear(tone(0), audio_context="full", logprob_threshold=None).windows
+    assert (window.text, window.decodes) == (" perhaps", 1)
 
 
 def test_unlikely_words_where_nobody_speaks_are_silence(room: Room) -> None:
@@ -425,7 +439,22 @@ def test_segments_have_the_times_that_the_model_said(room: Room) -> None:
     assert found.text == "one two one two"
 
 
-def test_max_tokens_bounds_every_window(room: Room) -> None:
-    says(room, " word" * 30)
-    found = room.hear(tone(0, 40), max_tokens=7, temperature_increment=0.0)
+@pytest.mark.parametrize("context", ["full", 200])
+def test_max_tokens_bounds_every_window_and_what_it_cuts_off_is_believed(
+    room: Room, context: str | int
+) -> None:
+    says(room, " one two three four five six seven eight nine ten eleven")
+    found = room.hear(tone(0, 40), max_tokens=7, audio_context=context)
     assert [len(window.tokens) for window in found.windows] == [7, 7]
+    assert {(window.temperature, window.decodes) for window in found.windows} == {(0.0, 1)}
+
+
+@pytest.mark.parametrize("options", [{}, {"max_tokens": 448}])
+def test_a_text_that_runs_into_the_models_own_limit_is_not_believed(
+    room: Room, options: dict[str, Any]
+) -> None:
+    letters = np.random.default_rng(0).choice([*"abcdefghijklmnopqrstuvwxyz"], 2000)
+    says(room, " " + "".join(letters))
+    [window] = room.hear(tone(0), audio_context="full", **options).windows
+    assert window.compression_ratio < 2.4
+    assert (window.decodes, len(window.tokens)) == (6, 444 if options else 224)

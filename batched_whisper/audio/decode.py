@@ -10,12 +10,14 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, Any
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream as ContainedStream
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -173,9 +175,10 @@ class _File:
     def __init__(self, file: IO[bytes], ours: bool, name: str) -> None:
         self.warnings: list[str] = []
         self._file, self._ours, self._name = file, ours, name
-        if file.seek(0, os.SEEK_END) == 0:
+        self._read = _Unnamed(file, name)
+        if self._read.seek(0, os.SEEK_END) == 0:
             raise EmptyAudio(f"{name}: the file is empty: 0 bytes")
-        self._riff = read_riff_header(file)
+        self._riff = read_riff_header(self._read)
         self._container = self._opened()
         try:
             self._stream = self._sound_stream()
@@ -185,9 +188,9 @@ class _File:
 
     def _opened(self) -> InputContainer:
         try:
-            container = av.open(_Unnamed(self._file), mode="r", options=_NOTHING_ELSE)
+            container = av.open(self._read, mode="r", options=_NOTHING_ELSE)
         except (FFmpegError, OSError, ValueError) as error:
-            cause = _cause(self._file, self._riff) or f"FFmpeg says: {_said(error)}"
+            cause = _cause(self._read, self._riff) or f"FFmpeg says: {_said(error)}"
             raise UnreadableAudio(f"{self._name}: no decoder can read it: {cause}") from error
         return container
 
@@ -227,7 +230,7 @@ class _File:
             except FFmpegError as error:
                 faults.add(_said(error))
                 continue
-            except (OSError, ValueError) as error:  # from a caller's file object
+            except (OSError, ValueError) as error:
                 raise UnreadableAudio(f"{self._name}: reading it failed: {error}") from error
             for frame in frames:
                 if isinstance(frame, AudioFrame) and frame.samples:
@@ -277,17 +280,39 @@ class _Faults:
 
 
 class _Unnamed:
-    """A file by its contents alone: its name, which may lie or be a number, stays unseen."""
+    """A file by its contents alone: its name, which may lie or be a number, stays unseen.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+    Whatever a caller's file object raises leaves it as `UnreadableAudio`, also through FFmpeg.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+
+    def read(self, size: int) -> bytes:
+        with self._failures():
+            return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._failures():
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        with self._failures():
+            return self._file.tell()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise UnreadableAudio(f"{self._name}: reading it failed: {error}") from error
 
 
 def _said(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _cause(file: IO[bytes], riff: RiffHeader | None) -> str | None:
+def _cause(file: _Unnamed, riff: RiffHeader | None) -> str | None:
     """Why a file cannot be read, where its first bytes tell more than FFmpeg does."""
     if riff is not None:
         return riff.fault
@@ -295,7 +320,7 @@ def _cause(file: IO[bytes], riff: RiffHeader | None) -> str | None:
         file.seek(0)
         # The last character may be cut in two, which this decoder does not mind.
         text = codecs.getincrementaldecoder("utf-8")().decode(file.read(1024))
-    except (OSError, ValueError):
+    except ValueError:
         return None
     if all(letter.isprintable() or letter.isspace() for letter in text):
         return "it is text, not sound"
@@ -303,6 +328,9 @@ def _cause(file: IO[bytes], riff: RiffHeader | None) -> str | None:
 
 
 def _frame_channels(frame: AudioFrame) -> Channels:
+    """Its samples; integers of 64 bits, of which PyAV makes no array, by way of FFmpeg's floats."""
+    if frame.format.name in ("s64", "s64p"):
+        [frame] = AudioResampler(format="dblp").resample(frame)
     values = frame.to_ndarray()
     if frame.format.is_planar:
         return _at_full_scale(values.reshape(-1, frame.samples))

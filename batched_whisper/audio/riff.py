@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 _UNKNOWN_SIZE = 0x7FFF_F000
 """A writer that cannot seek back leaves a size of 0, or one from here on: it promises nothing."""
@@ -26,7 +26,20 @@ class RiffHeader:
     fault: str | None = None
 
 
-def read_riff_header(file: IO[bytes]) -> RiffHeader | None:
+class Readable(Protocol):
+    """A file that can be read from any place."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes, fewer at the end."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go somewhere; gives the place from the beginning."""
+
+    def tell(self) -> int:
+        """The place."""
+
+
+def read_riff_header(file: Readable) -> RiffHeader | None:
     """Read a WAV file's chunks up to its sound; None of any other file. Leaves it at 0."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -39,7 +52,7 @@ def read_riff_header(file: IO[bytes]) -> RiffHeader | None:
         file.seek(0)
 
 
-def _walk(file: IO[bytes], file_size: int) -> RiffHeader:
+def _walk(file: Readable, file_size: int) -> RiffHeader:
     bytes_per_second = 0
     for _ in range(_MOST_CHUNKS):
         head = file.read(8)

@@ -126,7 +126,7 @@ def check_rate(sampling_rate: object, name: str) -> int:
     """The rate as an integer; `InvalidSamples` where no sound has such a rate."""
     try:
         rate = int(cast("SupportsInt", sampling_rate))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rate = 0
     if rate != sampling_rate or not SLOWEST_RATE <= rate <= FASTEST_RATE:
         raise InvalidSamples(
@@ -190,7 +190,7 @@ def _from_file(file: IO[bytes], name: str) -> SoundFile:
         # Closed, and so deleted, with the stream it is for.
         copy = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(file, copy)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever the caller's object raises
         raise UnreadableAudio(f"{name}: reading it failed: {error}") from error
     return SoundFile(cast("IO[bytes]", copy), ours=True)
 
@@ -198,7 +198,7 @@ def _from_file(file: IO[bytes], name: str) -> SoundFile:
 def _from_decoder(decoder: DecodesItself, name: str) -> RawSound:
     try:
         samples = decoder.get_all_samples()
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # whatever the caller's object raises
         raise UnreadableAudio(f"{name}: its own decoder cannot read it: {error}") from error
     return _from_array(samples.data, name, samples.sample_rate)
 

@@ -11,8 +11,10 @@ import concurrent.futures
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +26,10 @@ from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.errors import BatchingError, OptionError, WrongBatchLength
 
 R = TypeVar("R")
+
+_around: ContextVar[object | None] = ContextVar("the batch that this is a part of", default=None)
+"""A mark of it; the function's own thread has it, and what takes over its context: the tasks that
+it starts, and `asyncio.to_thread`."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ class Batcher(Generic[R]):
         self._queue: ItemQueue[Call, R] = ItemQueue(
             definition.max_queue_size, definition.clock, f"the queue of {definition.name}"
         )
+        self._running: object | None = None  # the mark of the batch that is served now
         self._stats = BatchStats()
         self._stats_lock = threading.Lock()
 
@@ -147,22 +154,37 @@ class Batcher(Generic[R]):
             Closed: after `Life.close`.
             BatchingError: called by the batched function itself, which would wait forever.
         """
-        if self._life.would_wait_for_itself(self):
-            raise BatchingError(
-                f"{self._definition.name} calls itself inside of a batch and would wait forever; "
-                "call the undecorated function there (its __wrapped__)"
-            )
+        if self._life.would_wait_for_itself(self) or self._is_within_its_batch():
+            raise self._calls_itself()
         self._life.start(self)
         return self._queue.put(call, group=group)
 
     async def submit_async(self, call: Call, group: Hashable | None = None) -> Future[R]:
         """Queue a call; waits without holding a thread while the queue is full.
 
+        What one function awaits of another is answered meanwhile, also on the life's own loop. A
+        task that a batch started may call it when that batch is over; before, whether the batch
+        waits for the task cannot be known, and is taken for granted.
+
         Raises:
             Closed: after `Life.close`.
+            BatchingError: called by the batched function itself, which would wait forever.
         """
+        if self._is_within_its_batch():
+            raise self._calls_itself()
         self._life.start(self)
         return await self._queue.put_async(call, group=group)
+
+    def _is_within_its_batch(self) -> bool:
+        """Whether the batch that is served now would be waiting for the caller."""
+        running = self._running
+        return running is not None and _around.get() is running
+
+    def _calls_itself(self) -> BatchingError:
+        return BatchingError(
+            f"{self._definition.name} calls itself inside of a batch and would wait forever; "
+            "call the undecorated function there (its __wrapped__)"
+        )
 
     # --- the worker ----------------------------------------------------------------------------
 
@@ -204,12 +226,25 @@ class Batcher(Generic[R]):
         first = calls[0]
         on: tuple[object, ...] = ()
         if self._definition.is_method:
-            self._life.begin(first.instance)
+            with self._marked():
+                self._life.begin(first.instance)
             on = (first.instance,)
         positional = [list(column) for column in zip(*(c.positional for c in calls), strict=True)]
         keywords = {name: [c.keywords[name] for c in calls] for name in first.keywords}
-        results = self._life.call(self._definition.function, *on, *positional, **keywords)
+        with self._marked():
+            results = self._life.call(self._definition.function, *on, *positional, **keywords)
         return _one_for_each(results, len(calls), self._definition.name)
+
+    @contextmanager
+    def _marked(self) -> Iterator[None]:
+        """Mark what is called, so that calls which it makes are known (`_around`)."""
+        self._running = mark = object()
+        token = _around.set(mark)
+        try:
+            yield
+        finally:
+            _around.reset(token)
+            self._running = None
 
     def _count(self, n_items: int, failed: bool) -> None:
         with self._stats_lock:

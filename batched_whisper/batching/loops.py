@@ -19,6 +19,7 @@ from batched_whisper.batching.queue import ItemQueue
 from batched_whisper.batching.sequence import DecodedTokens, WindowTask
 from batched_whisper.batching.service import Crew
 from batched_whisper.engines.interface import Engine
+from batched_whisper.errors import OptionError
 
 
 class EngineLoops:
@@ -68,6 +69,15 @@ class EngineLoops:
         wait: bool = True,
     ) -> Future[DecodedTokens]:
         """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
+        most, n_loops = self._smallest.max_batch_size, len(self._loops)
+        if task.n_slots > most and n_loops > 1:
+            in_all = sum(loop.max_batch_size for loop in self._loops)
+            raise OptionError(
+                f"beam_size={task.n_slots} is more than an engine has room for: the {n_loops} "
+                f"engines (streams of the CPU, or GPUs) decode {in_all} windows together, and "
+                f"{most} in each, and each beam takes the place of a window; "
+                "give fewer beams, or load the model with fewer streams or a larger max_batch_size"
+            )
         return self._smallest.submit(task, group=group, priority=priority, wait=wait)
 
     def close(self, *, drain: bool = True) -> None:

@@ -22,6 +22,7 @@ from batched_whisper.config import (
     CueLayout,
     DecodingOptions,
     Settings,
+    can_be_off,
     environment_variable,
 )
 from batched_whisper.errors import OptionError
@@ -101,12 +102,14 @@ def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
     try:
         return owner.from_environment({**os.environ, **texts}).replace(**values)
     except OptionError as error:
-        raise OptionError(_named_as_flag(str(error), given)) from error
+        raise OptionError(_named_as_flag(owner, str(error), given)) from error
 
 
-def _named_as_flag(message: str, given: dict[str, Any]) -> str:
+def _named_as_flag(owner: type[Any], message: str, given: dict[str, Any]) -> str:
     """The message about an option, with its flag where the user gave that."""
     name, mark, rest = message.partition("=")
+    of_variable = {environment_variable(field): field.name for field in dataclasses.fields(owner)}
+    name = of_variable.get(name, name)
     return f"{_flag_name(name)}{mark}{rest}" if given.get(name) is not None else message
 
 
@@ -120,14 +123,18 @@ def _kinds(field: dataclasses.Field[Any]) -> list[str]:
 
 
 def _is_plain(field: dataclasses.Field[Any]) -> bool:
-    """Whether the flag's type says it all; a field of several types is read from text."""
+    """Whether the flag's type says it all; a field of several types is read from text.
+
+    One that can be switched off is too: "none" is no number.
+    """
     kinds = _kinds(field)
-    return len(kinds) == 1 and kinds[0] in _PLAIN
+    return len(kinds) == 1 and kinds[0] in _PLAIN and not can_be_off(field)
 
 
 def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
     kind: Any = _PLAIN[_kinds(field)[0]] if _is_plain(field) else str
-    details: dict[str, Any] = {"metavar": _METAVARS.get(kind, "TEXT")}
+    metavar = "N|none" if can_be_off(field) else _METAVARS.get(kind, "TEXT")
+    details: dict[str, Any] = {"metavar": metavar}
     choices = field.metadata["choices"]
     if choices is not None:
         details = {"metavar": _alternatives(choices) or "WORD"}

@@ -18,7 +18,7 @@ from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, about, co
 from batched_whisper.cli.outputs import Output
 from batched_whisper.cli.progress import Display
 from batched_whisper.cli.services import Info, Services, Transcriber
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config import DecodingOptions, Settings, can_be_off
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class _Tally:
 
 def given(options: Settings | DecodingOptions) -> dict[str, Any]:
     """The options as keyword arguments, those left open apart."""
-    values = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {each: getattr(options, each.name) for each in dataclasses.fields(options)}
+    return {
+        each.name: value for each, value in values.items() if value is not None or can_be_off(each)
+    }
 
 
 def origin(info: Info, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

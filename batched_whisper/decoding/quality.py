@@ -57,7 +57,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a verdict is about; as in `types.DecodedWindow`."""
+    """What a verdict is about; as in `types.DecodedWindow`.
+
+    ``ended`` is false where the text ran into a limit that is not the caller's own.
+    """
 
     compression_ratio: float
     avg_logprob: float
@@ -66,37 +69,45 @@ class Figures:
     says_twice: bool = False
 
 
-NOISE = 2.0
-"""So many times below the threshold of log-probability a text is no text.
+NOISE = -2.0
+"""A text of lower mean log-probability is no text.
 
-By default less than 14 % a token, as where the model picks words at random because it hears none:
+Less than 14 % a token, as where the model picks words at random because it hears none:
 openai/whisper would write them down, after trying all temperatures in vain (docs/lab-log.md, "What
-is made of silence and noise").
+is made of silence and noise"). It is measured, and so the same however much the caller disbelieves;
+only where he believes less likely texts than usual is it as far below his threshold.
 """
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where belief ends; the defaults are openai/whisper's."""
+    """Where belief ends; the defaults are openai/whisper's. What is None is not looked at."""
 
-    compression_ratio: float = 2.4
-    logprob: float = -1.0
-    no_speech: float = 0.6
+    compression_ratio: float | None = 2.4
+    logprob: float | None = -1.0
+    no_speech: float | None = 0.6
 
     def judge(self, figures: Figures) -> Verdict:
         """The verdict. Silence comes first: what is no speech is not decoded again."""
-        unlikely = figures.avg_logprob < self.logprob
-        if figures.no_speech_prob > self.no_speech and unlikely:
+        likely = self.logprob is None or figures.avg_logprob >= self.logprob
+        if self._is_silence(figures):
             return Verdict.SILENCE
-        if figures.avg_logprob < NOISE * self.logprob:
+        if self.logprob is not None and figures.avg_logprob < min(NOISE, 2 * self.logprob):
             return Verdict.NOISE
-        if figures.compression_ratio > self.compression_ratio:
+        most = self.compression_ratio
+        if most is not None and figures.compression_ratio > most:
             return Verdict.LOOPS
         if not figures.ended:
             return Verdict.ENDLESS
-        if unlikely:
+        if not likely:
             return Verdict.UNLIKELY
         return Verdict.SAYS_TWICE if figures.says_twice else Verdict.BELIEVED
+
+    def _is_silence(self, figures: Figures) -> bool:
+        """A likely text speaks against it; where nobody asks how likely it is, nothing does."""
+        if self.no_speech is None or figures.no_speech_prob <= self.no_speech:
+            return False
+        return self.logprob is None or figures.avg_logprob < self.logprob
 
 
 @dataclass(frozen=True)

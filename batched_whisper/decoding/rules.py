@@ -13,8 +13,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from enum import Enum
 
-TIMESTAMP_STEP_S = 0.02
-"""Seconds between two neighbouring timestamp tokens."""
+from batched_whisper.types import TIMESTAMP_STEP_S
 
 UNWRITTEN_S = 0.5
 """So much sound at the end of a window may be left without text: less than most words."""

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.config import Settings
+from batched_whisper.config import MOST_BEAMS, Settings
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.devices import Devices, Wanted, read_device
 from batched_whisper.engines.cuda.presence import count_gpus, demand_gpu, why_useless
@@ -73,7 +73,9 @@ def make_engines(
         cache_dir=cache_dir,
     )
     if not devices.on_gpu:
-        return list(make(streams=settings.streams))
+        # Where nobody said how many windows go together, any beam that is allowed has its place.
+        fewest_slots = MOST_BEAMS if settings.max_batch_size == "auto" else 1
+        return list(make(streams=settings.streams, fewest_slots=fewest_slots))
     make = partial(
         make,
         memory_fraction=settings.gpu_memory_fraction,

@@ -1,7 +1,8 @@
 """The languages that Whisper knows, in the order of its tokens.
 
-Knows codes, English names and other names of the same languages. Knows nothing of token numbers:
-those depend on the checkpoint and are in `batched_whisper.tokens.tokenizer`.
+Knows codes, English names and other names of the same languages, and which are written without
+spaces. Knows nothing of token numbers: those depend on the checkpoint and are in
+`batched_whisper.tokens.tokenizer`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ LANGUAGES = MappingProxyType(
     {code: name for code, _, name in (e.strip().partition(" ") for e in _IN_ORDER.split(","))}
 )
 """Code -> English name, all 100, in Whisper's order; ``yue`` came with large-v3."""
+
+WITHOUT_SPACES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
+"""Languages written without spaces between words; openai/whisper leaves out ``bo`` and ``km``."""
 
 ALIASES = MappingProxyType(
     {

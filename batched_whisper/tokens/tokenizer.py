@@ -19,8 +19,8 @@ import tokenizers
 
 from batched_whisper.errors import ModelFileMissing, UnsupportedCheckpoint
 from batched_whisper.tokens.languages import LANGUAGES
+from batched_whisper.types import TIMESTAMP_STEP_S
 
-TIMESTAMP_STEP_S = 0.02
 N_TIMESTAMPS = 1501
 """One for each 20 ms from 0.00 to 30.00 s, both ends included."""
 

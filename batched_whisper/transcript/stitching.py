@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from batched_whisper.tokens.languages import WITHOUT_SPACES
 from batched_whisper.transcript.matching import match
 from batched_whisper.transcript.segments import Decode, TimestampTokens
-from batched_whisper.transcript.word_split import WITHOUT_SPACES, DecodeBytes, split_words
+from batched_whisper.transcript.word_split import DecodeBytes, split_words
 from batched_whisper.types import DecodedWindow, Word
 
 

@@ -1,5 +1,6 @@
 """From tokens to the words that they spell, by openai/whisper's rules (``tokenizer.py``).
 
+In languages written without spaces a word is as many tokens as make whole characters.
 Knows writing, and nothing of time. The words of a text, put together, are the text.
 """
 
@@ -10,8 +11,7 @@ import string
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Languages written without spaces; there a word is as many tokens as make whole characters."""
+from batched_whisper.tokens.languages import WITHOUT_SPACES
 
 OPENING = frozenset("\"'“¿([{-")
 """Punctuation that belongs to the word after it, where a space comes before."""

@@ -259,3 +259,65 @@ def test_a_closed_file_and_a_failing_decoder_are_unreadable(tmp_path: Path) -> N
         decode(file)
     with pytest.raises(UnreadableAudio, match="no frames"):
         decode(BrokenDecoder())
+
+
+class Dropping(io.BytesIO):
+    """A file whose connection is lost at its call number ``n_calls`` of one kind."""
+
+    def __init__(self, content: bytes, kind: str, n_calls: int, error: Exception) -> None:
+        super().__init__(content)
+        self._kind, self._left, self._error = kind, n_calls, error
+
+    def _called(self, kind: str) -> None:
+        self._left -= kind == self._kind
+        if self._left < 0:
+            raise self._error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._called("read")
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._called("seek")
+        return super().seek(offset, whence)
+
+    def tell(self) -> int:
+        self._called("tell")
+        return super().tell()
+
+    def seekable(self) -> bool:
+        self._called("seekable")
+        return True
+
+
+class DroppingPipe(Dropping):
+    """The same, and it can only be read forwards."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("kind", "of"),
+    [(kind, Dropping) for kind in ("read", "seek", "tell", "seekable")] + [("read", DroppingPipe)],
+)
+@pytest.mark.parametrize("error", [RuntimeError("gone"), OSError("gone"), KeyError("gone")])
+def test_a_file_object_that_fails_at_any_time_in_any_way_is_unreadable(
+    tmp_path: Path, kind: str, of: type[Dropping], error: Exception
+) -> None:
+    content = write_wav(tmp_path / "a.wav", np.tile(PCM, 20)).read_bytes()
+    n_failed = 0
+    for n_calls in range(60):
+        try:
+            decode(of(content, kind, n_calls, error))
+        except UnreadableAudio as unreadable:
+            assert "gone" in str(unreadable)
+            assert unreadable.__cause__ is error
+            n_failed += 1
+    assert 0 < n_failed < 60
+
+
+@pytest.mark.parametrize("rate", [float("inf"), float("-inf"), float("nan"), 1e300, "16000"])
+def test_no_sound_has_an_endless_rate(rate: Any) -> None:
+    with pytest.raises(InvalidSamples, match="sampling rate"):
+        decode(SOUND, sampling_rate=rate)

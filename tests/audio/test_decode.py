@@ -161,6 +161,7 @@ def test_half_a_coded_file_is_read_with_a_warning(speech: Path, name: str) -> No
     [
         ("wav", "pcm_s24le"),
         ("wav", "pcm_f64le"),
+        ("wav", "pcm_s64le"),
         ("wav", "pcm_u8"),
         ("aiff", "pcm_s16be"),
         ("flac", "flac"),
@@ -176,7 +177,9 @@ def test_lossless_kinds_give_the_sound_back(container: str, codec: str) -> None:
     assert recording.warnings == ()
 
 
-@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("ipod", "alac")])
+@pytest.mark.parametrize(
+    ("container", "codec"), [("wav", "pcm_s16le"), ("wav", "pcm_s64le"), ("ipod", "alac")]
+)
 def test_two_channels_are_mixed_however_the_codec_lays_them_out(container: str, codec: str) -> None:
     left, right = tone(20_000, 16_000), tone(20_000, 16_000, hz=310)
     recording = decode(encoded(container, codec, np.stack([left, right])))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from batched_whisper.batching.clock import ManualClock
-from batched_whisper.batching.decorator import BatchedFunction, batched
+from batched_whisper.batching.decorator import BatchedFunction, batched, enter
 from batched_whisper.errors import BatchingError, Closed, OptionError, WrongBatchLength
 
 R = TypeVar("R")
@@ -364,6 +364,103 @@ def test_a_function_that_calls_itself_is_told_so() -> None:
 
     with pytest.raises(BatchingError, match="calls itself"):
         function(1)
+
+
+def test_an_asynchronous_function_that_awaits_itself_is_told_so() -> None:
+    @batched(wait_ms=0)
+    async def one_by_one(numbers: list[int]) -> list[int]:
+        return [await one_by_one.aio(number) for number in numbers]
+
+    @batched(wait_ms=0)
+    async def all_at_once(numbers: list[int]) -> list[int]:
+        return await asyncio.gather(*map(all_at_once.aio, numbers))
+
+    @batched(wait_ms=0)
+    async def on_another_thread(numbers: list[int]) -> list[int]:
+        return [await asyncio.to_thread(on_another_thread, number) for number in numbers]
+
+    @batched(wait_ms=0)
+    def on_a_loop_of_its_own(numbers: list[int]) -> list[int]:
+        return [asyncio.run(on_a_loop_of_its_own.aio(number)) for number in numbers]
+
+    for function in (one_by_one, all_at_once, on_another_thread, on_a_loop_of_its_own):
+        with pytest.raises(BatchingError, match="calls itself"):
+            asyncio.run(asyncio.wait_for(function.aio(1), SOON_S))
+
+
+def test_a_map_of_a_function_within_itself_is_told_so() -> None:
+    @batched(wait_ms=0)
+    async def function(numbers: list[int]) -> list[int]:
+        return [result async for result in function.map.aio(numbers)]
+
+    with pytest.raises(BatchingError, match="calls itself"):
+        asyncio.run(asyncio.wait_for(function.aio(1), SOON_S))
+
+
+def test_an_enter_method_that_awaits_what_it_opens_is_told_so() -> None:
+    class Model:
+        @enter()
+        async def warm_up(self) -> None:
+            await self.double.aio(1)
+
+        @batched(wait_ms=0)
+        async def double(self, numbers: list[int]) -> list[int]:
+            return [2 * number for number in numbers]
+
+    with pytest.raises(BatchingError, match="calls itself"):
+        asyncio.run(asyncio.wait_for(Model().double.aio(1), SOON_S))
+
+
+def test_asynchronous_methods_of_one_instance_may_await_each_other() -> None:
+    class Model:
+        @batched(wait_ms=0)
+        async def twice_and_one(self, numbers: list[int]) -> list[int]:
+            doubled = await asyncio.gather(*map(self.double.aio, numbers))
+            return [number + 1 for number in doubled]
+
+        @batched(wait_ms=0)
+        async def double(self, numbers: list[int]) -> list[int]:
+            return [2 * number for number in numbers]
+
+    assert asyncio.run(asyncio.wait_for(Model().twice_and_one.aio(3), SOON_S)) == 7
+
+
+def test_instances_of_one_class_may_await_each_other() -> None:
+    class Node:
+        def __init__(self, below: Node | None) -> None:
+            self.below = below
+
+        @batched(wait_ms=0)
+        async def depth(self, starts: list[int]) -> list[int]:
+            if self.below is None:
+                return starts
+            return [1 + await self.below.depth.aio(start) for start in starts]
+
+    assert asyncio.run(asyncio.wait_for(Node(Node(Node(None))).depth.aio(0), SOON_S)) == 2
+
+
+def test_a_task_that_outlives_its_batch_may_call_the_function() -> None:
+    later: list[asyncio.Task[int]] = []
+    over = threading.Event()
+
+    @batched(wait_ms=0)
+    async def function(numbers: list[int]) -> list[int]:
+        async def call_when_it_is_over() -> int:
+            await asyncio.to_thread(over.wait, SOON_S)
+            return await function.aio(10)
+
+        if not later:
+            later.append(asyncio.create_task(call_when_it_is_over()))
+        return [2 * number for number in numbers]
+
+    assert function(1) == 2
+    over.set()
+
+    async def result_of_later() -> int:
+        return await later[0]
+
+    loop = later[0].get_loop()
+    assert asyncio.run_coroutine_threadsafe(result_of_later(), loop).result(SOON_S) == 20
 
 
 # --- callers that give up -------------------------------------------------------------------------

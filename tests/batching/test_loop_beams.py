@@ -153,7 +153,7 @@ def test_of_several_engines_the_smallest_says_how_many_beams_there_may_be() -> N
     """Any of them may take the window."""
     stages = [Stage({0: Script((1, 2))}, max_slots=n_slots) for n_slots in (5, 2, 4)]
     loops = EngineLoops(stages, policy=FixedWait(0))
-    with pytest.raises(OptionError, match=r"beam_size=3 .*max_batch_size=2"):
+    with pytest.raises(OptionError, match=r"beam_size=3 .* 3 engines .* 2 in each"):
         loops.submit(window(0, beams=Beams(3)))
     future = loops.submit(window(0, beams=Beams(2)))
     loops.close()

@@ -26,6 +26,7 @@ class Sample(_Checked):
     is_on: bool = option(True, "On.")
     word: str = option("a", "A word.", choices=("a", "b"))
     mixed: float | str = option("auto", "Or a number.", minimum=0, maximum=9, choices=("auto",))
+    limit: float | None = option(0.5, "A limit.", minimum=-1)
 
 
 @pytest.fixture
@@ -63,6 +64,17 @@ def test_each_kind_of_flag_gives_its_kind_of_value(sample):
 def test_ranges_and_words_are_checked_and_the_flag_is_named(sample, wrong):
     with pytest.raises(OptionError, match=f"^{wrong[0]}="):
         sample(*wrong)
+
+
+def test_a_number_that_can_be_switched_off_is_a_number_or_the_word_none(sample, monkeypatch):
+    assert sample("--limit", "-0.5") == Sample(limit=-0.5)
+    assert sample("--limit", "none") == Sample(limit=None)
+    monkeypatch.setenv("BATCHED_WHISPER_LIMIT", "none")
+    assert sample() == Sample(limit=None)
+    assert sample("--limit", "2") == Sample(limit=2.0)
+    for wrong in ("-2", "some"):
+        with pytest.raises(OptionError, match=f"^--limit='?{wrong}"):
+            sample("--limit", wrong)
 
 
 def test_a_variable_out_of_its_range_is_not_blamed_on_a_flag(sample, monkeypatch):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_whisper import IDS, tiny_checkpoint
 
-from batched_whisper.config import Settings
+from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.devices import Devices
 from batched_whisper.engines import factory
 from batched_whisper.engines.cuda import presence
+from batched_whisper.engines.openvino import streams as openvino_streams
 from batched_whisper.errors import EngineError, MissingExtra
 from batched_whisper.models.checkpoint import Checkpoint
 
@@ -109,6 +110,29 @@ def test_how_many_windows_go_together(
 ) -> None:
     here(monkeypatch, n_gpus=n_gpus)
     assert factory.most_windows(Settings(device=device, max_batch_size=wanted)) == most
+
+
+@pytest.mark.parametrize(("streams", "threads"), [(None, 64), (None, 512), (2, 2), (32, 32)])
+def test_every_stream_can_follow_the_widest_beam_where_nobody_says_how_many_windows_go_together(
+    monkeypatch: pytest.MonkeyPatch, streams: int | None, threads: int
+) -> None:
+    @dataclass
+    class Pretend:
+        max_slots: int
+
+    [beam_size] = [each for each in fields(DecodingOptions) if each.name == "beam_size"]
+    monkeypatch.setattr(openvino_streams, "Runtime", lambda *given, **named: None)
+    monkeypatch.setattr(
+        openvino_streams, "OpenVinoEngine", lambda *given, max_slots, runtime: Pretend(max_slots)
+    )
+    settings = Settings(device="cpu", streams=streams, threads=threads)
+    engines: Any = factory.make_engines(tiny_checkpoint(), IDS, settings, None)
+    assert min(engine.max_slots for engine in engines) >= beam_size.metadata["maximum"]
+    assert sum(engine.max_slots for engine in engines) >= factory.most_windows(settings)
+    some = settings.replace(max_batch_size=2 * len(engines))
+    assert {
+        engine.max_slots for engine in factory.make_engines(tiny_checkpoint(), IDS, some, None)
+    } == {2}
 
 
 # --- one engine on each GPU -----------------------------------------------------------------------

@@ -73,6 +73,11 @@ def test_where_no_spaces_are_written_a_word_is_whole_characters() -> None:
     assert Vocabulary(*tokens).words("en") == ["客観的。の"]
 
 
+@pytest.mark.parametrize(("language", "text"), [("km", "ភាសាខ្មែរ"), ("bo", "བོད་སྐད")])
+def test_all_languages_without_spaces_are_split_so(language: str, text: str) -> None:
+    assert len(Vocabulary(*text).words(language)) > len(Vocabulary(*text).words("en")) == 1
+
+
 def test_punctuation_that_stands_alone_is_not_among_the_tokens_of_its_word() -> None:
     vocabulary = Vocabulary(" -", " No", "!", " go")
     no, go = split_words(vocabulary.tokens, "en", vocabulary.decode)

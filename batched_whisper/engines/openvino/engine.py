@@ -125,7 +125,7 @@ class OpenVinoEngine:
                 ).build(),
             )
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot build the model: {_first_line(error)}") from error
+            raise EngineError(f"OpenVINO cannot build the model: {_last_line(error)}") from error
         self._encoder = encoder.create_infer_request()
         self._prime_encoder(sizes.n_mels)
         self._checks = CallChecks(max_slots, sizes)
@@ -391,8 +391,10 @@ def _failures(doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise EngineError(f"OpenVINO failed while {doing}: {_first_line(error)}") from error
+        raise EngineError(f"OpenVINO failed while {doing}: {_last_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+def _last_line(error: Exception) -> str:
+    """Where OpenVINO names the cause, after the places in its source that noticed it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -26,6 +26,7 @@ def make_streams(
     ids: TokenIds,
     *,
     max_slots: int,
+    fewest_slots: int = 1,
     precision: str = "auto",
     threads: int | None = None,
     streams: int | None = None,
@@ -33,16 +34,14 @@ def make_streams(
 ) -> list[OpenVinoEngine]:
     """Engines that share compiled graphs and have the slots of ``max_slots`` among them.
 
-    Raises EngineError.
+    Each has ``fewest_slots`` at least, although they then have more together. Raises EngineError.
     """
     n = n_streams(threads or n_processors(), max_slots, streams)
     arithmetic = choose_arithmetic(precision, shared_core())
     width = checkpoint.dimensions.n_text_state
     runtime = Runtime(arithmetic, threads, cache_dir, width=width, streams=n)
-    return [
-        OpenVinoEngine(checkpoint, ids, max_slots=-(-max_slots // n), runtime=runtime)
-        for _ in range(n)
-    ]
+    each = max(-(-max_slots // n), fewest_slots)
+    return [OpenVinoEngine(checkpoint, ids, max_slots=each, runtime=runtime) for _ in range(n)]
 
 
 def n_streams(threads: int, max_slots: int, wanted: int | None) -> int:

@@ -1,0 +1,34 @@
+"""What an editor shows of the options is what is declared."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from batched_whisper.arguments import DecodingArguments, SettingArguments
+from batched_whisper.config import DecodingOptions, Settings
+
+WRITTEN = [(SettingArguments, Settings), (DecodingArguments, DecodingOptions)]
+
+
+@pytest.mark.parametrize(("arguments", "declared"), WRITTEN)
+def test_every_option_is_an_argument_of_its_type_and_there_are_no_others(
+    arguments: type[Any], declared: type[Any]
+) -> None:
+    written = {name: kind.__forward_arg__ for name, kind in arguments.__annotations__.items()}
+    options = {
+        field.name: str(field.type).replace("Numbers", "Sequence[float]")
+        for field in dataclasses.fields(declared)
+        if field.name != "model"  # has a place of its own
+    }
+    assert list(written.items()) == list(options.items())
+    assert not arguments.__required_keys__
+
+
+@pytest.mark.parametrize("numbers", [[-1], (-1,), range(-1, 0)])
+def test_a_list_of_numbers_may_be_of_any_kind_however_the_options_are_made(numbers: Any) -> None:
+    made = DecodingOptions(suppress_tokens=numbers)
+    assert made == DecodingOptions.of(suppress_tokens=numbers) == DecodingOptions()
+    assert hash(made) == hash(DecodingOptions())
