@@ -136,7 +136,8 @@ class Segment:
 class Transcript:
     """The result for one recording.
 
-    ``language`` is that of the first window. ``duration_s`` is how much was read: a recording of
+    ``language`` is the code of the first window's; of a recording without any, of the one that was
+    told, or empty. ``duration_s`` is how much was read: a recording of
     which only clips were wanted is not read beyond the last one.
     """
 

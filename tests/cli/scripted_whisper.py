@@ -17,6 +17,7 @@ from typing import Any
 from batched_whisper.cli.services import Services
 from batched_whisper.config import Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
+from batched_whisper.tokens.languages import language_told
 from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
 
 
@@ -116,7 +117,7 @@ class ScriptedWhisper:
         part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0, words)
         return Transcript(
             text=f" {said}",
-            language=options.get("language") or self.language,
+            language=language_told(options.get("language")) or self.language,
             language_probability=1.0,
             duration_s=float(len(said)),
             segments=(part,),

@@ -25,6 +25,16 @@ def test_a_row_has_what_is_known_and_paths_start_at_the_manifest(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("written", "code"), [("English", "en"), ("JA", "ja"), ("pt-BR", "pt"), ("klingon", None)]
+)
+def test_a_language_is_known_however_it_is_written(tmp_path, written, code):
+    path = tmp_path / "list.jsonl"
+    path.write_text(f'{{"audio": "a.wav", "language": "{written}"}}')
+    [row] = read_manifest(path)
+    assert row.language == code
+
+
+@pytest.mark.parametrize(
     ("line", "told"),
     [
         ('{"audio": "a.wav"', "not JSON"),
