@@ -52,7 +52,8 @@ def outcomes(
     Sources are opened as the transcriber asks for them. Close the generator to stop early.
 
     Raises:
-        EngineError, ModelError, OptionError, Closed: no recording can be transcribed like this.
+        EngineError: no engine is left.
+        ModelError, OptionError, Closed: no recording can be transcribed like this.
     """
     sent: deque[Source] = deque()  # given to the transcriber, in order, and not back yet
     unopened: deque[Failed] = deque()
@@ -82,14 +83,20 @@ def outcomes(
             results.close()
 
 
-_OF_ALL = (EngineError, ModelError, OptionError, Closed)
-"""Errors that are not one recording's: every other would fail as well."""
+_OF_ALL = (ModelError, OptionError, Closed)
+
+
+def _is_of_all(error: BaseException) -> bool:
+    """Whether it is not one recording's: every other would fail as well."""
+    if isinstance(error, EngineError):
+        return error.none_left
+    return isinstance(error, _OF_ALL) or not isinstance(error, Exception)
 
 
 def _outcome(source: Source, result: Transcript | BaseException) -> Transcribed | Failed:
     if not isinstance(result, BaseException):
         return Transcribed(source, dataclasses.replace(result, name=source.name))
-    if isinstance(result, _OF_ALL) or not isinstance(result, Exception):
+    if _is_of_all(result) or not isinstance(result, Exception):
         raise result
     return Failed(source, result)
 

@@ -97,6 +97,9 @@ def run(job: Job, services: Services, display: Display) -> int:
             report(tally.failures)
             say(_interrupted(job, n_kept + tally.n_written))
             return INTERRUPTED
+        except Exception:  # such as that no engine is left
+            report(tally.failures)
+            raise
     report(tally.failures)
     if tally.n_written and not job.quiet:
         say(str(figures))

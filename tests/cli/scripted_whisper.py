@@ -104,7 +104,11 @@ class ScriptedWhisper:
         if said == "a bug":
             raise RuntimeError("of\nthe program")
         if said == "a dead engine":
-            raise EngineError("the engine is gone; start again")
+            gone = EngineError("the engine is gone; start again")
+            gone.none_left = True
+            raise gone
+        if said == "a lost GPU":
+            raise EngineError("the engine on cuda:1 is out of service; the others go on")
         if said == "a wrong option":
             raise OptionError("language='xx' is not one that Whisper knows")
         if said == "Ctrl-C":

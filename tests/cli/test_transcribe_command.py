@@ -273,6 +273,30 @@ def test_a_dead_engine_ends_the_job_at_once(run, recordings, script, folder):
     assert script.events == ["load", "close"]
 
 
+def test_what_failed_before_the_engine_died_is_named_too(run, recordings):
+    names = recordings({"a.wav": "not sound", "b.wav": "1", "c.wav": "a dead engine"})
+    ended = run("transcribe", *names)
+    assert ended.code == 1
+    assert ended.err.splitlines() == [
+        "1 recording failed:",
+        "  a.wav: no decoder can read it; convert it to WAV",
+        "Error: the engine is gone; start again",
+    ]
+
+
+def test_an_engine_of_several_that_breaks_fails_its_recordings_and_the_others_go_on(
+    run, recordings, script
+):
+    names = recordings({"a.wav": "a lost GPU", "b.wav": "1", "c.wav": "a lost GPU", "d.wav": "2"})
+    ended = run("transcribe", *names)
+    assert (ended.code, ended.out) == (1, "b.wav: 1\nd.wav: 2\n")
+    assert ended.err.splitlines()[:3] == [
+        "2 recordings failed:",
+        "  a.wav: the engine on cuda:1 is out of service; the others go on",
+        "  c.wav: the engine on cuda:1 is out of service; the others go on",
+    ]
+
+
 def test_an_option_that_no_recording_can_be_transcribed_with_ends_the_job(run, recordings, script):
     recordings({"a.wav": "a wrong option", "b.wav": "a wrong option"})
     ended = run("transcribe", "a.wav", "b.wav")
