@@ -47,12 +47,11 @@ def read_manifest(path: Path) -> list[Row]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise ManifestError(
-            f"the manifest {path} cannot be read: {error.strerror or error}"
-        ) from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"the manifest {path} is not text in UTF-8") from error
+    except (OSError, ValueError) as error:  # a name with NUL in it is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise ManifestError(f"the manifest {path} cannot be read: {reason}") from error
     return [
         _row(line, path, f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)

@@ -245,6 +245,24 @@ def test_bad_recordings_are_listed_and_the_others_go_on(run, recordings, folder)
     assert listed[5].startswith("2 recordings, 2.0 s of audio")
 
 
+def test_a_path_that_no_file_can_have_does_not_stop_the_others(run, recordings, folder):
+    recordings({"a.wav": "1"})
+    job = ("transcribe", "x" * 300 + ".wav", "a.wav", "--output-dir", "out")
+    for way in ([], ["--resume"]):
+        ended = run(*job, *way)
+        assert ended.code == 1 and "xxx.wav: there can be no such file: File name" in ended.err
+        assert (folder / "out/a.txt").read_text() == "1\n"
+
+
+def test_sound_in_the_place_of_a_list_of_paths_is_a_wrong_command_line(
+    run, folder, monkeypatch, script
+):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"RIFF\x10\0\0\0WAVE")))
+    ended = run("transcribe", "-")
+    assert ended.code == 2 and "give its file's name" in ended.err.replace("\n", " ")
+    assert not script.settings
+
+
 def test_a_name_is_not_said_twice():
     assert about("a.wav", "a.wav: too short") == "a.wav: too short"
     assert about("a.wav", "a.wave of noise") == "a.wav: a.wave of noise"
