@@ -207,6 +207,11 @@ class Transcribe:
         self.map = TranscribeMap(whisper)
         self.segments = TranscribeSegments(whisper)
 
+    @property
+    def n_in_flight(self) -> int:
+        """How many recordings a run of ``map`` has begun and not given yet, at most."""
+        return 2 * most_windows(self._whisper.settings)
+
     def __call__(self, audio: AudioSource, **options: Any) -> Transcript:
         """Transcribe one recording; options as for `Whisper.submit`.
 
@@ -269,7 +274,7 @@ class TranscribeMap:
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
     def _mapper(self, options: dict[str, Any]) -> Mapper[Transcript]:
-        in_flight = 2 * most_windows(self._whisper.settings)
+        in_flight = self._whisper.transcribe.n_in_flight
         return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
 
 

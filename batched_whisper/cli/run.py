@@ -35,6 +35,12 @@ class Job:
     kept_in: str | None = None
     """Where results stay, in words; None where they are only shown."""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether results stay: then each is written as its recording ends, so that it is not
+        lost with one before it. What is only shown is read in the order that was asked for."""
+        return self.kept_in is not None
+
     def is_wanted(self, source: Source, output: Output) -> bool:
         """Whether this output still needs this recording."""
         return not (self.resumes and output.has(source))
@@ -112,7 +118,7 @@ def _transcribe(
     started_s = time.monotonic()
     with (
         display.running(whisper, len(todo)),
-        closing(outcomes(whisper, todo, job.options)) as results,
+        closing(outcomes(whisper, todo, job.options, in_order=not job.is_kept)) as results,
     ):
         for result in results:
             _deliver(result, job, display, tally)
@@ -150,7 +156,7 @@ def _unopened(source: Source) -> Failure:
 
 
 def _interrupted(job: Job, n_written: int) -> str:
-    if job.kept_in is None:
+    if not job.is_kept:
         return "Interrupted."
     return (
         f"Interrupted: {n_written:,} of {count(len(job.sources), 'recording')} are in "

@@ -144,10 +144,21 @@ def test_a_folder_that_cannot_be_made_is_said_before_an_engine_starts(run, recor
 # --- JSON lines
 
 
-def test_json_lines_are_one_a_recording_in_order(run, recordings, folder):
+def test_json_lines_are_one_a_recording(run, recordings, folder):
     names = recordings({"b.wav": "1", "a.wav": "2", "c.wav": "3"})
     assert run("transcribe", *names, "--output", "new/out.jsonl").code == 0
     assert [line["name"] for line in lines_of(folder / "new/out.jsonl")] == names
+
+
+def test_what_is_kept_is_written_as_recordings_end_and_what_is_shown_in_order(
+    run, recordings, folder
+):
+    names = recordings({"a.wav": "long", "b.wav": "1", "c.wav": "not sound", "d.wav": "2"})
+    ended = run("transcribe", *names, "--output", "out.jsonl")
+    assert [line["name"] for line in lines_of(folder / "out.jsonl")] == ["b.wav", "a.wav", "d.wav"]
+    assert [line["text"] for line in lines_of(folder / "out.jsonl")] == [" 1", " long", " 2"]
+    assert "  c.wav: no decoder can read it" in ended.err
+    assert run("transcribe", *names).out == "a.wav: long\nb.wav: 1\nd.wav: 2\n"
 
 
 def test_results_of_an_earlier_job_are_not_overwritten(run, recordings, folder, script):
@@ -387,6 +398,22 @@ def test_a_killed_job_resumed_has_every_recording_once(start, recordings, folder
     assert written.count(b"\n") == dies_after and (not written or written.endswith(b"\n"))
     assert start(*job, "--resume").code == 0
     assert [line["name"] for line in lines_of(folder / "out.jsonl")] == names
+
+
+@pytest.mark.parametrize(
+    "where", [["--output", "out.jsonl"], ["--output-dir", "out"], ["--output", "out/a.jsonl"]]
+)
+def test_a_killed_job_loses_nothing_that_had_ended_behind_a_long_recording(
+    start, recordings, folder, where
+):
+    names = recordings({"a.wav": "long", "b.wav": "1", "c.wav": "2", "d.wav": "3"})
+    job = ("transcribe", *names, *where)
+    assert start(*job, dies_after=1).code == -9
+    ended = start(*job, "--resume")
+    assert ended.code == 0 and ended.err.startswith("1 recording of 4 from an earlier run\n")
+    if where[0] == "--output":
+        kept = [line["name"] for line in lines_of(folder / where[1])]
+        assert kept[0] == "b.wav" and sorted(kept) == names
 
 
 def test_a_job_may_be_killed_again_and_again(start, recordings, folder):
