@@ -1,7 +1,9 @@
 """The nouns of the whole package, as frozen dataclasses.
 
 What a recording becomes on its way to text, in the order in which it becomes that. Field names
-of results are Whisper's own. Nothing here computes anything or imports a device, and no other
+of results are Whisper's own, but that times say their unit: ``start_s``, ``end_s`` and
+``duration_s`` are ``start``, ``end`` and ``duration`` in JSON, as its program writes them. Nothing
+here computes anything or imports a device, and no other
 module of the package is imported here.
 """
 
