@@ -98,6 +98,10 @@ class UnsupportedCheckpoint(ModelError):
 class EngineError(BatchedWhisperError):
     """The engine cannot start on this machine, or failed while running."""
 
+    none_left = False
+    """Whether no engine is left that could do anything, so that every other recording would fail
+    as well. Otherwise what failed was this recording alone."""
+
 
 class BatchingError(BatchedWhisperError):
     """A call could not go through the batcher."""

@@ -53,8 +53,8 @@ class Errors:
 class Scored:
     """One recording, measured.
 
-    ``language_detected`` is None where the language was given to the model, and
-    ``language_spoken`` where nobody knows it.
+    Languages are codes. ``language_detected`` is None where the language was given to the model,
+    and ``language_spoken`` where nobody knows it.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Summary:
 
 
 def unit_of(language: str | None) -> Unit:
-    """What to count errors in, for text in this language."""
+    """What to count errors in, for text in the language of this code."""
     return Unit.CHARACTER if language in WITHOUT_SPACES else Unit.WORD
 
 
@@ -156,7 +156,7 @@ def score(
     n_windows: int = 0,
     n_decoded_again: int = 0,
 ) -> Scored:
-    """Measure one recording. ``language`` is that of both texts, None where nobody knows it."""
+    """Measure one recording. ``language`` is the code of both texts', None where it is unknown."""
     return Scored(
         name=name,
         collection=collection,

@@ -22,6 +22,7 @@ from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, Win
 from batched_whisper.config import DecodingOptions
 from batched_whisper.errors import CallbackError, Closed, EmptyAudio
 from batched_whisper.model_tokens import ModelTokens
+from batched_whisper.tokens.languages import language_told
 from batched_whisper.transcript.assembly import Assembly
 from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.transcript.stitching import Stitcher
@@ -281,7 +282,9 @@ class RecordingJob:
             text = "".join(window.text for window in windows).strip()
         return Transcript(
             text=text,
-            language=windows[0].language if windows else self._options.language or "",
+            language=windows[0].language
+            if windows
+            else language_told(self._options.language) or "",
             language_probability=windows[0].language_probability if windows else 0.0,
             duration_s=self._duration_s,
             segments=segments,

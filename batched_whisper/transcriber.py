@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
+from batched_whisper.audio.sources import check_several
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.loops import EngineLoops
 from batched_whisper.batching.mapping import Inputs, Mapper
@@ -224,6 +225,11 @@ class Transcribe:
         self.map = TranscribeMap(whisper)
         self.segments = TranscribeSegments(whisper)
 
+    @property
+    def n_in_flight(self) -> int:
+        """How many recordings a run of ``map`` has begun and not given yet, at most."""
+        return 2 * most_windows(self._whisper.settings)
+
     def __call__(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
         """Transcribe one recording; options as for `Whisper.submit`.
 
@@ -269,8 +275,11 @@ class TranscribeMap:
             order_outputs: in the order of the inputs, or as they end.
             return_exceptions: give a recording's error in its place instead of raising it.
             options: those of `config.DecodingOptions` by name, for all of them.
+
+        Raises:
+            UnreadableAudio: at once, where one recording was given and not several.
         """
-        mapper = self._mapper(options)
+        mapper = self._mapper(audios, options)
         return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
     def aio(
@@ -282,11 +291,12 @@ class TranscribeMap:
         **options: Unpack[TranscribeArguments],
     ) -> AsyncGenerator[Any, None]:
         """The same for ``async for``; the recordings may come from an async generator."""
-        mapper = self._mapper(options)
+        mapper = self._mapper(audios, options)
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
-    def _mapper(self, options: TranscribeArguments) -> Mapper[Transcript]:
-        in_flight = 2 * most_windows(self._whisper.settings)
+    def _mapper(self, audios: Inputs, options: TranscribeArguments) -> Mapper[Transcript]:
+        check_several(audios)
+        in_flight = self._whisper.transcribe.n_in_flight
         return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
 
 

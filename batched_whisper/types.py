@@ -1,7 +1,9 @@
 """The nouns of the whole package, as frozen dataclasses.
 
 What a recording becomes on its way to text, in the order in which it becomes that. Field names
-of results are Whisper's own. Nothing here computes anything or imports a device, and no other
+of results are Whisper's own, but that times say their unit: ``start_s``, ``end_s`` and
+``duration_s`` are ``start``, ``end`` and ``duration`` in JSON, as its program writes them. Nothing
+here computes anything or imports a device, and no other
 module of the package is imported here.
 """
 
@@ -139,7 +141,8 @@ class Segment:
 class Transcript:
     """The result for one recording.
 
-    ``language`` is that of the first window. ``duration_s`` is how much was read: a recording of
+    ``language`` is the code of the first window's; of a recording without any, of the one that was
+    told, or empty. ``duration_s`` is how much was read: a recording of
     which only clips were wanted is not read beyond the last one.
     """
 

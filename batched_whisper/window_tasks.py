@@ -29,7 +29,7 @@ from batched_whisper.decoding.quality import (
 )
 from batched_whisper.decoding.rules import Rules
 from batched_whisper.model_tokens import ModelTokens
-from batched_whisper.tokens.languages import language_code
+from batched_whisper.tokens.languages import language_told
 from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.pauses import Pause, find_pauses
@@ -167,9 +167,7 @@ class WindowTasks:
         """What all windows of the recording have in common. Raises OptionError."""
         model, options = self._model, self._options
         tokenizer = model.tokenizer
-        language = None
-        if options.language is not None and options.language != LANGUAGE_PER_WINDOW:
-            language = language_code(options.language)
+        language = language_told(options.language)
         if language is not None or not model.languages:
             sot_sequence(tokenizer, language, options.task)  # refuses what the model cannot do
         prefix = self.previous_text().prefix()

@@ -320,6 +320,17 @@ def test_languages_may_be_detected_window_by_window(room: Room) -> None:
     assert [window.language for window in found.windows] == ["de", "fr"]
 
 
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [("English", "en"), ("DE", "de"), ("pt-BR", "pt"), ("per_window", ""), (None, "")],
+)
+def test_silence_is_in_the_language_that_was_told_by_its_code_or_in_none(
+    room: Room, told: str | None, code: str
+) -> None:
+    found = room.hear(np.zeros(2 * RATE, np.float32), language=told, vad=True)
+    assert (found.windows, found.language) == ((), code)
+
+
 # --- what is believed -----------------------------------------------------------------------------
 
 

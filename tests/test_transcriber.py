@@ -22,6 +22,7 @@ from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import (
     Closed,
     EngineError,
+    InvalidSamples,
     ModelError,
     OptionError,
     UnreadableAudio,
@@ -227,6 +228,19 @@ def test_the_first_exception_ends_a_map_otherwise(whisper: Whisper) -> None:
     with pytest.raises(UnreadableAudio):
         next(run)
     assert whisper.transcribe(tone(5)).text == sentence(5)
+
+
+@pytest.mark.parametrize("one", ["talk.wav", tone(0)], ids=["path", "array"])
+def test_one_recording_in_the_place_of_many_is_refused_at_once(whisper: Whisper, one: Any) -> None:
+    for way in (
+        whisper.transcribe.map,
+        whisper.transcribe.map.aio,
+        whisper.transcribe_batch,
+    ):
+        with pytest.raises(UnreadableAudio, match=r"use transcribe\(\.\.\.\) for it"):
+            way(one)
+    with pytest.raises(InvalidSamples, match=r"use transcribe\.map\("):
+        whisper.transcribe(["a.wav", "b.wav"])  # type: ignore[arg-type]
 
 
 def test_a_failure_of_the_engine_fails_that_recording_alone(start: Start) -> None:

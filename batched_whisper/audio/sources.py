@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, SupportsInt, Union, cast
@@ -119,7 +119,39 @@ def resolve(source: AudioSource, name: str, sampling_rate: int | None) -> RawSou
     if hasattr(source, "read"):
         _refuse_rate(sampling_rate, name)
         return _from_file(cast("IO[bytes]", source), name)
+    if isinstance(source, (list, tuple)):
+        _refuse_several(source, name)
     return _from_array(source, name, SAMPLING_RATE if sampling_rate is None else sampling_rate)
+
+
+def check_several(sources: object) -> None:
+    """Refuse one recording where several are taken, before it is taken apart as if it were them.
+
+    Raises:
+        UnreadableAudio: it says what to call instead.
+    """
+    is_one = (
+        isinstance(sources, (str, os.PathLike, bytes, bytearray, memoryview, Mapping))
+        or any(hasattr(sources, name) for name in ("read", "get_all_samples"))
+        or _is_one_array(sources)
+    )
+    if is_one:
+        name = source_name(cast("AudioSource", sources))
+        raise UnreadableAudio(
+            f"{name}: this is one recording where several are taken: "
+            "use transcribe(...) for it, or map([...])"
+        )
+
+
+def _is_one_array(values: object) -> bool:
+    """Whether it is an array of single samples; one of more axes may be a recording a row."""
+    if not hasattr(values, "__array__") or getattr(values, "ndim", None) != 1:
+        return False
+    first = next(iter(cast("Iterable[object]", values)), None)
+    if first is None:
+        return False
+    value = _as_array(first, "audio")
+    return value.ndim == 0 and value.dtype.kind in "fiu"
 
 
 def check_rate(sampling_rate: object, name: str) -> int:
@@ -134,6 +166,14 @@ def check_rate(sampling_rate: object, name: str) -> int:
             f"sound has a whole number from {SLOWEST_RATE:,} to {FASTEST_RATE:,} Hz"
         )
     return rate
+
+
+def _refuse_several(sources: Sequence[object], name: str) -> None:
+    if isinstance(next(iter(sources), None), (str, os.PathLike, bytes, bytearray, Mapping)):
+        raise InvalidSamples(
+            f"{name}: a list of recordings is not one: use transcribe.map([...]), "
+            "or transcribe(...) for each"
+        )
 
 
 def _refuse_rate(sampling_rate: int | None, name: str) -> None:
@@ -222,7 +262,9 @@ def _as_array(values: object, name: str) -> NDArray[Any]:
     try:
         return np.asarray(cast("ArrayLike", values), dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise InvalidSamples(f"{name}: samples that make no array: {error}") from error
+        raise InvalidSamples(
+            f"{name}: samples that make no array ({error}); several recordings go to map([...])"
+        ) from error
 
 
 def _channels_first(array: NDArray[Any], name: str) -> NDArray[Any]:

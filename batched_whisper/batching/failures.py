@@ -23,3 +23,11 @@ def failure(error: BaseException) -> BatchedWhisperError:
     wrapped = EngineError(f"the engine failed on this window: {error!r}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def of_all(error: BaseException) -> BatchedWhisperError:
+    """The same, of the last engine that there is, where every other window fails in it as well."""
+    told = failure(error)
+    if isinstance(told, EngineError):
+        told.none_left = True
+    return told

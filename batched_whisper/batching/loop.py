@@ -141,9 +141,11 @@ class EngineLoop:
                     self._give_up()
                     break
         except BaseException as error:  # a defect of ours: nobody shall wait for ever because of it
+            broken = EngineError(f"the engine's loop broke: {error!r}")
             if not self._crew.leave():
+                broken.none_left = True
                 self.queue.close(drain=False)
-            self._fail_all(EngineError(f"the engine's loop broke: {error!r}"))
+            self._fail_all(broken)
             raise
         finally:
             self._close_engine()
@@ -253,8 +255,7 @@ class EngineLoop:
             self._engine.encode([row for _, row in heard])
         except BaseException as error:
             if len(heard) == 1:
-                self._health.failed(error)
-                self._fail(heard[0][0], error)
+                self._fail(heard[0][0], self._health.failed(error))
                 return
             for each in heard:
                 self._encode_rows([each], time.perf_counter())
@@ -290,9 +291,9 @@ class EngineLoop:
         self._accept(fed, iter(results))
 
     def _fail_step(self, fed: Fed, error: Exception) -> None:
-        self._health.failed(error)
+        why = self._health.failed(error)
         for sequence, _ in fed:
-            self._fail(sequence, error)
+            self._fail(sequence, why)
 
     def _accept(self, fed: Fed, results: Iterator[StepResult | None]) -> None:
         done: list[Sequence] = []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 
+from batched_whisper.batching.failures import of_all
+
 ROUNDS_FAILED = 3
 """After so many failed rounds without an answer between them an engine counts as broken."""
 
@@ -35,15 +37,22 @@ class Health:
         self.last_error: BaseException | None = None
         self._n_rounds = 0
         self._failed = False
+        self._has_stepped = False  # since a round that failed
 
-    def failed(self, error: BaseException) -> None:
-        """The engine could not encode a window, or not step."""
+    def failed(self, error: BaseException) -> BaseException:
+        """The engine could not encode a window, or not step; the error as its windows get it.
+
+        Who is broken and yet was not let go is the last one, and what fails is no window's own.
+        """
         self.last_error = error
         self._failed = True
+        is_broken = self._n_rounds >= ROUNDS_FAILED and not self._has_stepped
+        return of_all(error) if is_broken else error
 
     def stepped(self) -> None:
         """It did step after all: what it could not encode in this round may be that window's."""
         self._failed = False
+        self._has_stepped = True
 
     def answered(self) -> None:
         """A window went through it from beginning to end."""
@@ -52,5 +61,6 @@ class Health:
     def broken_after_round(self) -> bool:
         """Count the round that ends here, and tell whether the engine is broken."""
         self._n_rounds += self._failed
+        self._has_stepped &= not self._failed
         self._failed = False
         return self._n_rounds >= ROUNDS_FAILED

@@ -26,6 +26,7 @@ from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
 from batched_whisper.evaluation import Scored
 from batched_whisper.formats import write_whole
+from batched_whisper.tokens.languages import language_told
 
 NO_COLLECTION = "(none)"
 
@@ -65,6 +66,7 @@ def evaluate(
     groups = _collections(from_manifest(manifest), collection or [])
     evaluation.require()
     contexts = _by_context(options)
+    language_told(options.language)  # refuses what Whisper does not know before it is loaded
     display = Display(quiet=quiet)
     with loaded(ctx.obj, settings, display) as whisper:
         results = _measure(whisper, contexts, groups, display)
@@ -163,7 +165,8 @@ def _advance(display: Display, result: Transcribed | Failed) -> Transcribed | Fa
 
 def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scored:
     row, transcript = _row(done.source), done.transcript
-    spoken = row.language or options.language or transcript.language
+    told = language_told(options.language)
+    spoken = row.language or told or transcript.language or None
     return evaluation.score(
         name=done.source.name,
         collection=collection,
@@ -172,7 +175,7 @@ def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scor
         language="en" if options.task == "translate" else spoken,
         duration_s=transcript.duration_s,
         language_spoken=row.language,
-        language_detected=None if options.language else transcript.language,
+        language_detected=None if told else transcript.language,
         n_windows=len(transcript.windows),
         n_decoded_again=sum(window.decodes > 1 for window in transcript.windows),
     )

@@ -1,7 +1,8 @@
 """Finds the recordings that a command line means: files, folders, globs, lists and manifests.
 
-Knows names of files and nothing of what is in them. A path that is not there is a recording that
-fails when its turn comes, so that one wrong path does not stop the others.
+Knows names of files and nothing of what is in them. A path that is not there, or that no file can
+have, is a recording that fails when its turn comes, so that one wrong path does not stop the
+others.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 
 from batched_whisper.cli.manifest import Row, read_manifest
@@ -46,17 +49,21 @@ class Source:
 
     def is_there(self) -> bool:
         """Whether it is worth starting an engine for."""
-        return not isinstance(self.audio, Path) or self.audio.is_file()
+        return not isinstance(self.audio, Path) or stat.S_ISREG(_mode(self.audio))
 
     def open(self) -> Path | bytes:
         """What the transcriber reads; `UnreadableAudio` where there is no such file."""
         if not isinstance(self.audio, Path):
             return self.audio()
-        if not self.audio.exists():
+        try:
+            is_file = stat.S_ISREG(self.audio.stat().st_mode)
+        except FileNotFoundError as error:
             raise UnreadableAudio(
                 "no file matches" if glob.has_magic(self.name) else "there is no such file"
-            )
-        if not self.is_there():
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UnreadableAudio(f"there can be no such file: {_reason(error)}") from error
+        if not is_file:
             raise UnreadableAudio("this is not a file")
         return self.audio
 
@@ -68,7 +75,7 @@ def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[S
     ``find -print0`` writes them).
 
     Raises:
-        OptionError: a URL.
+        OptionError: a URL, or sound where a list was expected.
         ManifestError: a list or manifest that cannot be read, or a folder without recordings.
     """
     found: dict[str, Source] = {}
@@ -81,25 +88,48 @@ def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[S
 
 
 def _split_list(listed: bytes) -> list[str]:
+    if _NO_LIST in listed:
+        raise OptionError(
+            "- reads a list of paths from standard input, one a line, and this is no list; "
+            "for a recording give its file's name"
+        )
     separator = b"\0" if b"\0" in listed else b"\n"
     lines = (line.rstrip(b"\r") for line in listed.split(separator))
     return [os.fsdecode(line) for line in lines if line.strip()]
+
+
+_NO_LIST = bytes(3)
+"""NULs in a row, as headers of sound have them: between paths there is one, or the list is text."""
 
 
 def _expand(path: str) -> Iterator[Source]:
     if "://" in path:
         raise OptionError(f"{path}: addresses are not fetched; download it and give the file")
     here = Path(path)
-    if here.is_dir():
+    if stat.S_ISDIR(_mode(here)):
         yield from _inside(here)
     elif here.suffix.lower() == ".jsonl":
         yield from from_manifest(here)
-    elif glob.has_magic(path) and not here.exists():
-        matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (any anchor)
-        for match in matches or [path]:
-            yield from _inside(Path(match)) if Path(match).is_dir() else [_file(Path(match))]
+    elif glob.has_magic(path) and not _mode(here):
+        for match in map(Path, _matches(path) or [path]):
+            yield from _inside(match) if stat.S_ISDIR(_mode(match)) else [_file(match)]
     else:
         yield _file(here)
+
+
+def _mode(path: Path) -> int:
+    """What it is, as `stat` has it; 0 where nothing is there, or can be."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def _matches(pattern: str) -> list[str]:
+    try:
+        return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (any anchor)
+    except (OSError, ValueError):
+        return []
 
 
 def _file(path: Path) -> Source:
@@ -108,15 +138,27 @@ def _file(path: Path) -> Source:
 
 def _inside(folder: Path) -> Iterator[Source]:
     """The recordings of a folder and its subfolders; hidden ones (``.x``, ``._x``) are not."""
-    found = sorted(_walk(folder))
-    if not found:
+    unread: list[OSError] = []
+    found = sorted(_walk(folder, unread.append))
+    if not found and not unread:
         raise ManifestError(f"the folder {folder} has no recordings in it")
     for path in found:
         yield Source(name=str(path), place=path.relative_to(folder), audio=path)
+    for error in unread:
+        path = Path(error.filename)
+        yield Source(str(path), path.relative_to(folder), partial(_refuse_folder, error))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+def _refuse_folder(error: OSError) -> bytes:
+    raise UnreadableAudio(f"the folder cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, onerror=unread):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and PurePath(name).suffix.lower() in EXTENSIONS:
@@ -134,4 +176,6 @@ def from_manifest(path: Path) -> Sequence[Source]:
 def _within(place: str) -> PurePath:
     """The place, unless it leads out of the manifest's folder: then the last name alone."""
     path = PurePath(place)
-    return PurePath(path.name) if path.is_absolute() or ".." in path.parts else path
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        return PurePath(path.name or "recording")  # "." and "/" have no name; they are no files
+    return path

@@ -7,11 +7,11 @@ engine is. Knows nothing of where results go.
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from batched_whisper.cli.inputs import Source
 from batched_whisper.cli.messages import Failure, count, one_line
@@ -45,53 +45,86 @@ class Failed:
 
 
 def outcomes(
-    whisper: Transcriber, sources: Iterable[Source], options: DecodingOptions
+    whisper: Transcriber,
+    sources: Iterable[Source],
+    options: DecodingOptions,
+    *,
+    in_order: bool = True,
 ) -> Generator[Transcribed | Failed, None, None]:
-    """What became of each recording, as it is known; transcribed ones in order.
+    """What became of each recording: in the order of the sources, or as they end.
 
-    Sources are opened as the transcriber asks for them. Close the generator to stop early.
+    Sources are opened as the transcriber can take them. Close the generator to stop early.
 
     Raises:
-        EngineError, ModelError, OptionError, Closed: no recording can be transcribed like this.
+        EngineError: no engine is left.
+        ModelError, OptionError, Closed: no recording can be transcribed like this.
     """
-    sent: deque[Source] = deque()  # given to the transcriber, in order, and not back yet
-    unopened: deque[Failed] = deque()
-
-    def audios() -> Iterator[Path | bytes]:
-        for source in sources:
-            try:
-                audio = source.open()
-            except Exception as error:
-                unopened.append(Failed(source, error))
-                continue
-            sent.append(source)
-            yield audio
+    from batched_whisper.batching.mapping import Mapper  # the help need not wait for asyncio
 
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    results = whisper.transcribe.map(
-        audios(), return_exceptions=True, **{k: v for k, v in given.items() if v is not None}
-    )
+    run = _Run(whisper, {name: value for name, value in given.items() if value is not None})
+    mapper = Mapper(new_run=lambda: run, n_in_flight=whisper.transcribe.n_in_flight)
+    return mapper(sources, order_outputs=in_order)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Begins the recordings of a job; each future has its own source with what became of it."""
+
+    whisper: Transcriber
+    options: dict[str, Any]
+
+    def __call__(self, arguments: tuple[Source]) -> Future[Transcribed | Failed]:
+        [source] = arguments
+        ended: Future[Transcribed | Failed] = Future()
+        try:
+            audio = source.open()
+        except Exception as error:
+            ended.set_result(Failed(source, error))
+            return ended
+        result = self.whisper.submit(audio, **self.options)
+        result.add_done_callback(partial(_hand_on, source, ended))
+        ended.add_done_callback(lambda _: result.cancel())  # where it was given up
+        return ended
+
+    async def aio(self, arguments: tuple[Source]) -> Future[Transcribed | Failed]:
+        """The same: nothing in it waits for long."""
+        return self(arguments)
+
+
+def _hand_on(
+    source: Source, ended: Future[Transcribed | Failed], result: Future[Transcript]
+) -> None:
+    """Where ``ended`` was given up already, nothing is handed on."""
+    if result.cancelled():
+        ended.cancel()
+        return
+    if not ended.set_running_or_notify_cancel():
+        return
     try:
-        for result in results:
-            while unopened:
-                yield unopened.popleft()
-            yield _outcome(sent.popleft(), result)
-        yield from unopened
-    finally:
-        if isinstance(results, Generator):
-            results.close()
+        ended.set_result(_outcome(source, result))
+    except BaseException as error:
+        ended.set_exception(error)
 
 
-_OF_ALL = (EngineError, ModelError, OptionError, Closed)
-"""Errors that are not one recording's: every other would fail as well."""
+_OF_ALL = (ModelError, OptionError, Closed)
 
 
-def _outcome(source: Source, result: Transcript | BaseException) -> Transcribed | Failed:
-    if not isinstance(result, BaseException):
-        return Transcribed(source, dataclasses.replace(result, name=source.name))
-    if isinstance(result, _OF_ALL) or not isinstance(result, Exception):
-        raise result
-    return Failed(source, result)
+def _is_of_all(error: BaseException) -> bool:
+    """Whether it is not one recording's: every other would fail as well."""
+    if isinstance(error, EngineError):
+        return error.none_left
+    return isinstance(error, _OF_ALL)
+
+
+def _outcome(source: Source, result: Future[Transcript]) -> Transcribed | Failed:
+    """Raises what is not this recording's error."""
+    error = result.exception()
+    if error is None:
+        return Transcribed(source, dataclasses.replace(result.result(), name=source.name))
+    if _is_of_all(error) or not isinstance(error, Exception):
+        raise error
+    return Failed(source, error)
 
 
 @dataclass(frozen=True)

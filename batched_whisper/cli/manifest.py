@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batched_whisper.errors import ManifestError
+from batched_whisper.tokens.languages import known_language
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Row:
     """The path as it is written in the manifest."""
     text: str | None = None
     language: str | None = None
+    """Its code, however it is written; None where Whisper does not know it."""
     duration_s: float | None = None
     collection: str | None = None
 
@@ -45,12 +47,11 @@ def read_manifest(path: Path) -> list[Row]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise ManifestError(
-            f"the manifest {path} cannot be read: {error.strerror or error}"
-        ) from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"the manifest {path} is not text in UTF-8") from error
+    except (OSError, ValueError) as error:  # a name with NUL in it is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise ManifestError(f"the manifest {path} cannot be read: {reason}") from error
     return [
         _row(line, path, f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)
@@ -71,6 +72,7 @@ def _row(line: str, manifest: Path, where: str) -> Row:
     if not isinstance(audio, str) or not audio or "\0" in audio:
         raise ManifestError(f'{where}: the field "audio" must be the path of a recording')
     known = {name: _field(fields, name, where) for name in _TYPES}
+    known["language"] = known_language(known["language"])
     return Row(audio=manifest.parent / audio, place=audio, **known)
 
 

@@ -75,7 +75,10 @@ class FolderOfFiles:
 
     def has(self, source: Source) -> bool:
         """Whether all its files are there."""
-        return all(self._path(source, form).is_file() for form in self.forms)
+        try:
+            return all(self._path(source, form).is_file() for form in self.forms)
+        except (OSError, ValueError):  # such as of a name that no file can have
+            return False
 
     def write(self, source: Source, transcript: Transcript) -> None:
         """Write its files."""

@@ -35,6 +35,12 @@ class Job:
     kept_in: str | None = None
     """Where results stay, in words; None where they are only shown."""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether results stay: then each is written as its recording ends, so that it is not
+        lost with one before it. What is only shown is read in the order that was asked for."""
+        return self.kept_in is not None
+
     def is_wanted(self, source: Source, output: Output) -> bool:
         """Whether this output still needs this recording."""
         return not (self.resumes and output.has(source))
@@ -99,6 +105,9 @@ def run(job: Job, services: Services, display: Display) -> int:
             report(tally.failures)
             say(_interrupted(job, n_kept + tally.n_written))
             return INTERRUPTED
+        except Exception:  # such as that no engine is left
+            report(tally.failures)
+            raise
     report(tally.failures)
     if tally.n_written and not job.quiet:
         say(str(figures))
@@ -111,7 +120,7 @@ def _transcribe(
     started_s = time.monotonic()
     with (
         display.running(whisper, len(todo)),
-        closing(outcomes(whisper, todo, job.options)) as results,
+        closing(outcomes(whisper, todo, job.options, in_order=not job.is_kept)) as results,
     ):
         for result in results:
             _deliver(result, job, display, tally)
@@ -149,7 +158,7 @@ def _unopened(source: Source) -> Failure:
 
 
 def _interrupted(job: Job, n_written: int) -> str:
-    if job.kept_in is None:
+    if not job.is_kept:
         return "Interrupted."
     return (
         f"Interrupted: {n_written:,} of {count(len(job.sources), 'recording')} are in "

@@ -7,6 +7,7 @@ that ``--help`` does not wait for an engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -79,6 +80,10 @@ class Transcribe(Protocol):
     def __call__(self, audio: Any, **options: Any) -> Transcript:
         """One recording."""
 
+    @property
+    def n_in_flight(self) -> int:
+        """How many recordings of a job are begun and not given yet, at most."""
+
     def map(
         self,
         audios: Iterable[Any],
@@ -96,6 +101,9 @@ class Transcriber(Protocol):
     @property
     def transcribe(self) -> Transcribe:
         """Recordings to transcripts."""
+
+    def submit(self, audio: Any, **options: Any) -> Future[Transcript]:
+        """Begin one recording; cancel the future to give it up."""
 
     @property
     def info(self) -> Info:

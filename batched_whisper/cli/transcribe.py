@@ -94,7 +94,8 @@ def transcribe(
         typer.Option(
             metavar="FILE.jsonl",
             rich_help_panel=OUTPUT,
-            help="Append each result as a line of JSON as soon as it is there.",
+            help="Append each result as a line of JSON as soon as its recording ends, in whatever "
+            "order they do; the name in it tells whose it is.",
         ),
     ] = None,
     resume: Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from types import MappingProxyType
 
+from batched_whisper.config import LANGUAGE_PER_WINDOW
 from batched_whisper.errors import OptionError
 
 _IN_ORDER = """
@@ -75,3 +76,22 @@ def language_code(text: str) -> str:
     near = difflib.get_close_matches(asked, [*_BY_NAME, *LANGUAGES], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "give a code such as en, or a name"
     raise OptionError(f"language={text!r} is not one that Whisper knows; {hint}")
+
+
+def language_told(option: str | None) -> str | None:
+    """The code of the language that the option ``language`` tells; None where it tells none.
+
+    Raises:
+        OptionError: Whisper knows no such language.
+    """
+    if option is None or option == LANGUAGE_PER_WINDOW:
+        return None
+    return language_code(option)
+
+
+def known_language(text: str | None) -> str | None:
+    """The code of what somebody wrote down as a language; None where Whisper knows none such."""
+    try:
+        return language_told(text)
+    except OptionError:
+        return None

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batched_whisper.audio.decode import decode, open_audio, source_name
+from batched_whisper.audio.sources import check_several
 from batched_whisper.errors import EmptyAudio, InvalidSamples, OptionError, UnreadableAudio
 from batched_whisper.types import Samples
 
@@ -321,3 +322,73 @@ def test_a_file_object_that_fails_at_any_time_in_any_way_is_unreadable(
 def test_no_sound_has_an_endless_rate(rate: Any) -> None:
     with pytest.raises(InvalidSamples, match="sampling rate"):
         decode(SOUND, sampling_rate=rate)
+
+
+# --- one recording, or several --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        ["a.wav", "b.wav"],
+        (Path("a.wav"),),
+        [b"RIFF", b"RIFF"],
+        [{"array": SOUND, "sampling_rate": 16_000}],
+    ],
+)
+def test_several_recordings_in_the_place_of_one_are_told_to_use_map(several: Any) -> None:
+    with pytest.raises(InvalidSamples, match=r"use transcribe\.map\(\[\.\.\.\]\)"):
+        decode(several)
+
+
+def test_arrays_of_several_lengths_in_the_place_of_one_are_told_to_use_map() -> None:
+    with pytest.raises(InvalidSamples, match=r"several recordings go to map\(\[\.\.\.\]\)"):
+        decode([SOUND, SOUND[:10]])
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        "talk.wav",
+        Path("talk.wav"),
+        b"RIFF",
+        bytearray(b"RIFF"),
+        memoryview(b"RIFF"),
+        io.BytesIO(b"RIFF"),
+        SOUND,
+        PCM,
+        {"audio": "talk.wav"},
+        TorchcodecDecoder(),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_one_recording_in_the_place_of_several_is_told_to_be_brought_alone(one: Any) -> None:
+    with pytest.raises(UnreadableAudio, match=r"use transcribe\(\.\.\.\) for it, or map\("):
+        check_several(one)
+
+
+def _ragged() -> NDArray[Any]:
+    rows = np.empty(2, object)
+    rows[:] = [SOUND, SOUND[:10]]
+    return rows
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        ["talk.wav"],
+        [],
+        np.array([]),
+        np.array(["a.wav", "b.wav"]),
+        np.array([Path("a.wav")], object),
+        np.stack([SOUND, SOUND]),
+        _ragged(),
+        iter(["talk.wav"]),
+        (path for path in ["talk.wav"]),
+        {"a.wav"},
+        {"a.wav": 1}.keys(),
+    ],
+    ids=lambda several: type(several).__name__,
+)
+def test_whatever_gives_recordings_one_by_one_is_several(several: Any) -> None:
+    check_several(several)

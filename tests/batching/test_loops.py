@@ -293,6 +293,54 @@ def test_the_last_engine_stays_whatever_happens_and_serves_on_when_it_is_well() 
     assert all(stage.closed.is_set() for stage in several)
 
 
+def none_left(future: Future[DecodedTokens]) -> bool:
+    error = future.exception(SOON_S)
+    assert isinstance(error, EngineError)
+    return error.none_left
+
+
+def test_a_window_is_told_that_no_engine_is_left_only_by_the_last_one_and_while_it_is_broken() -> (
+    None
+):
+    ill = threading.Event()
+    ill.set()
+
+    def fail(numbers: tuple[int, ...]) -> None:
+        if ill.is_set():
+            raise RuntimeError("no")
+
+    loops = EngineLoops(
+        [Watched(SCRIPTS, max_slots=1, before_step=fail) for _ in range(3)], policy=FixedWait(0)
+    )
+    told = [none_left(loops.submit(window(number))) for number in range(4 * ROUNDS_FAILED)]
+    assert sum(told) == ROUNDS_FAILED and told[-1]  # two engines leave, the last is found broken
+    ill.clear()
+    assert said(loops.submit(window(5))) == SCRIPTS[5].tokens
+    ill.set()
+    assert not none_left(loops.submit(window(6)))
+    loops.close()
+
+
+def test_an_engine_that_steps_again_is_left_though_windows_fail_in_it() -> None:
+    meanwhile: list[Future[DecodedTokens]] = []
+
+    def refuse(number: int) -> None:
+        if number % 2:
+            raise RuntimeError("not this one")
+
+    def bring_more(numbers: tuple[int, ...]) -> None:
+        if len(meanwhile) < 3:
+            meanwhile.append(loops.submit(window(1), wait=False))
+
+    stage = Stage(SCRIPTS, max_slots=2, before_encode=refuse, before_step=bring_more)
+    loops = EngineLoops([stage], policy=FixedWait(0))
+    told = [none_left(loops.submit(window(1))) for _ in range(ROUNDS_FAILED + 1)]
+    assert told == [False] * ROUNDS_FAILED + [True]
+    assert said(loops.submit(window(6))) == SCRIPTS[6].tokens
+    assert [none_left(future) for future in meanwhile] == [False] * 3
+    loops.close()
+
+
 @either_order
 def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
     works_ahead: bool, caplog: pytest.LogCaptureFixture

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from batched_whisper.cli.services import Services
 from batched_whisper.config import Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
+from batched_whisper.tokens.languages import language_told
 from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
 
 
@@ -48,10 +50,12 @@ class ScriptedWhisper:
     heard: list[str]  # the texts of the recordings, as they are read
     dies_after: int | None = None
     language: str = "en"
-    n_in_flight: int = 2
+    n_in_flight: int = 4
     events: list[str] = field(default_factory=list)
     info: ScriptedInfo = ScriptedInfo()
     stats: ScriptedStats = ScriptedStats()
+    n_ended: int = 0
+    long: list[tuple[int, Future[Transcript], Transcript]] = field(default_factory=list)
 
     def load(self) -> ScriptedWhisper:
         self.events.append("load")
@@ -64,36 +68,38 @@ class ScriptedWhisper:
     def transcribe(self) -> ScriptedWhisper:
         return self
 
+    def submit(self, audio: Any, **options: Any) -> Future[Transcript]:
+        """Ends at once, but for what is long: that ends when two more have ended."""
+        self.calls.append(options)
+        if self.n_ended == self.dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        future: Future[Transcript] = Future()
+        try:
+            transcript = self._transcribe(audio, **options)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            if transcript.text.startswith(" long"):
+                self.long.append((self.n_ended + 2, future, transcript))
+                return future
+            future.set_result(transcript)
+        self._one_ended()
+        return future
+
+    def _one_ended(self) -> None:
+        self.n_ended += 1
+        while self.long and self.long[0][0] <= self.n_ended:
+            _, future, transcript = self.long.pop(0)
+            future.set_result(transcript)
+            self.n_ended += 1
+
     def __call__(self, audio: Any, **options: Any) -> Transcript:
         self.calls.append(options)
         return self._transcribe(audio, **options)
 
-    def map(
-        self, audios: Iterable[Any], *, return_exceptions: bool = False, **options: Any
-    ) -> Iterator[Any]:
+    def map(self, audios: Iterable[Any], **options: Any) -> Iterator[Any]:
         self.calls.append(options)
-        waiting: list[Any] = []
-        n_done = 0
-        for audio in audios:  # some are read before the first is done, as the real one does
-            waiting.append(audio)
-            if len(waiting) > self.n_in_flight:
-                yield self._result(waiting.pop(0), n_done, return_exceptions, options)
-                n_done += 1
-        for audio in waiting:
-            yield self._result(audio, n_done, return_exceptions, options)
-            n_done += 1
-
-    def _result(
-        self, audio: Any, n_done: int, return_exceptions: bool, options: dict[str, Any]
-    ) -> Any:
-        if n_done == self.dies_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        try:
-            return self._transcribe(audio, **options)
-        except Exception as error:
-            if return_exceptions:
-                return error
-            raise
+        return (self._transcribe(audio, **options) for audio in audios)
 
     def _transcribe(self, audio: Path | bytes, **options: Any) -> Transcript:
         said = audio.decode() if isinstance(audio, bytes) else audio.read_text()
@@ -103,7 +109,11 @@ class ScriptedWhisper:
         if said == "a bug":
             raise RuntimeError("of\nthe program")
         if said == "a dead engine":
-            raise EngineError("the engine is gone; start again")
+            gone = EngineError("the engine is gone; start again")
+            gone.none_left = True
+            raise gone
+        if said == "a lost GPU":
+            raise EngineError("the engine on cuda:1 is out of service; the others go on")
         if said == "a wrong option":
             raise OptionError("language='xx' is not one that Whisper knows")
         if said == "Ctrl-C":
@@ -116,7 +126,7 @@ class ScriptedWhisper:
         part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0, words)
         return Transcript(
             text=f" {said}",
-            language=options.get("language") or self.language,
+            language=language_told(options.get("language")) or self.language,
             language_probability=1.0,
             duration_s=float(len(said)),
             segments=(part,),

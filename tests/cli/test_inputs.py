@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
+import wave
 from pathlib import Path, PurePath
 
 import pytest
@@ -10,7 +15,12 @@ from hypothesis import strategies as st
 
 from batched_whisper.cli.inputs import Source, find_sources
 from batched_whisper.cli.names import output_names
-from batched_whisper.errors import ManifestError, OptionError, UnreadableAudio
+from batched_whisper.errors import (
+    BatchedWhisperError,
+    ManifestError,
+    OptionError,
+    UnreadableAudio,
+)
 
 
 def found(*paths: str, listed: bytes = b"") -> list[str]:
@@ -78,6 +88,87 @@ def test_a_file_that_is_not_there_fails_when_its_turn_comes(folder, path, why):
     assert not source.is_there()
     with pytest.raises(UnreadableAudio, match=why):
         source.open()
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("x" * 300 + ".wav", "File name too long"),
+        ("x" * 300 + "*.wav", "File name too long"),
+        ("/".join(["deep"] * 2000) + ".wav", "File name too long"),
+        ("a\0b.wav", "null"),
+        ("a\0b/*.wav", "null"),
+        ("loop/a.wav", "symbolic links"),
+        ("talk.wav/a.wav", "Not a directory"),
+    ],
+)
+def test_a_path_that_no_file_can_have_fails_alone_when_its_turn_comes(
+    folder, recordings, path, why
+):
+    recordings({"talk.wav": "", "other.wav": ""})
+    (folder / "loop").symlink_to("loop")
+    first, wrong, last = find_sources(["talk.wav", path, "other.wav"], bytes)
+    assert (first.name, last.name) == ("talk.wav", "other.wav") and first.is_there()
+    assert wrong.name == path and not wrong.is_there()
+    with pytest.raises(UnreadableAudio, match=why):
+        wrong.open()
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_the_others_are_searched(
+    recordings, monkeypatch
+):
+    recordings({"in/a.wav": "", "in/closed/b.wav": "", "in/open/c.wav": ""})
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    *readable, closed = find_sources(["in"], bytes)
+    assert [source.name for source in readable] == ["in/a.wav", "in/open/c.wav"]
+    assert closed.name == "in/closed"
+    with pytest.raises(UnreadableAudio, match="the folder cannot be read: Permission denied"):
+        closed.open()
+    assert [source.name for source in find_sources(["in/closed"], bytes)] == ["in/closed"]
+
+
+@given(st.lists(st.text("a*[?~./\0\udce9é\n", max_size=8).map("nowhere/{}".format), max_size=4))
+def test_whatever_is_asked_for_is_a_recording_or_a_refusal_of_ours(paths):
+    try:
+        sources = find_sources(paths, bytes)
+    except BatchedWhisperError:
+        return
+    assert len(output_names(sources)) == len(sources)
+    for source in sources:
+        with contextlib.suppress(UnreadableAudio):
+            source.open()
+
+
+def wav() -> bytes:
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(b"\x01\xfe" * 100)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        wav(),
+        b"ID3\x03\0\0\0\0\x01\x0aTIT2",
+        b"fLaC\0\0\0\x22\x10\0",
+        b"OggS\0\x02\0\0\0\0\0\0\0\0",
+        b"\0\0\0\x20ftypM4A \0\0\0\0",
+    ],
+)
+def test_sound_on_standard_input_is_refused_with_what_to_do(sound):
+    with pytest.raises(OptionError, match=r"list of paths .* give its file's name"):
+        find_sources(["-"], lambda: sound)
 
 
 NAMES = st.text("aAx./", min_size=1, max_size=8).map(lambda name: f"{name.strip('/.') or 'x'}.wav")

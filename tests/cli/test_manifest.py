@@ -8,7 +8,8 @@ import pytest
 
 from batched_whisper.cli.inputs import from_manifest
 from batched_whisper.cli.manifest import Row, read_manifest
-from batched_whisper.errors import ManifestError
+from batched_whisper.cli.names import output_names
+from batched_whisper.errors import ManifestError, UnreadableAudio
 
 
 def test_a_row_has_what_is_known_and_paths_start_at_the_manifest(tmp_path):
@@ -22,6 +23,16 @@ def test_a_row_has_what_is_known_and_paths_start_at_the_manifest(tmp_path):
         Row(tmp_path / "in/a.wav", "in/a.wav", text="", duration_s=2),
         Row(Path("/b.wav"), "/b.wav", text="grü\u2028ße", language="de", collection="x"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "code"), [("English", "en"), ("JA", "ja"), ("pt-BR", "pt"), ("klingon", None)]
+)
+def test_a_language_is_known_however_it_is_written(tmp_path, written, code):
+    path = tmp_path / "list.jsonl"
+    path.write_text(f'{{"audio": "a.wav", "language": "{written}"}}')
+    [row] = read_manifest(path)
+    assert row.language == code
 
 
 @pytest.mark.parametrize(
@@ -48,9 +59,21 @@ def test_an_error_names_the_file_and_the_line(tmp_path, line, told):
 def test_a_manifest_that_cannot_be_read_is_said(tmp_path):
     with pytest.raises(ManifestError, match=r"gone\.jsonl cannot be read: No such file"):
         read_manifest(tmp_path / "gone.jsonl")
+    with pytest.raises(ManifestError, match=r"cannot be read: .*null"):
+        read_manifest(tmp_path / "\0.jsonl")
     (tmp_path / "sound.jsonl").write_bytes(b"RIFF\xff\xfe")
     with pytest.raises(ManifestError, match="not text in UTF-8"):
         read_manifest(tmp_path / "sound.jsonl")
+
+
+@pytest.mark.parametrize("audio", [".", "/", "./", "..", "x/..", "x" * 300])
+def test_a_row_that_names_no_file_fails_when_its_turn_comes(tmp_path, audio):
+    path = tmp_path / "list.jsonl"
+    path.write_text(f'{{"audio": "{audio}"}}\n{{"audio": "a.wav"}}\n')
+    sources = from_manifest(path)
+    assert len(output_names(sources)) == 2
+    with pytest.raises(UnreadableAudio):
+        sources[0].open()
 
 
 def test_files_made_of_a_manifest_stay_in_the_output_folder(tmp_path):

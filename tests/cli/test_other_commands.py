@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,50 @@ def test_a_collection_may_be_chosen_and_one_that_is_not_there_is_told(run, manif
     assert not script.settings
 
 
+def measured(run, folder, text: str, language: str | None, *flags: str) -> list[str]:
+    """The row of a manifest of one recording, without its speed."""
+    line = {"audio": "a.wav", "text": text, "language": language}
+    (folder / "list.jsonl").write_text(json.dumps(line))
+    row = rows(run("eval", "list.jsonl", *flags).out)[0]
+    return row[:8] + row[9:]
+
+
+@pytest.mark.parametrize(
+    ("heard", "text", "ways"),
+    [
+        ("two colors", "2 colours", ["en", "English", "EN"]),
+        ("今日は晴れ", "今日は雨れ", ["ja", "Japanese", "JA"]),
+    ],
+)
+def test_a_language_is_measured_the_same_however_it_is_told(
+    run, recordings, folder, script, heard, text, ways
+):
+    pytest.importorskip("jiwer", reason="the extra eval is not installed")
+    recordings({"a.wav": heard})
+    told = [measured(run, folder, text, None, "--language", way) for way in ways]
+    assert told == [told[0]] * len(ways)
+    assert told[0][2] in ("2 words", "5 chars")
+    script.language = ways[0]
+    written = [measured(run, folder, text, way) for way in ways]
+    assert written == [[*told[0], "1 of 1"]] * len(ways)
+
+
+def test_a_language_per_window_is_measured_as_the_one_detected(run, recordings, folder, script):
+    pytest.importorskip("jiwer", reason="the extra eval is not installed")
+    recordings({"a.wav": "two colors"})
+    flags = ("--language", "per_window")
+    assert measured(run, folder, "2 colours", None, *flags)[2:4] == ["2 words", "0.00%"]
+    assert measured(run, folder, "2 colours", "English", *flags)[-1] == "1 of 1"
+
+
+def test_a_language_that_whisper_does_not_know_is_refused_before_an_engine_starts(
+    run, manifest, script
+):
+    ended = run("eval", manifest, "--language", "klingon")
+    assert ended.code == 2 and "'klingon' is not one that Whisper knows" in ended.err
+    assert not script.settings
+
+
 def test_a_translation_is_measured_as_english(run, recordings, folder):
     pytest.importorskip("jiwer", reason="the extra eval is not installed")
     recordings({"a.wav": "two colors"})
@@ -175,8 +220,8 @@ def test_several_audio_contexts_stand_side_by_side(run, unsure, folder, script):
         ["all", "full", "4", "4 words", "0.00%", "4", "0.0%"],
     ]
     assert len(script.settings) == 1  # one engine for all
-    warm_up, *counted = [call["audio_context"] for call in script.calls[1:]]
-    assert (warm_up, counted) == ("full", ["fit", "full"] * 2)
+    turns = [context for context, _ in groupby(call["audio_context"] for call in script.calls)]
+    assert turns == ["fit", "full"] * 3  # the first of each is a warm-up
 
     contexts = json.loads((folder / "figures.json").read_text())["audio_contexts"]
     assert list(contexts) == ["fit", "full"]

@@ -144,10 +144,21 @@ def test_a_folder_that_cannot_be_made_is_said_before_an_engine_starts(run, recor
 # --- JSON lines
 
 
-def test_json_lines_are_one_a_recording_in_order(run, recordings, folder):
+def test_json_lines_are_one_a_recording(run, recordings, folder):
     names = recordings({"b.wav": "1", "a.wav": "2", "c.wav": "3"})
     assert run("transcribe", *names, "--output", "new/out.jsonl").code == 0
     assert [line["name"] for line in lines_of(folder / "new/out.jsonl")] == names
+
+
+def test_what_is_kept_is_written_as_recordings_end_and_what_is_shown_in_order(
+    run, recordings, folder
+):
+    names = recordings({"a.wav": "long", "b.wav": "1", "c.wav": "not sound", "d.wav": "2"})
+    ended = run("transcribe", *names, "--output", "out.jsonl")
+    assert [line["name"] for line in lines_of(folder / "out.jsonl")] == ["b.wav", "a.wav", "d.wav"]
+    assert [line["text"] for line in lines_of(folder / "out.jsonl")] == [" 1", " long", " 2"]
+    assert "  c.wav: no decoder can read it" in ended.err
+    assert run("transcribe", *names).out == "a.wav: long\nb.wav: 1\nd.wav: 2\n"
 
 
 def test_results_of_an_earlier_job_are_not_overwritten(run, recordings, folder, script):
@@ -245,6 +256,24 @@ def test_bad_recordings_are_listed_and_the_others_go_on(run, recordings, folder)
     assert listed[5].startswith("2 recordings, 2.0 s of audio")
 
 
+def test_a_path_that_no_file_can_have_does_not_stop_the_others(run, recordings, folder):
+    recordings({"a.wav": "1"})
+    job = ("transcribe", "x" * 300 + ".wav", "a.wav", "--output-dir", "out")
+    for way in ([], ["--resume"]):
+        ended = run(*job, *way)
+        assert ended.code == 1 and "xxx.wav: there can be no such file: File name" in ended.err
+        assert (folder / "out/a.txt").read_text() == "1\n"
+
+
+def test_sound_in_the_place_of_a_list_of_paths_is_a_wrong_command_line(
+    run, folder, monkeypatch, script
+):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"RIFF\x10\0\0\0WAVE")))
+    ended = run("transcribe", "-")
+    assert ended.code == 2 and "give its file's name" in ended.err.replace("\n", " ")
+    assert not script.settings
+
+
 def test_a_name_is_not_said_twice():
     assert about("a.wav", "a.wav: too short") == "a.wav: too short"
     assert about("a.wav", "a.wave of noise") == "a.wav: a.wave of noise"
@@ -271,6 +300,30 @@ def test_a_dead_engine_ends_the_job_at_once(run, recordings, script, folder):
     assert ended.code == 1 and ended.err == "Error: the engine is gone; start again\n"
     assert len(lines_of(folder / "out.jsonl")) == 1
     assert script.events == ["load", "close"]
+
+
+def test_what_failed_before_the_engine_died_is_named_too(run, recordings):
+    names = recordings({"a.wav": "not sound", "b.wav": "1", "c.wav": "a dead engine"})
+    ended = run("transcribe", *names)
+    assert ended.code == 1
+    assert ended.err.splitlines() == [
+        "1 recording failed:",
+        "  a.wav: no decoder can read it; convert it to WAV",
+        "Error: the engine is gone; start again",
+    ]
+
+
+def test_an_engine_of_several_that_breaks_fails_its_recordings_and_the_others_go_on(
+    run, recordings, script
+):
+    names = recordings({"a.wav": "a lost GPU", "b.wav": "1", "c.wav": "a lost GPU", "d.wav": "2"})
+    ended = run("transcribe", *names)
+    assert (ended.code, ended.out) == (1, "b.wav: 1\nd.wav: 2\n")
+    assert ended.err.splitlines()[:3] == [
+        "2 recordings failed:",
+        "  a.wav: the engine on cuda:1 is out of service; the others go on",
+        "  c.wav: the engine on cuda:1 is out of service; the others go on",
+    ]
 
 
 def test_an_option_that_no_recording_can_be_transcribed_with_ends_the_job(run, recordings, script):
@@ -345,6 +398,22 @@ def test_a_killed_job_resumed_has_every_recording_once(start, recordings, folder
     assert written.count(b"\n") == dies_after and (not written or written.endswith(b"\n"))
     assert start(*job, "--resume").code == 0
     assert [line["name"] for line in lines_of(folder / "out.jsonl")] == names
+
+
+@pytest.mark.parametrize(
+    "where", [["--output", "out.jsonl"], ["--output-dir", "out"], ["--output", "out/a.jsonl"]]
+)
+def test_a_killed_job_loses_nothing_that_had_ended_behind_a_long_recording(
+    start, recordings, folder, where
+):
+    names = recordings({"a.wav": "long", "b.wav": "1", "c.wav": "2", "d.wav": "3"})
+    job = ("transcribe", *names, *where)
+    assert start(*job, dies_after=1).code == -9
+    ended = start(*job, "--resume")
+    assert ended.code == 0 and ended.err.startswith("1 recording of 4 from an earlier run\n")
+    if where[0] == "--output":
+        kept = [line["name"] for line in lines_of(folder / where[1])]
+        assert kept[0] == "b.wav" and sorted(kept) == names
 
 
 def test_a_job_may_be_killed_again_and_again(start, recordings, folder):

@@ -1,7 +1,13 @@
 import pytest
 
 from batched_whisper.errors import OptionError
-from batched_whisper.tokens.languages import ALIASES, LANGUAGES, language_code
+from batched_whisper.tokens.languages import (
+    ALIASES,
+    LANGUAGES,
+    known_language,
+    language_code,
+    language_told,
+)
 
 
 def test_there_are_a_hundred_languages_and_cantonese_came_last():
@@ -45,3 +51,16 @@ def test_a_misspelt_language_is_refused_with_the_near_one():
 def test_no_language_is_refused(text):
     with pytest.raises(OptionError, match="language="):
         language_code(text)
+
+
+@pytest.mark.parametrize(
+    ("option", "code"), [("Japanese", "ja"), ("EN", "en"), ("per_window", None), (None, None)]
+)
+def test_an_option_tells_a_code_or_nothing(option, code):
+    assert language_told(option) == known_language(option) == code
+
+
+def test_what_is_no_language_is_refused_as_an_option_and_unknown_elsewhere():
+    with pytest.raises(OptionError, match="klingon"):
+        language_told("klingon")
+    assert known_language("klingon") is None
