@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable
+import weakref
+from collections.abc import Iterable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -24,12 +23,13 @@ from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.loops import EngineLoops
-from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
+from batched_whisper.calls import Transcribe
+from batched_whisper.closing import Closing
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.devices import Devices
-from batched_whisper.engines.factory import choose_devices, make_engines, most_windows
+from batched_whisper.engines.factory import choose_devices, make_engines
 from batched_whisper.engines.together import together
 from batched_whisper.errors import Closed
 from batched_whisper.model_tokens import ModelTokens
@@ -40,7 +40,7 @@ from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
 from batched_whisper.recording import Means, OnSegment, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
-from batched_whisper.types import Segment, Transcript
+from batched_whisper.types import Transcript
 from batched_whisper.workers import Workers
 
 ALONE_ON_CPU = 24
@@ -71,6 +71,7 @@ class _Running:
 
     means: Means
     info: WhisperInfo
+    closing: Closing
 
 
 class Whisper:
@@ -93,10 +94,11 @@ class Whisper:
     def __init__(self, model: str | os.PathLike[str] | None = None, **settings: Any) -> None:
         name = None if model is None else os.fspath(model)
         self.settings = Settings.from_environment().replace(model=name, **settings)
-        self.transcribe = Transcribe(self)
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._closing: Closing | None = None
         self._closed = False
+        _made.add(self)
 
     def load(self) -> Whisper:
         """Find and read the model and start its engine, once; returns itself.
@@ -110,14 +112,21 @@ class Whisper:
         return self
 
     def close(self) -> None:
-        """Answer what was accepted, then stop the engine and give back its memory."""
+        """Answer what was accepted, then stop the engine and give back its memory.
+
+        In a callback of a recording of its own it does not wait for that. A model that nobody has
+        any more is closed too; at the end of the process what was accepted is given up.
+        """
         with self._lock:
             self._closed = True
-            running, self._running = self._running, None
-        if running is not None:
-            running.means.workers.finish_reading()
-            running.means.loops.close()
-            running.means.workers.finish_telling()
+            self._running = None
+        if self._closing is not None:
+            self._closing.close()
+
+    @property
+    def transcribe(self) -> Transcribe:
+        """The ways to call it; made anew each time, so that nothing it has leads back to it."""
+        return Transcribe(self)
 
     @property
     def info(self) -> WhisperInfo:
@@ -129,6 +138,10 @@ class Whisper:
         """The batcher's figures of this moment."""
         running = self._running
         return running.means.loops.stats if running is not None else LoopStats()
+
+    @property
+    def _is_loaded(self) -> bool:
+        return self._running is not None
 
     def transcribe_batch(self, audios: Iterable[AudioSource], **options: Any) -> list[Transcript]:
         """Transcribe a list at once; see `Transcribe.__call__` for options and errors."""
@@ -191,153 +204,28 @@ class Whisper:
                 raise _closed()
             if self._running is None:
                 self._running = _start(self.settings)
+                self._closing = self._running.closing
+                # What holds a model's threads holds no Whisper, so a dropped one is collected.
+                weakref.finalize(self, self._closing.ask).atexit = False
             return self._running
 
-
-class Transcribe:
-    """``whisper.transcribe``: one recording, or many; waiting, or not.
-
-    ``whisper.transcribe(audio)``, ``await whisper.transcribe.aio(audio)``,
-    ``whisper.transcribe.map(audios)``, ``async for t in whisper.transcribe.map.aio(audios)``,
-    ``whisper.transcribe.segments(audio)``, and for ``async for`` ``.segments.aio(audio)``.
-    """
-
-    def __init__(self, whisper: Whisper) -> None:
-        self._whisper = whisper
-        self.map = TranscribeMap(whisper)
-        self.segments = TranscribeSegments(whisper)
-
-    def __call__(self, audio: AudioSource, **options: Any) -> Transcript:
-        """Transcribe one recording; options as for `Whisper.submit`.
-
-        Raises:
-            AudioError: the recording cannot be read, or has no sound in it.
-            OptionError: an option that does not exist, is out of its range, or is not the model's.
-            EngineError: the engine failed on it.
-            CallbackError: ``on_segment`` raised something.
-            Closed: the model was closed.
-        """
-        future = self._whisper.submit(audio, **options)
-        try:
-            return future.result()
-        except BaseException:  # Ctrl-C while waiting: let go of its windows
-            future.cancel()
-            raise
-
-    async def aio(self, audio: AudioSource, **options: Any) -> Transcript:
-        """The same without blocking the event loop; cancelling the task drops the recording."""
-        if self._whisper._running is None:
-            await asyncio.to_thread(self._whisper.load)
-        return await asyncio.wrap_future(self._whisper.submit(audio, **options))
+    def _leave_threads(self) -> None:
+        """In a process that was forked: what is loaded has no thread here."""
+        self._lock = threading.Lock()
+        self._closed = self._closed or self._running is not None
+        self._running = None
 
 
-class TranscribeMap:
-    """``whisper.transcribe.map``: many recordings, read lazily, a bounded number in flight."""
-
-    def __init__(self, whisper: Whisper) -> None:
-        self._whisper = whisper
-
-    def __call__(
-        self,
-        audios: Iterable[AudioSource],
-        *,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        **options: Any,
-    ) -> Generator[Any, None, None]:
-        """Transcripts of many recordings, as they are asked for.
-
-        Args:
-            audios: the recordings; may be a generator, however long.
-            order_outputs: in the order of the inputs, or as they end.
-            return_exceptions: give a recording's error in its place instead of raising it.
-            options: those of `config.DecodingOptions` by name, for all of them.
-        """
-        mapper = self._mapper(options)
-        return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
-
-    def aio(
-        self,
-        audios: Inputs,
-        *,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        **options: Any,
-    ) -> AsyncGenerator[Any, None]:
-        """The same for ``async for``; the recordings may come from an async generator."""
-        mapper = self._mapper(options)
-        return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
-
-    def _mapper(self, options: dict[str, Any]) -> Mapper[Transcript]:
-        in_flight = 2 * most_windows(self._whisper.settings)
-        return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
+_made: weakref.WeakSet[Whisper] = weakref.WeakSet()
 
 
-class TranscribeSegments:
-    """``whisper.transcribe.segments``: one recording's segments while it is being decoded."""
-
-    def __init__(self, whisper: Whisper) -> None:
-        self._whisper = whisper
-
-    def __call__(self, audio: AudioSource, **options: Any) -> Generator[Segment, None, None]:
-        """The transcript's segments, each as soon as nothing earlier can come any more.
-
-        The recording begins when the first one is asked for. Its error is raised after those that
-        were sure before it; leaving the iterator gives the recording up.
-
-        Args:
-            audio: the recording; options as for `Whisper.submit`.
-        """
-        arrived: SimpleQueue[Segment | None] = SimpleQueue()
-        future = self._whisper.submit(audio, on_segment=arrived.put, **options)
-        future.add_done_callback(lambda _: arrived.put(None))
-        try:
-            while (segment := arrived.get()) is not None:
-                yield segment
-            future.result()
-        finally:
-            future.cancel()
-
-    async def aio(self, audio: AudioSource, **options: Any) -> AsyncGenerator[Segment, None]:
-        """The same for ``async for``, without blocking the event loop."""
-        if self._whisper._running is None:
-            await asyncio.to_thread(self._whisper.load)
-        arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
-        put = partial(_put_from_elsewhere, asyncio.get_running_loop(), arrived)
-        future = self._whisper.submit(audio, on_segment=put, **options)
-        future.add_done_callback(lambda _: put(None))
-        try:
-            while (segment := await arrived.get()) is not None:
-                yield segment
-            future.result()
-        finally:
-            future.cancel()
+def _leave_all_threads() -> None:
+    for whisper in tuple(_made):
+        whisper._leave_threads()
 
 
-def _put_from_elsewhere(
-    loop: asyncio.AbstractEventLoop,
-    arrived: asyncio.Queue[Segment | None],
-    segment: Segment | None,
-) -> None:
-    """From another thread; a loop that was closed has no reader any more."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(arrived.put_nowait, segment)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Starts the recordings of one map."""
-
-    whisper: Whisper
-    options: dict[str, Any]
-
-    def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        return self.whisper.submit(*arguments, **self.options)
-
-    async def aio(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        if self.whisper._running is None:
-            await asyncio.to_thread(self.whisper.load)
-        return self(arguments)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_threads)
 
 
 def _start(settings: Settings) -> _Running:
@@ -369,7 +257,8 @@ def _start(settings: Settings) -> _Running:
     workers = Workers(max_open=max(2 * about.max_slots, FEWEST_OPEN))
     ahead = _windows_ahead(settings, devices, about.max_slots)
     as_samples = engines[0].info.takes_samples
-    return _Running(Means(tokens, loops, workers, _speech_detector, ahead, as_samples), info)
+    means = Means(tokens, loops, workers, _speech_detector, ahead, as_samples)
+    return _Running(means, info, Closing(workers, loops))
 
 
 def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:
@@ -399,4 +288,6 @@ _SOURCES = {
 
 
 def _closed() -> Closed:
-    return Closed("this Whisper was closed; make a new one to go on")
+    return Closed(
+        "this Whisper was closed, or loaded before this process was forked; make a new one to go on"
+    )
