@@ -85,15 +85,23 @@ class Closing:
 
 _alive: set[Closing] = set()
 """Of the models that have threads."""
-_left_behind: list[Closing] = []
-"""Kept for ever: an engine without its threads cannot even be taken down."""
+
+
+def keep_for_ever(what: object) -> None:
+    """In a process that was forked: a graph without its threads cannot even be taken down.
+
+    Not by the interpreter's end either, which empties every list that this could be put into.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(what))
 
 
 def _leave_all_behind() -> None:
-    _left_behind.extend(_alive)
-    _alive.clear()
-    for closing in _left_behind:
+    for closing in _alive:
         closing.leave_behind()
+        keep_for_ever(closing)
+    _alive.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,7 +26,7 @@ from batched_whisper.batching.loops import EngineLoops
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.calls import Transcribe
-from batched_whisper.closing import Closing
+from batched_whisper.closing import Closing, keep_for_ever
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.devices import Devices
 from batched_whisper.engines.factory import choose_devices, make_engines
@@ -222,6 +222,9 @@ _made: weakref.WeakSet[Whisper] = weakref.WeakSet()
 def _leave_all_threads() -> None:
     for whisper in tuple(_made):
         whisper._leave_threads()
+    if _speech_detector.cache_info().currsize:
+        keep_for_ever(_speech_detector())
+        _speech_detector.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
