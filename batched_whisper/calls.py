@@ -33,8 +33,8 @@ class Submits(Protocol):
     def load(self) -> object:
         """Make it so; blocks."""
 
-    def submit(self, audio: AudioSource, **options: Any) -> Future[Transcript]:
-        """Start to transcribe a recording."""
+    def _submit(self, audio: AudioSource, **options: Any) -> Future[Transcript]:
+        """Start to transcribe a recording; its callbacks, which must return at once, hold it up."""
 
 
 class Transcribe:
@@ -60,7 +60,7 @@ class Transcribe:
             CallbackError: ``on_segment`` raised something.
             Closed: the model was closed.
         """
-        future = self._whisper.submit(audio, **options)
+        future = self._whisper._submit(audio, **options)
         try:
             return future.result()
         except BaseException:  # Ctrl-C while waiting: let go of its windows
@@ -71,7 +71,7 @@ class Transcribe:
         """The same without blocking the event loop; cancelling the task drops the recording."""
         if not self._whisper._is_loaded:
             await asyncio.to_thread(self._whisper.load)
-        return await asyncio.wrap_future(self._whisper.submit(audio, **options))
+        return await asyncio.wrap_future(self._whisper._submit(audio, **options))
 
 
 class TranscribeMap:
@@ -132,7 +132,7 @@ class TranscribeSegments:
             audio: the recording; options as for `Whisper.submit`.
         """
         arrived: SimpleQueue[Segment | None] = SimpleQueue()
-        future = self._whisper.submit(audio, on_segment=arrived.put, **options)
+        future = self._whisper._submit(audio, on_segment=arrived.put, **options)
         future.add_done_callback(lambda _: arrived.put(None))
         try:
             while (segment := arrived.get()) is not None:
@@ -147,7 +147,7 @@ class TranscribeSegments:
             await asyncio.to_thread(self._whisper.load)
         arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
         put = partial(_put_from_elsewhere, asyncio.get_running_loop(), arrived)
-        future = self._whisper.submit(audio, on_segment=put, **options)
+        future = self._whisper._submit(audio, on_segment=put, **options)
         future.add_done_callback(lambda _: put(None))
         try:
             while (segment := await arrived.get()) is not None:
@@ -175,7 +175,7 @@ class _Run:
     options: dict[str, Any]
 
     def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        return self.whisper.submit(*arguments, **self.options)
+        return self.whisper._submit(*arguments, **self.options)
 
     async def aio(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
         if not self.whisper._is_loaded:

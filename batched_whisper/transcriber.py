@@ -157,6 +157,8 @@ class Whisper:
     ) -> Future[Transcript]:
         """Start to transcribe a recording; cancel the future to give up.
 
+        What is added to the future as a callback may take its time, and transcribe more.
+
         Args:
             audio: a path, bytes, a binary file, an array of samples, or a row or audio value of
                 a data set.
@@ -167,9 +169,21 @@ class Whisper:
                 `CallbackError`.
             options: those of `config.DecodingOptions` by name.
         """
+        future = self._ready().means.workers.future()
+        return self._submit(audio, sampling_rate, on_segment, future, **options)
+
+    def _submit(
+        self,
+        audio: AudioSource,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        future: Future[Transcript] | None = None,
+        **options: Any,
+    ) -> Future[Transcript]:
+        """`submit`, for calls of our own, whose callbacks return at once."""
         means = self._ready().means
         decoding = DecodingOptions.from_environment().replace(**options)
-        job = RecordingJob(means, audio, sampling_rate, decoding, on_segment)
+        job = RecordingJob(means, audio, sampling_rate, decoding, on_segment, future)
         means.workers.start(job)
         return job.future
 

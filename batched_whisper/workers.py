@@ -14,13 +14,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
+from batched_whisper.callers_future import CallersFuture, at_once
 from batched_whisper.errors import Closed
 from batched_whisper.in_turn import InTurn
 from batched_whisper.thread_pool import ThreadPool
 
 MAX_WORKERS = 4
 """Threads of each kind: those that begin to read recordings and compute features ahead of the
-engine, those that read on, and those that tell segments."""
+engine, those that read on, those that tell segments, and those that call callers back."""
 
 
 class Job(Protocol):
@@ -48,6 +49,7 @@ class Workers:
         self._readers = ThreadPool(n_threads, "whisper-audio")
         self._resumers = ThreadPool(n_threads, "whisper-resumed")
         self._tellers = ThreadPool(MAX_WORKERS, "whisper-segments")
+        self._callers = ThreadPool(MAX_WORKERS, "whisper-callbacks")
         self._max_open = max_open
         self._is_closed = False
         self._open: set[Job] = set()
@@ -71,9 +73,14 @@ class Workers:
         """Calls one after another, whose callees may take their time."""
         return InTurn(self._tellers)
 
+    def future(self) -> Future[Any]:
+        """For a caller, whose callbacks may wait for what other threads here do."""
+        return CallersFuture(InTurn(self._callers))
+
     def is_own_thread(self) -> bool:
         """Whether the caller is one of these threads, for which it must not wait then."""
-        return any(pool.is_own_thread() for pool in (self._readers, self._resumers, self._tellers))
+        pools = (self._readers, self._resumers, self._tellers, self._callers)
+        return any(pool.is_own_thread() for pool in pools)
 
     def give_up(self) -> None:
         """Let nobody begin any more, and cancel all recordings; returns at once."""
@@ -95,6 +102,7 @@ class Workers:
     def finish_telling(self) -> None:
         """Return when everything is told; the engine must be done by then."""
         self._tellers.shutdown()
+        self._callers.shutdown()
 
     def _open_more(self) -> None:
         """Begin as many of those who wait as may be open."""
@@ -107,7 +115,7 @@ class Workers:
                     opened.append(job)
             self._changed.notify_all()
         for job in opened:
-            job.future.add_done_callback(partial(self._when_done, job))
+            at_once(job.future, partial(self._when_done, job))
             _submit(self._readers, job)
 
     def _when_done(self, job: Job, _: Future[Any]) -> None:
