@@ -5,7 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from typing import Protocol
+
+
+class Pool(Protocol):
+    """Threads that make calls."""
+
+    def submit(self, call: Callable[[], object], /) -> object:
+        """Have something called. Raises RuntimeError if it was shut down."""
 
 
 class InTurn:
@@ -15,7 +22,7 @@ class InTurn:
         pool: whose threads make them; one that is shut down leaves them to who asks.
     """
 
-    def __init__(self, pool: Executor) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lock = threading.Lock()
         self._calls: deque[Callable[[], object]] = deque()

@@ -19,6 +19,7 @@ from batched_whisper.audio.decode import AudioSource, open_audio
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.loops import EngineLoops
 from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.callers_future import at_once
 from batched_whisper.config import DecodingOptions
 from batched_whisper.errors import CallbackError, Closed, EmptyAudio
 from batched_whisper.model_tokens import ModelTokens
@@ -67,8 +68,9 @@ class RecordingJob:
         sampling_rate: int | None,
         options: DecodingOptions,
         on_segment: OnSegment | None = None,
+        future: Future[Transcript] | None = None,
     ) -> None:
-        self.future: Future[Transcript] = Future()
+        self.future: Future[Transcript] = Future() if future is None else future
         self._means = means
         self._audio = audio
         self._sampling_rate = sampling_rate
@@ -97,7 +99,7 @@ class RecordingJob:
         self._name = "audio"
         self._duration_s = 0.0
         self._warnings: tuple[str, ...] = ()
-        self.future.add_done_callback(self._let_go)
+        at_once(self.future, self._let_go)
 
     # --- on a worker thread --------------------------------------------------------------------
 

@@ -10,27 +10,26 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable
+import weakref
+from collections.abc import Iterable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
-from batched_whisper.audio.sources import check_several
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.loops import EngineLoops
-from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.batching.meters import LoopStats
 from batched_whisper.batching.policy import FixedWait
+from batched_whisper.calls import Transcribe
+from batched_whisper.closing import Closing, keep_for_ever
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.devices import Devices
-from batched_whisper.engines.factory import choose_devices, make_engines, most_windows
+from batched_whisper.engines.factory import choose_devices, make_engines
 from batched_whisper.engines.together import together
 from batched_whisper.errors import Closed
 from batched_whisper.model_tokens import ModelTokens
@@ -41,7 +40,7 @@ from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
 from batched_whisper.recording import Means, OnSegment, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
-from batched_whisper.types import Segment, Transcript
+from batched_whisper.types import Transcript
 from batched_whisper.workers import Workers
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 
     from batched_whisper.arguments import (
         DecodingArguments,
-        ReadingArguments,
         SettingArguments,
         TranscribeArguments,
     )
@@ -85,6 +83,7 @@ class _Running:
 
     means: Means
     info: WhisperInfo
+    closing: Closing
 
 
 class Whisper:
@@ -109,10 +108,11 @@ class Whisper:
     ) -> None:
         named = {} if model is None else {"model": os.fspath(model)}
         self.settings = Settings.from_environment().replace(**named, **settings)
-        self.transcribe = Transcribe(self)
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._closing: Closing | None = None
         self._closed = False
+        _made.add(self)
 
     def load(self) -> Whisper:
         """Find and read the model and start its engine, once; returns itself.
@@ -126,14 +126,21 @@ class Whisper:
         return self
 
     def close(self) -> None:
-        """Answer what was accepted, then stop the engine and give back its memory."""
+        """Answer what was accepted, then stop the engine and give back its memory.
+
+        In a callback of a recording of its own it does not wait for that. A model that nobody has
+        any more is closed too; at the end of the process what was accepted is given up.
+        """
         with self._lock:
             self._closed = True
-            running, self._running = self._running, None
-        if running is not None:
-            running.means.workers.finish_reading()
-            running.means.loops.close()
-            running.means.workers.finish_telling()
+            self._running = None
+        if self._closing is not None:
+            self._closing.close()
+
+    @property
+    def transcribe(self) -> Transcribe:
+        """The ways to call it; made anew each time, so that nothing it has leads back to it."""
+        return Transcribe(self)
 
     @property
     def info(self) -> WhisperInfo:
@@ -145,6 +152,10 @@ class Whisper:
         """The batcher's figures of this moment."""
         running = self._running
         return running.means.loops.stats if running is not None else LoopStats()
+
+    @property
+    def _is_loaded(self) -> bool:
+        return self._running is not None
 
     def transcribe_batch(
         self, audios: Iterable[AudioSource], **options: Unpack[TranscribeArguments]
@@ -162,6 +173,8 @@ class Whisper:
     ) -> Future[Transcript]:
         """Start to transcribe a recording; cancel the future to give up.
 
+        What is added to the future as a callback may take its time, and transcribe more.
+
         Args:
             audio: a path, bytes, a binary file, an array of samples, or a row or audio value of
                 a data set.
@@ -172,9 +185,21 @@ class Whisper:
                 `CallbackError`.
             options: those of `config.DecodingOptions` by name.
         """
+        future = self._ready().means.workers.future()
+        return self._submit(audio, sampling_rate, on_segment, future, **options)
+
+    def _submit(
+        self,
+        audio: AudioSource,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        future: Future[Transcript] | None = None,
+        **options: Any,
+    ) -> Future[Transcript]:
+        """`submit`, for calls of our own, whose callbacks return at once."""
         means = self._ready().means
         decoding = DecodingOptions.from_environment().replace(**options)
-        job = RecordingJob(means, audio, sampling_rate, decoding, on_segment)
+        job = RecordingJob(means, audio, sampling_rate, decoding, on_segment, future)
         means.workers.start(job)
         return job.future
 
@@ -209,166 +234,31 @@ class Whisper:
                 raise _closed()
             if self._running is None:
                 self._running = _start(self.settings)
+                self._closing = self._running.closing
+                # What holds a model's threads holds no Whisper, so a dropped one is collected.
+                weakref.finalize(self, self._closing.ask).atexit = False
             return self._running
 
-
-class Transcribe:
-    """``whisper.transcribe``: one recording, or many; waiting, or not.
-
-    ``whisper.transcribe(audio)``, ``await whisper.transcribe.aio(audio)``,
-    ``whisper.transcribe.map(audios)``, ``async for t in whisper.transcribe.map.aio(audios)``,
-    ``whisper.transcribe.segments(audio)``, and for ``async for`` ``.segments.aio(audio)``.
-    """
-
-    def __init__(self, whisper: Whisper) -> None:
-        self._whisper = whisper
-        self.map = TranscribeMap(whisper)
-        self.segments = TranscribeSegments(whisper)
-
-    @property
-    def n_in_flight(self) -> int:
-        """How many recordings a run of ``map`` has begun and not given yet, at most."""
-        return 2 * most_windows(self._whisper.settings)
-
-    def __call__(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
-        """Transcribe one recording; options as for `Whisper.submit`.
-
-        Raises:
-            AudioError: the recording cannot be read, or has no sound in it.
-            OptionError: an option that does not exist, is out of its range, or is not the model's.
-            EngineError: the engine failed on it.
-            CallbackError: ``on_segment`` raised something.
-            Closed: the model was closed.
-        """
-        future = self._whisper.submit(audio, **options)
-        try:
-            return future.result()
-        except BaseException:  # Ctrl-C while waiting: let go of its windows
-            future.cancel()
-            raise
-
-    async def aio(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
-        """The same without blocking the event loop; cancelling the task drops the recording."""
-        if self._whisper._running is None:
-            await asyncio.to_thread(self._whisper.load)
-        return await asyncio.wrap_future(self._whisper.submit(audio, **options))
+    def _leave_threads(self) -> None:
+        """In a process that was forked: what is loaded has no thread here."""
+        self._lock = threading.Lock()
+        self._closed = self._closed or self._running is not None
+        self._running = None
 
 
-class TranscribeMap:
-    """``whisper.transcribe.map``: many recordings, read lazily, a bounded number in flight."""
-
-    def __init__(self, whisper: Whisper) -> None:
-        self._whisper = whisper
-
-    def __call__(
-        self,
-        audios: Iterable[AudioSource],
-        *,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        **options: Unpack[TranscribeArguments],
-    ) -> Generator[Any, None, None]:
-        """Transcripts of many recordings, as they are asked for.
-
-        Args:
-            audios: the recordings; may be a generator, however long.
-            order_outputs: in the order of the inputs, or as they end.
-            return_exceptions: give a recording's error in its place instead of raising it.
-            options: those of `config.DecodingOptions` by name, for all of them.
-
-        Raises:
-            UnreadableAudio: at once, where one recording was given and not several.
-        """
-        mapper = self._mapper(audios, options)
-        return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
-
-    def aio(
-        self,
-        audios: Inputs,
-        *,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        **options: Unpack[TranscribeArguments],
-    ) -> AsyncGenerator[Any, None]:
-        """The same for ``async for``; the recordings may come from an async generator."""
-        mapper = self._mapper(audios, options)
-        return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
-
-    def _mapper(self, audios: Inputs, options: TranscribeArguments) -> Mapper[Transcript]:
-        check_several(audios)
-        in_flight = self._whisper.transcribe.n_in_flight
-        return Mapper(new_run=partial(_Run, self._whisper, options), n_in_flight=in_flight)
+_made: weakref.WeakSet[Whisper] = weakref.WeakSet()
 
 
-class TranscribeSegments:
-    """``whisper.transcribe.segments``: one recording's segments while it is being decoded."""
-
-    def __init__(self, whisper: Whisper) -> None:
-        self._whisper = whisper
-
-    def __call__(
-        self, audio: AudioSource, **options: Unpack[ReadingArguments]
-    ) -> Generator[Segment, None, None]:
-        """The transcript's segments, each as soon as nothing earlier can come any more.
-
-        The recording begins when the first one is asked for. Its error is raised after those that
-        were sure before it; leaving the iterator gives the recording up.
-
-        Args:
-            audio: the recording; options as for `Whisper.submit`.
-        """
-        arrived: SimpleQueue[Segment | None] = SimpleQueue()
-        future = self._whisper.submit(audio, on_segment=arrived.put, **options)
-        future.add_done_callback(lambda _: arrived.put(None))
-        try:
-            while (segment := arrived.get()) is not None:
-                yield segment
-            future.result()
-        finally:
-            future.cancel()
-
-    async def aio(
-        self, audio: AudioSource, **options: Unpack[ReadingArguments]
-    ) -> AsyncGenerator[Segment, None]:
-        """The same for ``async for``, without blocking the event loop."""
-        if self._whisper._running is None:
-            await asyncio.to_thread(self._whisper.load)
-        arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
-        put = partial(_put_from_elsewhere, asyncio.get_running_loop(), arrived)
-        future = self._whisper.submit(audio, on_segment=put, **options)
-        future.add_done_callback(lambda _: put(None))
-        try:
-            while (segment := await arrived.get()) is not None:
-                yield segment
-            future.result()
-        finally:
-            future.cancel()
+def _leave_all_threads() -> None:
+    for whisper in tuple(_made):
+        whisper._leave_threads()
+    if _speech_detector.cache_info().currsize:
+        keep_for_ever(_speech_detector())
+        _speech_detector.cache_clear()
 
 
-def _put_from_elsewhere(
-    loop: asyncio.AbstractEventLoop,
-    arrived: asyncio.Queue[Segment | None],
-    segment: Segment | None,
-) -> None:
-    """From another thread; a loop that was closed has no reader any more."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(arrived.put_nowait, segment)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Starts the recordings of one map."""
-
-    whisper: Whisper
-    options: TranscribeArguments
-
-    def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        return self.whisper.submit(*arguments, **self.options)
-
-    async def aio(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        if self.whisper._running is None:
-            await asyncio.to_thread(self.whisper.load)
-        return self(arguments)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_threads)
 
 
 def _start(settings: Settings) -> _Running:
@@ -402,7 +292,7 @@ def _start(settings: Settings) -> _Running:
     listened = ahead if devices.on_gpu else min(ahead, LISTENED_ON_CPU)
     as_samples = engines[0].info.takes_samples
     means = Means(tokens, loops, workers, _speech_detector, ahead, listened, as_samples)
-    return _Running(means, info)
+    return _Running(means, info, Closing(workers, loops))
 
 
 def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:
@@ -432,4 +322,6 @@ _SOURCES = {
 
 
 def _closed() -> Closed:
-    return Closed("this Whisper was closed; make a new one to go on")
+    return Closed(
+        "this Whisper was closed, or loaded before this process was forked; make a new one to go on"
+    )

@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
+from batched_whisper.callers_future import CallersFuture, at_once
 from batched_whisper.errors import Closed
 from batched_whisper.in_turn import InTurn
+from batched_whisper.thread_pool import ThreadPool
 
 MAX_WORKERS = 4
 """Threads of each kind: those that begin to read recordings and compute features ahead of the
-engine, those that read on, and those that tell segments."""
-
-_PREFIX = "whisper-"
+engine, those that read on, those that tell segments, and those that call callers back."""
 
 
 class Job(Protocol):
@@ -46,71 +46,85 @@ class Workers:
 
     def __init__(self, max_open: int) -> None:
         n_threads = min(MAX_WORKERS, 2 * (os.cpu_count() or 1))
-        self._readers = ThreadPoolExecutor(n_threads, _PREFIX + "audio")
-        self._resumers = ThreadPoolExecutor(n_threads, _PREFIX + "resumed")
-        self._tellers = ThreadPoolExecutor(MAX_WORKERS, _PREFIX + "segments")
+        self._readers = ThreadPool(n_threads, "whisper-audio")
+        self._resumers = ThreadPool(n_threads, "whisper-resumed")
+        self._tellers = ThreadPool(MAX_WORKERS, "whisper-segments")
+        self._callers = ThreadPool(MAX_WORKERS, "whisper-callbacks")
         self._max_open = max_open
         self._is_closed = False
-        self._n_open = 0
+        self._open: set[Job] = set()
         self._waiting: deque[Job] = deque()
         # Reentrant: a recording may be given up by the garbage collector, anywhere.
         self._changed = threading.Condition(threading.RLock())
 
     def start(self, job: Job) -> None:
-        """Begin a recording. Raises Closed after `finish_reading`."""
+        """Begin a recording. Raises Closed after `finish_reading` or `give_up`."""
         with self._changed:
             if self._is_closed:
                 raise _closed()
             self._waiting.append(job)
-        self._open()
+        self._open_more()
 
     def resume(self, job: Job) -> None:
-        """Let a recording read on. Raises Closed where `finish_reading` did not wait for it."""
+        """Let a recording read on. Raises Closed when all recordings are done."""
         _submit(self._resumers, job)
 
     def in_turn(self) -> InTurn:
         """Calls one after another, whose callees may take their time."""
         return InTurn(self._tellers)
 
-    def finish_reading(self) -> None:
-        """Let nobody begin any more, and return when all recordings are read.
+    def future(self) -> Future[Any]:
+        """For a caller, whose callbacks may wait for what other threads here do."""
+        return CallersFuture(InTurn(self._callers))
 
-        From one of these threads themselves, such as a callback, it does not wait.
-        """
-        is_own = threading.current_thread().name.startswith(_PREFIX)
+    def is_own_thread(self) -> bool:
+        """Whether the caller is one of these threads, for which it must not wait then."""
+        pools = (self._readers, self._resumers, self._tellers, self._callers)
+        return any(pool.is_own_thread() for pool in pools)
+
+    def give_up(self) -> None:
+        """Let nobody begin any more, and cancel all recordings; returns at once."""
         with self._changed:
             self._is_closed = True
-            while not is_own and (self._n_open or self._waiting):
+            jobs = (*self._open, *self._waiting)
+        for job in jobs:
+            job.future.cancel()
+
+    def finish_reading(self) -> None:
+        """Let nobody begin any more, and return when all recordings are done."""
+        with self._changed:
+            self._is_closed = True
+            while self._open or self._waiting:
                 self._changed.wait()
-        self._readers.shutdown(wait=not is_own)
-        self._resumers.shutdown(wait=not is_own)
+        self._readers.shutdown()
+        self._resumers.shutdown()
 
     def finish_telling(self) -> None:
-        """The same for what is told; the engine must be done by then."""
-        self._tellers.shutdown(wait=not threading.current_thread().name.startswith(_PREFIX))
+        """Return when everything is told; the engine must be done by then."""
+        self._tellers.shutdown()
+        self._callers.shutdown()
 
-    def _open(self) -> None:
+    def _open_more(self) -> None:
         """Begin as many of those who wait as may be open."""
         opened: list[Job] = []
-        with self._changed, suppress(IndexError):
-            while self._n_open < self._max_open:
+        with self._changed:
+            while self._waiting and len(self._open) < self._max_open:
                 job = self._waiting.popleft()
                 if not job.future.done():
-                    self._n_open += 1
+                    self._open.add(job)
                     opened.append(job)
+            self._changed.notify_all()
         for job in opened:
-            job.future.add_done_callback(self._when_done)
+            at_once(job.future, partial(self._when_done, job))
             _submit(self._readers, job)
 
-    def _when_done(self, _: Future[Any]) -> None:
+    def _when_done(self, job: Job, _: Future[Any]) -> None:
         with self._changed:
-            self._n_open -= 1
-        self._open()
-        with self._changed:
-            self._changed.notify_all()
+            self._open.discard(job)
+        self._open_more()
 
 
-def _submit(pool: ThreadPoolExecutor, job: Job) -> None:
+def _submit(pool: ThreadPool, job: Job) -> None:
     try:
         pool.submit(job.run)
     except RuntimeError:  # it was shut down

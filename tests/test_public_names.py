@@ -14,7 +14,7 @@ import batched_whisper
 from batched_whisper import Whisper, batched, enter, exit, running
 from batched_whisper.batching.decorator import BatchedFunction
 from batched_whisper.batching.mapping import Mapper
-from batched_whisper.transcriber import Transcribe, TranscribeMap, TranscribeSegments
+from batched_whisper.calls import Transcribe, TranscribeMap, TranscribeSegments
 
 NAMES = {
     *("BatchedWhisperError", "DecodedWindow", "DecodingOptions", "Segment", "Settings"),
@@ -48,7 +48,7 @@ SIGNATURES: dict[Callable[..., Any], str] = {
 }
 
 ATTRIBUTES: dict[type, set[str]] = {
-    Whisper: {"close", "info", "load", "stats", "submit", "transcribe_batch"},
+    Whisper: {"close", "info", "load", "stats", "submit", "transcribe", "transcribe_batch"},
     BatchedFunction: {"aclose", "aio", "close", "map", "starmap", "stats"},
 }
 

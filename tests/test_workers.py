@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -70,14 +71,25 @@ def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
         workers.start(Job(workers, 1, by_itself=True))
 
 
-def test_one_of_its_own_threads_may_close_it_and_waits_for_nobody() -> None:
-    workers, closed = Workers(max_open=2), threading.Event()
+def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
+    workers = Workers(max_open=1)
+    told: SimpleQueue[bool] = SimpleQueue()
+    workers.in_turn().ask(lambda: told.put(workers.is_own_thread()))
+    assert told.get(timeout=SOON_S)
+    for own in threading.enumerate():
+        if own.name.startswith("whisper-"):
+            ask = threading.Thread(target=lambda: told.put(workers.is_own_thread()), name=own.name)
+            ask.start()
+            assert not told.get(timeout=SOON_S)
 
-    def close() -> None:
-        workers.finish_reading()
-        workers.finish_telling()
-        closed.set()
 
-    workers.start(Job(workers, 2, by_itself=False))  # never resumed
-    workers.in_turn().ask(close)
-    assert closed.wait(SOON_S)
+def test_giving_up_cancels_who_is_open_and_who_waits_and_lets_nobody_begin() -> None:
+    workers = Workers(max_open=2)
+    jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
+    for job in jobs:
+        workers.start(job)
+    workers.give_up()
+    workers.finish_reading()
+    assert all(job.future.cancelled() for job in jobs)
+    with pytest.raises(Closed):
+        workers.start(Job(workers, 1, by_itself=True))

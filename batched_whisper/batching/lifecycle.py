@@ -145,6 +145,10 @@ class Life:
         """In a process that was forked: the threads stayed behind, so nothing can be answered."""
         self._lock = threading.Lock()
         self._closing = True
+        self._threads = {}
+        self._n_running = 0
+        self._ended = threading.Event()
+        self._ended.set()
 
     def would_wait_for_itself(self, part: Part) -> bool:
         """Whether a call to that part from this thread could never be answered."""
@@ -266,7 +270,7 @@ def _new_entry(instance: object) -> _Entry:
     try:
         reference = weakref.ref(instance)
         orphan = _Orphan(id(instance), life)
-        weakref.finalize(instance, _orphans.put, orphan).atexit = False
+        weakref.finalize(instance, _orphan_left, orphan).atexit = False
     except TypeError as error:
         raise OptionError(
             f"{cls.__qualname__} has @batched methods and __slots__: "
@@ -276,14 +280,20 @@ def _new_entry(instance: object) -> _Entry:
     return _Entry(reference, life)
 
 
+def _orphan_left(orphan: _Orphan) -> None:
+    _orphans.put(orphan)
+
+
 @functools.cache
 def _start_burying() -> None:
-    threading.Thread(target=_bury_orphans, name="batched_whisper orphans", daemon=True).start()
+    threading.Thread(
+        target=_bury_orphans, args=(_orphans,), name="batched_whisper orphans", daemon=True
+    ).start()
 
 
-def _bury_orphans() -> None:
+def _bury_orphans(orphans: queue.SimpleQueue[_Orphan]) -> None:
     while True:
-        orphan = _orphans.get()
+        orphan = orphans.get()
         with _by_id_lock:
             entry = _by_id.get(orphan.key)
             if entry is not None and entry.life is orphan.life:  # else the id was given again
@@ -325,9 +335,14 @@ class running(Generic[Instance]):  # noqa: N801  used as a verb: with running(mo
 
 
 def _forget_all() -> None:
+    """In a process that was forked, where no other thread is left, and any lock may be taken."""
+    global _orphans, _by_id_lock
     for life in tuple(_alive):
         life.forget_threads()
     _alive.clear()
+    _by_id_lock = threading.Lock()
+    _orphans = queue.SimpleQueue()
+    _start_burying.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

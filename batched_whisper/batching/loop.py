@@ -130,8 +130,12 @@ class EngineLoop:
         Closed and what is being decoded is answered.
         """
         self.queue.close(drain=drain)
-        if threading.current_thread() is not self._thread:
+        if not self.is_own_thread():
             self._thread.join()
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller is the thread that touches the engine."""
+        return threading.current_thread() is self._thread
 
     def _run(self) -> None:
         try:

@@ -86,6 +86,10 @@ class EngineLoops:
         for loop in self._loops:
             loop.close(drain=drain)
 
+    def is_own_thread(self) -> bool:
+        """Whether the caller is one of the loops' threads."""
+        return any(loop.is_own_thread() for loop in self._loops)
+
 
 def total(stats: Sequence[LoopStats]) -> LoopStats:
     """Several loops' figures as one's. The queue is the same one, so its depth is not added up."""

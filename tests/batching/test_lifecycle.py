@@ -405,3 +405,47 @@ def test_a_forked_process_is_refused_rather_than_left_to_wait() -> None:
     print(model.double(3))
     """
     assert run_program(program) == "load Closed 6 unload"
+
+
+def test_a_forked_process_closes_what_the_other_one_used_without_waiting() -> None:
+    program = """
+    import warnings
+    warnings.simplefilter("ignore")
+    model = Model()
+    model.double(1)
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        model.double.close()
+        print("closed", flush=True)
+        sys.exit()
+    os.waitpid(child, 0)
+    """
+    assert run_program(program) == "load closed unload"
+
+
+def test_a_forked_process_ends_the_workers_of_its_own_instances_that_are_collected() -> None:
+    program = """
+    import gc, warnings
+    warnings.simplefilter("ignore")
+
+    class Collectable:
+        @batched(wait_ms=0)
+        def double(self, numbers): return [2 * number for number in numbers]
+
+    def use_and_drop():
+        model = Collectable()
+        model.double(1)
+        [worker] = [t for t in threading.enumerate() if t.name == "Collectable worker"]
+        del model
+        gc.collect()
+        worker.join(30)
+        print(worker.is_alive(), flush=True)
+
+    use_and_drop()
+    if os.fork() == 0:
+        use_and_drop()
+        sys.exit()
+    os.wait()
+    """
+    assert run_program(program) == "False False"
