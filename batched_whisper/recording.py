@@ -93,7 +93,7 @@ class RecordingJob:
         self._reading = self._read()
         self._is_paused = False
         self._channels: list[_Channel] = []
-        self._answers: list[Future[DecodedTokens]] = []
+        self._answers: set[Future[DecodedTokens]] = set()  # that are awaited
         self._failed = False
         self._n_due = 1  # windows not answered, and one for the end of the recording
         self._name = "audio"
@@ -189,7 +189,7 @@ class RecordingJob:
 
     def _send(self, tasks: WindowTasks, place: Place, task: WindowTask, wait: bool) -> None:
         answer = self._means.loops.submit(task, group=self, wait=wait)
-        self._answers.append(answer)
+        self._answers.add(answer)
         answer.add_done_callback(partial(self._when_decoded, tasks, place))
 
     def _give(self) -> None:
@@ -226,7 +226,7 @@ class RecordingJob:
             self.future.set_exception(error)
 
     def _let_go(self, _: Future[Transcript]) -> None:
-        for answer in self._answers:
+        for answer in tuple(self._answers):
             answer.cancel()
         with suppress(Closed):
             self._resume(if_enough=True)  # to close the recording
@@ -236,6 +236,7 @@ class RecordingJob:
     def _when_decoded(
         self, tasks: WindowTasks, place: Place, answer: Future[DecodedTokens]
     ) -> None:
+        self._answers.discard(answer)  # with all that words were timed by
         try:
             window = tasks.decoded_window(place, answer.result())
             with self._lock:

@@ -45,13 +45,15 @@ def test_what_was_accepted_is_answered_though_a_callback_closes_it(narrow: Room)
 
 def test_who_closes_it_after_a_callback_did_waits_until_it_is_closed(narrow: Room) -> None:
     closing = threading.Event()
+    narrow.listener.hold = 0
 
     def close(_: object) -> None:
         narrow.close()
         closing.set()
 
     found = narrow.whisper.submit(tone(0), on_segment=close)
-    others = [narrow.whisper.submit(tone(1)) for n in range(8)]
+    others = [narrow.whisper.submit(tone(1)) for _ in range(8)]
+    narrow.listener.go.set()
     assert closing.wait(SOON_S)
     narrow.close()
     assert all(future.done() for future in (found, *others))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -469,3 +471,27 @@ def test_a_text_that_runs_into_the_models_own_limit_is_not_believed(
     [window] = room.hear(tone(0), audio_context="full", **options).windows
     assert window.compression_ratio < 2.4
     assert (window.decodes, len(window.tokens)) == (6, 444 if options else 224)
+
+
+def test_what_the_engine_said_of_a_window_is_not_kept_until_the_recording_ends(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(base_model, monkeypatch, max_batch_size=1)
+    answers: list[weakref.ref[Any]] = []
+    submit = EngineLoop.submit
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        answer = submit(*arguments, **options)
+        answers.append(weakref.ref(answer))
+        return answer
+
+    monkeypatch.setattr(EngineLoop, "submit", watched)
+    room.listener.hold = 3
+    sound = np.concatenate([tone(number, 30) for number in (1, 2, 4, 3)])
+    future = room.whisper.submit(sound, language="en", word_timestamps=True)
+    assert room.listener.held.wait(SOON_S)
+    gc.collect()
+    assert [answer() is None for answer in answers[:2]] == [True, True]
+    room.listener.go.set()
+    assert sentence(3) in future.result(SOON_S).text
+    room.close()
