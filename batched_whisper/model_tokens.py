@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from batched_whisper.config import DecodingOptions, Numbers
+from batched_whisper.config import DecodingOptions
+from batched_whisper.declaring import Numbers
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.errors import OptionError
 from batched_whisper.models.catalog import original_repository

@@ -16,9 +16,8 @@ from batched_whisper.config import (
     CueLayout,
     DecodingOptions,
     Settings,
-    can_be_off,
-    environment_variable,
 )
+from batched_whisper.declaring import can_be_off, environment_variable
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from batched_whisper.config import DecodingOptions, Settings, environment_variable
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.declaring import environment_variable
 from batched_whisper.errors import OptionError
 
 OWNERS = (Settings, DecodingOptions)

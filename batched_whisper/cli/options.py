@@ -18,13 +18,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from batched_whisper.config import (
-    ENVIRONMENT_PREFIX,
     CueLayout,
     DecodingOptions,
     Settings,
-    can_be_off,
-    environment_variable,
 )
+from batched_whisper.declaring import ENVIRONMENT_PREFIX, can_be_off, environment_variable
 from batched_whisper.errors import OptionError
 
 PANELS: dict[type[Any], str] = {

@@ -18,7 +18,8 @@ from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, about, co
 from batched_whisper.cli.outputs import Output
 from batched_whisper.cli.progress import Display
 from batched_whisper.cli.services import Info, Services, Transcriber
-from batched_whisper.config import DecodingOptions, Settings, can_be_off
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.declaring import can_be_off
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import typer
 
 import batched_whisper
 from batched_whisper.cli import options as flags
-from batched_whisper.config import DecodingOptions, Settings, _Checked, option
+from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.declaring import CheckedOptions, option
 from batched_whisper.errors import OptionError
 
 COMMANDS = ["transcribe", "demo", "eval", "bench", "info", "download"]
@@ -20,7 +21,7 @@ HEAVY = ("openvino", "av", "numpy", "huggingface_hub", "datasets", "jiwer", "tok
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample(_Checked):
+class Sample(CheckedOptions):
     count: int = option(3, "A count [of things].", minimum=1, maximum=5)
     ratio: float | None = option(None, "A ratio.", minimum=0, maximum=1)
     is_on: bool = option(True, "On.")
