@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,6 +146,24 @@ def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> 
         assert torch.get_float32_matmul_precision() == said
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_a_recording_is_made_with_products_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both the runs before it, for which libraries choose how they compute, and itself."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    graph = SimpleNamespace(pool=lambda: None)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, **options: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    seen = list[str]()
+    torch.set_float32_matmul_precision("high")
+    try:
+        recorder = graphs.Recorder(Place(stream))
+        recorder.record(lambda: seen.append(torch.get_float32_matmul_precision()))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == (graphs.WARM_UPS + 1) * ["highest"]
 
 
 def test_it_is_so_too_where_the_newer_interface_was_used() -> None:
