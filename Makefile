@@ -6,13 +6,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 AUDIO ?=
 ARGS ?=
 
-.PHONY: help demo test check format bench docs clean
+.PHONY: help demo recipe test check format bench docs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## transcribe the demo's recordings, or AUDIO="a.mp3 b.wav"
 	$(BIN)/batched-whisper demo $(AUDIO)
+
+recipe: $(VENV)/.recipe  ## the recipe of deploy/modal without Modal; AUDIO="folder or data set"
+	$(BIN)/python deploy/modal/batched_whisper.py --local $(AUDIO) $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -43,6 +46,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.recipe: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[demo,modal]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python

@@ -1,4 +1,4 @@
-"""Batch a function of your own: single calls from anywhere, lists inside."""
+"""Batch a function of your own (a Whisper batches by itself): single calls, lists inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A model class and a data set: python examples/batched_model.py a.wav b.wav ..."""
+"""A model class and a data set: python examples/batched_model.py a.wav b.wav ...
+
+The shape of programs for Modal. A `Whisper` batches by itself and needs no such class.
+"""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ AudioSource = Union[
 ]
 """A path, an encoded file's bytes or binary file object, an array ``[n_samples]`` or with its
 channels first or last, a `datasets` audio value in each of its forms (a dict of ``array`` and
-``sampling_rate``, a dict of ``bytes`` and ``path``, a decoder), or a row that has one as its
-``audio``."""
+``sampling_rate``, a dict of ``bytes`` and ``path``, a decoder), the dict of ``raw`` and
+``sampling_rate`` that `transformers` pipelines take, or a row that has one as its ``audio``."""
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,12 @@ def _refuse_rate(sampling_rate: int | None, name: str) -> None:
 def _from_mapping(
     source: Mapping[str, Any], name: str, sampling_rate: int | None
 ) -> RawSound | SoundFile:
-    if source.get("array") is not None:
-        own = source.get("sampling_rate")
-        if own is not None:
-            _refuse_rate(sampling_rate, name)
-        return _from_array(source["array"], name, _first(own, sampling_rate, SAMPLING_RATE))
+    for key in ("array", "raw"):
+        if source.get(key) is not None:
+            own = source.get("sampling_rate")
+            if own is not None:
+                _refuse_rate(sampling_rate, name)
+            return _from_array(source[key], name, _first(own, sampling_rate, SAMPLING_RATE))
     # A data set keeps the path as the file's name beside its bytes, where it need not exist.
     for key in ("audio", "bytes", "path"):
         if source.get(key) is not None:

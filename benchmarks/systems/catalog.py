@@ -111,6 +111,12 @@ _OURS = (
     ),
 )
 
+_RECIPE = tuple(
+    Configuration(f"recipe, {way}", "recipe", {"way": way}, work=(Work.SHORT,))
+    for way in ("one at a time", "batched", "continuous")
+)
+"""Modal's recipe on this engine; "transformers bfloat16, batch 64" is the original."""
+
 _CTRANSLATE2 = (
     Configuration("faster-whisper int8", "faster_whisper", {"workers": 1}),
     Configuration(
@@ -167,6 +173,7 @@ _CTRANSLATE2 = (
 _OTHERS = (
     Configuration("transformers bfloat16, batch 1", "transformers", {"batch_size": 1}),
     Configuration("transformers bfloat16, batch 16", "transformers", {"batch_size": 16}),
+    Configuration("transformers bfloat16, batch 64", "transformers", {"batch_size": 64}),
     Configuration("openvino-genai fp16", "openvino_genai", {"weights": "fp16"}),
     Configuration("openvino-genai int8", "openvino_genai", {"weights": "int8"}),
     Configuration("whisper.cpp f16", "whisper_cpp", {"weights": "f16"}),
@@ -187,7 +194,7 @@ _WITHOUT_AVX512 = {
     ),
 }
 
-CONFIGURATIONS = (*_OURS, *_CTRANSLATE2, *_OTHERS)
+CONFIGURATIONS = (*_OURS, *_RECIPE, *_CTRANSLATE2, *_OTHERS)
 
 
 def choose(

@@ -60,8 +60,7 @@ class Ours:
 
     def counters(self) -> Mapping[str, float]:
         """The loop's own figures (batched_whisper.batching.meters.LoopStats)."""
-        stats = dataclasses.asdict(self._loaded.stats)
-        return {name: stats[name] for name in stats.keys() - _NOT_GROWING}
+        return counters_of(self._loaded)
 
     @property
     def _loaded(self) -> Whisper:
@@ -70,6 +69,12 @@ class Ours:
 
     def _transcribe(self, audio: Samples | Path) -> str:
         return self._loaded.transcribe(audio, **self._options).text
+
+
+def counters_of(whisper: Whisper) -> dict[str, float]:
+    """Those of its figures that only grow."""
+    stats = dataclasses.asdict(whisper.stats)
+    return {name: stats[name] for name in stats.keys() - _NOT_GROWING}
 
 
 _NOT_GROWING = frozenset({"largest_batch", "queue_depth", "n_active"})

@@ -95,6 +95,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "one channel": lambda _: SOUND[:, None],
     "tensor": lambda _: Tensor(SOUND),
     "datasets array": lambda _: {"array": SOUND, "sampling_rate": 16_000, "path": "a.wav"},
+    "pipeline input": lambda _: {"raw": SOUND, "sampling_rate": 16_000},
     "datasets bytes": lambda path: {"bytes": path.read_bytes(), "path": "not/here.wav"},
     "datasets path": lambda path: {"bytes": None, "path": str(path)},
     "datasets decoder": lambda _: TorchcodecDecoder(),

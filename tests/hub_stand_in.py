@@ -1,4 +1,4 @@
-"""A little Hub on 127.0.0.1: the routes that huggingface_hub asks for a model, and no more."""
+"""A little Hub on 127.0.0.1: the routes that are asked for a model or a data set, and no more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -19,11 +20,17 @@ class StandInHub:
     """What it serves, what it was asked, and how it misbehaves."""
 
     repository: str = "someone/whisper"
+    kind: str = "models"  # or "datasets"
     files: dict[str, bytes] = field(default_factory=dict)
     revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     cut: str | None = None  # the file whose connection breaks in the middle
     asked: list[str] = field(default_factory=list)
     url: str = ""
+
+    @property
+    def place(self) -> str:
+        """The repository's own place in addresses that are not the API's."""
+        return f"/{self.repository}" if self.kind == "models" else f"/{self.kind}/{self.repository}"
 
     def fetched(self) -> set[str]:
         """The files that were asked for, apart from what they are."""
@@ -58,17 +65,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        """``paths-info``, which asks after some files or folders by their names."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._json([each for each in self._entries() if each["path"] in asked["paths"]])
+
     def do_GET(self) -> None:
         hub, path = self.served, unquote(urlsplit(self.path).path)
-        api = f"/api/models/{hub.repository}"
+        api = f"/api/{hub.kind}/{hub.repository}"
         if path == api:
             return self._info("main")
         if path.startswith(f"{api}/revision/"):
             return self._info(path.removeprefix(f"{api}/revision/"))
         if path.startswith(f"{api}/tree/"):
-            return self._tree()
-        if path.startswith(f"/{hub.repository}/resolve/"):
-            return self._file(path.split("/", 5)[5])
+            folder = path.removeprefix(f"{api}/tree/").partition("/")[2]
+            return self._json([e for e in self._entries() if _is_within(str(e["path"]), folder)])
+        if path.startswith(f"{hub.place}/resolve/"):
+            return self._file(path.removeprefix(f"{hub.place}/resolve/").partition("/")[2])
         return self._refuse("RepoNotFound")
 
     def _info(self, revision: str) -> None:
@@ -79,12 +92,17 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": name} for name in hub.files]
         return self._json({"id": hub.repository, "sha": commit, "siblings": siblings})
 
-    def _tree(self) -> None:
-        entries = [
-            {"type": "file", "path": name, "size": len(content), "oid": _etag(content)}
-            for name, content in self.served.files.items()
+    def _entries(self) -> list[dict[str, object]]:
+        """The files, and the folders that they are in."""
+        files = self.served.files
+        folders = {str(folder) for name in files for folder in PurePosixPath(name).parents} - {"."}
+        return [
+            *({"type": "directory", "path": name, "oid": "0"} for name in sorted(folders)),
+            *(
+                {"type": "file", "path": name, "size": len(content), "oid": _etag(content)}
+                for name, content in files.items()
+            ),
         ]
-        self._json(entries)
 
     def _file(self, name: str) -> None:
         hub = self.served
@@ -118,6 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return not folder or path.startswith(f"{folder}/")
 
 
 def _etag(content: bytes) -> str:
