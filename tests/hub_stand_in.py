@@ -20,11 +20,11 @@ class StandInHub:
     """What it serves, what it was asked, and how it misbehaves."""
 
     repository: str = "someone/whisper"
-    kind: str = "models"  # or "datasets"
     files: dict[str, bytes] = field(default_factory=dict)
     revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     cut: str | None = None  # the file whose connection breaks in the middle
     asked: list[str] = field(default_factory=list)
+    kind: str = "models"  # or "datasets"
     url: str = ""
 
     @property
