@@ -49,10 +49,10 @@ class Settings(CheckedOptions):
         None,
         "A name on the Hub, a short name (base, large-v3), or a folder. "
         "Not given: large-v3 on a GPU, base on a CPU.",
-        environment="MODEL",
+        fallback="MODEL",
     )
     revision: str | None = option(
-        None, "The model's branch, tag or commit on the Hub.", environment="REVISION"
+        None, "The model's branch, tag or commit on the Hub.", fallback="REVISION"
     )
     device: str = option(
         "auto",

@@ -17,7 +17,7 @@ from batched_whisper.config import (
     DecodingOptions,
     Settings,
 )
-from batched_whisper.declaring import can_be_off, environment_variable
+from batched_whisper.declaring import can_be_off, environment_variables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -111,7 +111,7 @@ def _full_table(options: Iterable[Option]) -> str:
             _default(each),
             _range(each),
             f"`{written_flag(each)}`",
-            f"`{environment_variable(each)}`",
+            ", else ".join(f"`{variable}`" for variable in environment_variables(each)),
             each.metadata["help"],
         )
         for each in options
@@ -147,7 +147,7 @@ def _values(option: Option) -> str:
     if choices is not None:
         return ", ".join(f"`{choice}`" for choice in choices)
     if low is None and high is None:
-        return "yes or no" if option.type == "bool" else "text"
+        return "yes or no" if option.type is bool else "text"
     if high is None:
         return f"{low:,g} or more"
     return f"{high:,g} or less" if low is None else f"{low:,g} to {high:,g}"

@@ -447,7 +447,7 @@ def test_a_wrong_variable_is_named(run, recordings, monkeypatch):
     recordings({"a.wav": "1"})
     monkeypatch.setenv("BATCHED_WHISPER_WAIT_MS", "soon")
     ended = run("transcribe", "a.wav")
-    assert (ended.code, ended.err) == (2, "Error: BATCHED_WHISPER_WAIT_MS='soon' is not a float\n")
+    assert (ended.code, ended.err) == (2, "Error: BATCHED_WHISPER_WAIT_MS='soon' is not a number\n")
 
 
 @pytest.mark.parametrize(("variable", "expected"), [("0", False), ("1", True), ("", True)])
