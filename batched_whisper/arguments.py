@@ -6,10 +6,8 @@ against the declarations. Nothing here is used while the program runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
-
-from batched_whisper.types import Segment
 
 
 class SettingArguments(TypedDict, total=False):
@@ -54,15 +52,3 @@ class DecodingArguments(TypedDict, total=False):
     no_speech_threshold: float | None
     seed: int
     max_tokens: int | None
-
-
-class ReadingArguments(DecodingArguments, total=False):
-    """The same, and how an array of samples is read."""
-
-    sampling_rate: int | None
-
-
-class TranscribeArguments(ReadingArguments, total=False):
-    """All of `Whisper.submit`."""
-
-    on_segment: Callable[[Segment], object] | None

@@ -9,6 +9,7 @@ module of the package is imported here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -135,6 +136,10 @@ class Segment:
     words: tuple[Word, ...] | None = None
     channel: int | None = None
     """Who says it, from 0, where the channels were transcribed apart."""
+
+
+OnSegment = Callable[[Segment], object]
+"""Called with each segment as soon as nothing earlier can come any more."""
 
 
 @dataclass(frozen=True)

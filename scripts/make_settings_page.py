@@ -35,6 +35,9 @@ Each option has one name. It is a keyword argument in Python, a flag on the comm
 environment variable. An argument or a flag wins over the variable, and the variable over the
 default. A value out of its range is refused with an `OptionError` that names the option.
 
+Variables are read when a `Whisper` is made, and not again. An object given as `settings=` or
+`options=` is taken as it is, without the variables; arguments win over it.
+
 In Python `None` is a value too. An option without a default is then not given, whatever its
 variable says (`language=None`: detect it), and one whose values are said to include `none` is
 switched off, which flags and variables do by that word. All others refuse it.
@@ -43,14 +46,14 @@ switched off, which flags and variables do by that word. All others refuse it.
 SETTINGS = """
 ## Fixed for the life of an engine
 
-Arguments of `Whisper(...)`, together as `Settings`.
+Arguments of `Whisper(...)`, together as `settings=Settings(...)`.
 
 """
 
 DECODING = """
 ## From call to call
 
-Arguments of `transcribe` and all its variants, together as `DecodingOptions`.
+Arguments of `transcribe` and all its variants, together as `options=DecodingOptions(...)`.
 
 """
 

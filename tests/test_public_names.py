@@ -21,20 +21,22 @@ NAMES = {
     *("Transcript", "Whisper", "Word", "__version__", "batched", "enter", "exit", "running"),
 }
 
+CALL = "options=None, sampling_rate=None, on_segment=None, **overrides"
+SEGMENTS = "options=None, sampling_rate=None, **overrides"
+MAP = "order_outputs=True, return_exceptions=False"
+
 SIGNATURES: dict[Callable[..., Any], str] = {
-    Whisper: "(model=None, **settings)",
+    Whisper: "(model=None, *, settings=None, **overrides)",
     Whisper.load: "(self)",
     Whisper.close: "(self)",
-    Whisper.transcribe_batch: "(self, audios, **options)",
-    Whisper.submit: "(self, audio, *, sampling_rate=None, on_segment=None, **options)",
-    Transcribe.__call__: "(self, audio, **options)",
-    Transcribe.aio: "(self, audio, **options)",
-    TranscribeMap.__call__: (
-        "(self, audios, *, order_outputs=True, return_exceptions=False, **options)"
-    ),
-    TranscribeMap.aio: "(self, audios, *, order_outputs=True, return_exceptions=False, **options)",
-    TranscribeSegments.__call__: "(self, audio, **options)",
-    TranscribeSegments.aio: "(self, audio, **options)",
+    Whisper.transcribe_batch: f"(self, audios, *, {CALL})",
+    Whisper.submit: f"(self, audio, *, {CALL})",
+    Transcribe.__call__: f"(self, audio, *, {CALL})",
+    Transcribe.aio: f"(self, audio, *, {CALL})",
+    TranscribeMap.__call__: f"(self, audios, *, {MAP}, {CALL})",
+    TranscribeMap.aio: f"(self, audios, *, {MAP}, {CALL})",
+    TranscribeSegments.__call__: f"(self, audio, *, {SEGMENTS})",
+    TranscribeSegments.aio: f"(self, audio, *, {SEGMENTS})",
     batched: "(*, max_batch_size=64, wait_ms=1000.0, max_queue_size=4096, clock=None)",
     enter: "()",
     exit: "()",

@@ -308,12 +308,14 @@ def test_a_detected_language_holds_for_the_whole_recording(room: Room) -> None:
     assert found.language_probability == found.windows[0].language_probability
 
 
-def test_a_language_of_none_is_detected_whatever_the_variable_says(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+def test_a_language_of_none_is_detected_whatever_the_variable_said(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BATCHED_WHISPER_LANGUAGE", "nl")
+    room = Room(base_model, monkeypatch)
     assert room.hear(tone(1)).language == "nl"
     assert room.hear(tone(1), language=None).language == "de"
+    room.close()
 
 
 def test_languages_may_be_detected_window_by_window(room: Room) -> None:
