@@ -286,7 +286,7 @@ class RecordingJob:
             if windows
             else language_told(self._options.language) or "",
             language_probability=windows[0].language_probability if windows else 0.0,
-            duration_s=self._duration_s,
+            duration=self._duration_s,
             segments=segments,
             windows=windows,
             name=self._name,

@@ -100,7 +100,7 @@ def _warm_up(
             if isinstance(each, Failed):
                 failures.append(each.failure)
             else:
-                clips.append(Clip(each.source.open(), each.transcript.duration_s))
+                clips.append(Clip(each.source.open(), each.transcript.duration))
     return clips, failures
 
 

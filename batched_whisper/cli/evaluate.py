@@ -159,7 +159,7 @@ def _measure_one(
 
 
 def _advance(display: Display, result: Transcribed | Failed) -> Transcribed | Failed:
-    display.advance(result.transcript.duration_s if isinstance(result, Transcribed) else 0.0)
+    display.advance(result.transcript.duration if isinstance(result, Transcribed) else 0.0)
     return result
 
 
@@ -173,7 +173,7 @@ def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scor
         reference=row.text or "",
         hypothesis=transcript.text,
         language="en" if options.task == "translate" else spoken,
-        duration_s=transcript.duration_s,
+        duration_s=transcript.duration,
         language_spoken=row.language,
         language_detected=None if told else transcript.language,
         n_windows=len(transcript.windows),

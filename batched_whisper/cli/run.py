@@ -146,10 +146,10 @@ def _deliver(result: Transcribed | Failed, job: Job, display: Display, tally: _T
         if job.is_wanted(result.source, output):
             output.write(result.source, result.transcript)
     tally.n_written += 1
-    tally.duration_s += result.transcript.duration_s
+    tally.duration_s += result.transcript.duration
     for warning in result.transcript.warnings:
         display.warn(about(result.source.name, warning))
-    display.advance(result.transcript.duration_s)
+    display.advance(result.transcript.duration)
 
 
 def _unopened(source: Source) -> Failure:

@@ -126,7 +126,7 @@ class ScriptedWhisper:
             text=f" {said}",
             language=language_told(options.language) or self.language,
             language_probability=1.0,
-            duration_s=float(len(said)),
+            duration=float(len(said)),
             segments=(part,),
             windows=(_window(said, decodes=2 if said == "unsure" else 1),),
             name="whatever the transcriber calls it",
