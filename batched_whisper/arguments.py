@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+from batched_whisper.config import (
+    Auto,
+    ChannelMode,
+    KvCacheDtype,
+    LogMelPlace,
+    Precision,
+    TaskName,
+)
+
 
 class SettingArguments(TypedDict, total=False):
     """Those of `Whisper`, its model apart: the fields of `config.Settings`."""
 
     revision: str | None
     device: str
-    precision: str
-    max_batch_size: int | str
+    precision: Precision
+    max_batch_size: int | Auto
     gpu_memory_fraction: float
-    kv_cache_dtype: str
-    log_mel: str
+    kv_cache_dtype: KvCacheDtype
+    log_mel: LogMelPlace
     wait_ms: float
     max_queue_size: int
     threads: int | None
@@ -31,8 +40,8 @@ class DecodingArguments(TypedDict, total=False):
     """Those of a call: the fields of `config.DecodingOptions`."""
 
     language: str | None
-    task: str
-    channels: str
+    task: TaskName
+    channels: ChannelMode
     clip_timestamps: Sequence[float] | None
     vad: bool
     condition_on_previous_text: bool

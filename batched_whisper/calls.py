@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.sources import check_several
@@ -121,6 +121,30 @@ class TranscribeMap:
     def __init__(self, whisper: Submits) -> None:
         self._whisper = whisper
 
+    @overload
+    def __call__(
+        self,
+        audios: Iterable[AudioSource],
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Generator[Transcript, None, None]: ...
+    @overload
+    def __call__(
+        self,
+        audios: Iterable[AudioSource],
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: bool,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Generator[Transcript | Exception, None, None]: ...
     def __call__(
         self,
         audios: Iterable[AudioSource],
@@ -131,7 +155,7 @@ class TranscribeMap:
         sampling_rate: int | None = None,
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
-    ) -> Generator[Any, None, None]:
+    ) -> Generator[Transcript | Exception, None, None]:
         """Transcripts of many recordings, as they are asked for.
 
         Args:
@@ -148,6 +172,30 @@ class TranscribeMap:
         mapper = self._mapper(audios, _Run(self._whisper, decoding, sampling_rate, on_segment))
         return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
+    @overload
+    def aio(
+        self,
+        audios: Inputs,
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> AsyncGenerator[Transcript, None]: ...
+    @overload
+    def aio(
+        self,
+        audios: Inputs,
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: bool,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> AsyncGenerator[Transcript | Exception, None]: ...
     def aio(
         self,
         audios: Inputs,
@@ -158,7 +206,7 @@ class TranscribeMap:
         sampling_rate: int | None = None,
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
-    ) -> AsyncGenerator[Any, None]:
+    ) -> AsyncGenerator[Transcript | Exception, None]:
         """The same for ``async for``; the recordings may come from an async generator."""
         decoding = self._whisper._decoding(options, **overrides)
         mapper = self._mapper(audios, _Run(self._whisper, decoding, sampling_rate, on_segment))
