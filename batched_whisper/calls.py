@@ -19,6 +19,7 @@ from batched_whisper.audio.sources import check_several
 from batched_whisper.batching.mapping import Inputs, Mapper
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.engines.factory import most_windows
+from batched_whisper.option_docs import shows_options_of
 from batched_whisper.types import OnSegment, Segment, Transcript
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Transcribe:
         """How many recordings a run of ``map`` has begun and not given yet, at most."""
         return _n_in_flight(self._whisper)
 
+    @shows_options_of(DecodingOptions)
     def __call__(
         self,
         audio: AudioSource,
@@ -98,6 +100,7 @@ class Transcribe:
             future.cancel()
             raise
 
+    @shows_options_of(DecodingOptions)
     async def aio(
         self,
         audio: AudioSource,
@@ -145,6 +148,7 @@ class TranscribeMap:
         on_segment: OnSegment | None = ...,
         **overrides: Unpack[DecodingArguments],
     ) -> Generator[Transcript | Exception, None, None]: ...
+    @shows_options_of(DecodingOptions)
     def __call__(
         self,
         audios: Iterable[AudioSource],
@@ -196,6 +200,7 @@ class TranscribeMap:
         on_segment: OnSegment | None = ...,
         **overrides: Unpack[DecodingArguments],
     ) -> AsyncGenerator[Transcript | Exception, None]: ...
+    @shows_options_of(DecodingOptions)
     def aio(
         self,
         audios: Inputs,
@@ -223,6 +228,7 @@ class TranscribeSegments:
     def __init__(self, whisper: Submits) -> None:
         self._whisper = whisper
 
+    @shows_options_of(DecodingOptions)
     def __call__(
         self,
         audio: AudioSource,
@@ -250,6 +256,7 @@ class TranscribeSegments:
         finally:
             future.cancel()
 
+    @shows_options_of(DecodingOptions)
     async def aio(
         self,
         audio: AudioSource,

@@ -38,6 +38,7 @@ from batched_whisper.models.catalog import default_model
 from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
+from batched_whisper.option_docs import shows_options_of
 from batched_whisper.recording import Means, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import OnSegment, Transcript
@@ -82,6 +83,7 @@ class _Running:
     closing: Closing
 
 
+@shows_options_of(Settings)
 class Whisper:
     """A Whisper model that transcribes many recordings together.
 
@@ -162,6 +164,7 @@ class Whisper:
     def _is_loaded(self) -> bool:
         return self._running is not None
 
+    @shows_options_of(DecodingOptions)
     def transcribe_batch(
         self,
         audios: Iterable[AudioSource],
@@ -181,6 +184,7 @@ class Whisper:
         )
         return list(transcripts)
 
+    @shows_options_of(DecodingOptions)
     def submit(
         self,
         audio: AudioSource,

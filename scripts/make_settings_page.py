@@ -18,6 +18,7 @@ from batched_whisper.config import (
     Settings,
 )
 from batched_whisper.declaring import can_be_off, environment_variables
+from batched_whisper.option_docs import range_in_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -146,14 +147,11 @@ def _range(option: Option) -> str:
 
 
 def _values(option: Option) -> str:
-    choices, low, high = (option.metadata[key] for key in ("choices", "minimum", "maximum"))
-    if choices is not None:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    if low is None and high is None:
-        return "yes or no" if option.type is bool else "text"
-    if high is None:
-        return f"{low:,g} or more"
-    return f"{high:,g} or less" if low is None else f"{low:,g} to {high:,g}"
+    words = [f"`{choice}`" for choice in option.metadata["choices"] or ()]
+    numbers = range_in_words(option)
+    if words or numbers:
+        return ", ".join([*words, numbers] if numbers else words)
+    return "yes or no" if option.type is bool else "text"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import batched_whisper
-from batched_whisper import Whisper, batched, enter, exit, running
+from batched_whisper import DecodingOptions, Settings, Whisper, batched, enter, exit, running
 from batched_whisper.batching.decorator import BatchedFunction
 from batched_whisper.batching.mapping import Mapper
 from batched_whisper.calls import Transcribe, TranscribeMap, TranscribeSegments
@@ -21,12 +22,19 @@ NAMES = {
     *("Transcript", "Whisper", "Word", "__version__", "batched", "enter", "exit", "running"),
 }
 
-CALL = "options=None, sampling_rate=None, on_segment=None, **overrides"
-SEGMENTS = "options=None, sampling_rate=None, **overrides"
+
+def by_name(owner: type[Any]) -> str:
+    """The options as keyword arguments with their defaults."""
+    fields = [field for field in dataclasses.fields(owner) if field.name != "model"]
+    return ", ".join(f"{field.name}={field.default!r}" for field in fields)
+
+
+CALL = f"options=None, sampling_rate=None, on_segment=None, {by_name(DecodingOptions)}"
+SEGMENTS = f"options=None, sampling_rate=None, {by_name(DecodingOptions)}"
 MAP = "order_outputs=True, return_exceptions=False"
 
 SIGNATURES: dict[Callable[..., Any], str] = {
-    Whisper: "(model=None, *, settings=None, **overrides)",
+    Whisper: f"(model=None, *, settings=None, {by_name(Settings)})",
     Whisper.load: "(self)",
     Whisper.close: "(self)",
     Whisper.transcribe_batch: f"(self, audios, *, {CALL})",

@@ -30,6 +30,7 @@ from batched_whisper.declaring import (
     variable_set,
 )
 from batched_whisper.errors import OptionError
+from batched_whisper.option_docs import default_in_words, range_in_words
 
 PANELS: dict[type[Any], str] = {
     Settings: "Model",
@@ -171,24 +172,7 @@ def _help(field: dataclasses.Field[Any]) -> str:
     variable, *others = environment_variables(field)
     if others:  # all else follows from the flag
         parts.append(f"[variable: {variable}, else {', '.join(others)}]")
-    told = _range(field.metadata["minimum"], field.metadata["maximum"])
-    if field.default is not None:
-        told.append(f"default: {_told(field.default)}")
-    if told:
-        parts.append(f"[{', '.join(told)}]")
+    facts = [fact for fact in (range_in_words(field), default_in_words(field)) if fact]
+    if facts:
+        parts.append(f"[{', '.join(facts)}]")
     return " ".join(parts).replace("[", r"\[")
-
-
-def _range(low: float | None, high: float | None) -> list[str]:
-    """The numbers allowed, in words; none where any is."""
-    if low is None and high is None:
-        return []
-    if high is None:
-        return [f"from {low:,.10g}"]
-    return [f"up to {high:,.10g}" if low is None else f"{low:,.10g} to {high:,.10g}"]
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
