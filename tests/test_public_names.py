@@ -12,13 +12,28 @@ from typing import Any
 import pytest
 
 import batched_whisper
-from batched_whisper import DecodingOptions, Settings, Whisper, batched, enter, exit, running
+from batched_whisper import (
+    DecodingOptions,
+    Settings,
+    Whisper,
+    batched,
+    enter,
+    errors,
+    exit,
+    running,
+)
 from batched_whisper.batching.decorator import BatchedFunction
 from batched_whisper.batching.mapping import Mapper
 from batched_whisper.calls import Transcribe, TranscribeMap, TranscribeSegments
 
-NAMES = {
-    *("BatchedWhisperError", "DecodedWindow", "DecodingOptions", "Segment", "Settings"),
+ERRORS = {
+    name
+    for name, each in vars(errors).items()
+    if isinstance(each, type) and issubclass(each, Exception)
+}
+
+NAMES = ERRORS | {
+    *("DecodedWindow", "DecodingOptions", "Segment", "Settings"),
     *("Transcript", "Whisper", "Word", "__version__", "batched", "enter", "exit", "running"),
 }
 
@@ -78,6 +93,12 @@ def test_the_public_names_are_these_and_no_others() -> None:
 def test_every_public_name_can_be_imported_and_is_listed(name: str) -> None:
     assert getattr(batched_whisper, name) is not None
     assert name in dir(batched_whisper)
+
+
+def test_every_error_is_one_of_its_module_and_none_is_missing() -> None:
+    assert {"BatchedWhisperError", "UnreadableAudio", "OptionError", "Closed"} <= ERRORS
+    for name in ERRORS:
+        assert getattr(batched_whisper, name) is getattr(errors, name)
 
 
 def test_another_name_is_an_attribute_error_that_names_it() -> None:
