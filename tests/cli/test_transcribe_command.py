@@ -465,13 +465,16 @@ def test_a_variable_counts_as_the_users_word(
         (["--format", "srt"], True),
         (["--format", "json,vtt"], True),
         (["--format", "tsv"], True),
+        (["--format", "json"], True),
         (["--format", "text"], False),
+        (["--format", "jsonl"], False),
+        (["--output", "results.jsonl"], False),
         ([], False),
         (["--timestamps"], True),
         (["--format", "srt", "--no-timestamps"], False),
     ],
 )
-def test_subtitles_turn_timestamps_on_unless_the_user_said_no(
+def test_formats_that_are_read_for_segments_turn_timestamps_on_unless_the_user_said_no(
     run, recordings, script, arguments, expected
 ):
     recordings({"a.wav": "1"})
