@@ -6,10 +6,17 @@ against the declarations. Nothing here is used while the program runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
 
-from batched_whisper.types import Segment
+from batched_whisper.config import (
+    Auto,
+    ChannelMode,
+    KvCacheDtype,
+    LogMelPlace,
+    Precision,
+    TaskName,
+)
 
 
 class SettingArguments(TypedDict, total=False):
@@ -17,11 +24,11 @@ class SettingArguments(TypedDict, total=False):
 
     revision: str | None
     device: str
-    precision: str
-    max_batch_size: int | str
+    precision: Precision
+    max_batch_size: int | Auto
     gpu_memory_fraction: float
-    kv_cache_dtype: str
-    log_mel: str
+    kv_cache_dtype: KvCacheDtype
+    log_mel: LogMelPlace
     wait_ms: float
     max_queue_size: int
     threads: int | None
@@ -33,8 +40,8 @@ class DecodingArguments(TypedDict, total=False):
     """Those of a call: the fields of `config.DecodingOptions`."""
 
     language: str | None
-    task: str
-    channels: str
+    task: TaskName
+    channels: ChannelMode
     clip_timestamps: Sequence[float] | None
     vad: bool
     condition_on_previous_text: bool
@@ -54,15 +61,3 @@ class DecodingArguments(TypedDict, total=False):
     no_speech_threshold: float | None
     seed: int
     max_tokens: int | None
-
-
-class ReadingArguments(DecodingArguments, total=False):
-    """The same, and how an array of samples is read."""
-
-    sampling_rate: int | None
-
-
-class TranscribeArguments(ReadingArguments, total=False):
-    """All of `Whisper.submit`."""
-
-    on_segment: Callable[[Segment], object] | None

@@ -12,19 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.sources import check_several
 from batched_whisper.batching.mapping import Inputs, Mapper
-from batched_whisper.config import Settings
+from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.engines.factory import most_windows
-from batched_whisper.types import Segment, Transcript
+from batched_whisper.option_docs import shows_options_of
+from batched_whisper.types import OnSegment, Segment, Transcript
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from batched_whisper.arguments import ReadingArguments, TranscribeArguments
+    from batched_whisper.arguments import DecodingArguments
 
 
 class Submits(Protocol):
@@ -39,7 +40,18 @@ class Submits(Protocol):
     def load(self) -> object:
         """Make it so; blocks."""
 
-    def _submit(self, audio: AudioSource, **options: Any) -> Future[Transcript]:
+    def _decoding(
+        self, options: DecodingOptions | None, **overrides: Unpack[DecodingArguments]
+    ) -> DecodingOptions:
+        """The options of a call: those of the object, or else the model's, with some changed."""
+
+    def _submit(
+        self,
+        audio: AudioSource,
+        options: DecodingOptions,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+    ) -> Future[Transcript]:
         """Start to transcribe a recording; its callbacks, which must return at once, hold it up."""
 
 
@@ -61,8 +73,17 @@ class Transcribe:
         """How many recordings a run of ``map`` has begun and not given yet, at most."""
         return _n_in_flight(self._whisper)
 
-    def __call__(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
-        """Transcribe one recording; options as for `Whisper.submit`.
+    @shows_options_of(DecodingOptions)
+    def __call__(
+        self,
+        audio: AudioSource,
+        *,
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Transcript:
+        """Transcribe one recording; arguments as for `Whisper.submit`.
 
         Raises:
             AudioError: the recording cannot be read, or has no sound in it.
@@ -71,18 +92,30 @@ class Transcribe:
             CallbackError: ``on_segment`` raised something.
             Closed: the model was closed.
         """
-        future = self._whisper._submit(audio, **options)
+        decoding = self._whisper._decoding(options, **overrides)
+        future = self._whisper._submit(audio, decoding, sampling_rate, on_segment)
         try:
             return future.result()
         except BaseException:  # Ctrl-C while waiting: let go of its windows
             future.cancel()
             raise
 
-    async def aio(self, audio: AudioSource, **options: Unpack[TranscribeArguments]) -> Transcript:
+    @shows_options_of(DecodingOptions)
+    async def aio(
+        self,
+        audio: AudioSource,
+        *,
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Transcript:
         """The same without blocking the event loop; cancelling the task drops the recording."""
+        decoding = self._whisper._decoding(options, **overrides)
         if not self._whisper._is_loaded:
             await asyncio.to_thread(self._whisper.load)
-        return await asyncio.wrap_future(self._whisper._submit(audio, **options))
+        future = self._whisper._submit(audio, decoding, sampling_rate, on_segment)
+        return await asyncio.wrap_future(future)
 
 
 class TranscribeMap:
@@ -91,44 +124,102 @@ class TranscribeMap:
     def __init__(self, whisper: Submits) -> None:
         self._whisper = whisper
 
+    @overload
+    def __call__(
+        self,
+        audios: Iterable[AudioSource],
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Generator[Transcript, None, None]: ...
+    @overload
+    def __call__(
+        self,
+        audios: Iterable[AudioSource],
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: bool,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Generator[Transcript | Exception, None, None]: ...
+    @shows_options_of(DecodingOptions)
     def __call__(
         self,
         audios: Iterable[AudioSource],
         *,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        **options: Unpack[TranscribeArguments],
-    ) -> Generator[Any, None, None]:
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        **overrides: Unpack[DecodingArguments],
+    ) -> Generator[Transcript | Exception, None, None]:
         """Transcripts of many recordings, as they are asked for.
 
         Args:
             audios: the recordings; may be a generator, however long.
             order_outputs: in the order of the inputs, or as they end.
             return_exceptions: give a recording's error in its place instead of raising it.
-            options: those of `config.DecodingOptions` by name, for all of them.
+            options: for all of them; these and the others as for `Whisper.submit`.
 
         Raises:
             UnreadableAudio: at once, where one recording was given and not several.
+            OptionError: at once too, an option that does not exist or is out of its range.
         """
-        mapper = self._mapper(audios, options)
+        decoding = self._whisper._decoding(options, **overrides)
+        mapper = self._mapper(audios, _Run(self._whisper, decoding, sampling_rate, on_segment))
         return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
+    @overload
+    def aio(
+        self,
+        audios: Inputs,
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> AsyncGenerator[Transcript, None]: ...
+    @overload
+    def aio(
+        self,
+        audios: Inputs,
+        *,
+        order_outputs: bool = ...,
+        return_exceptions: bool,
+        options: DecodingOptions | None = ...,
+        sampling_rate: int | None = ...,
+        on_segment: OnSegment | None = ...,
+        **overrides: Unpack[DecodingArguments],
+    ) -> AsyncGenerator[Transcript | Exception, None]: ...
+    @shows_options_of(DecodingOptions)
     def aio(
         self,
         audios: Inputs,
         *,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        **options: Unpack[TranscribeArguments],
-    ) -> AsyncGenerator[Any, None]:
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        **overrides: Unpack[DecodingArguments],
+    ) -> AsyncGenerator[Transcript | Exception, None]:
         """The same for ``async for``; the recordings may come from an async generator."""
-        mapper = self._mapper(audios, options)
+        decoding = self._whisper._decoding(options, **overrides)
+        mapper = self._mapper(audios, _Run(self._whisper, decoding, sampling_rate, on_segment))
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
-    def _mapper(self, audios: Inputs, options: TranscribeArguments) -> Mapper[Transcript]:
+    def _mapper(self, audios: Inputs, run: _Run) -> Mapper[Transcript]:
         check_several(audios)
-        new_run = partial(_Run, self._whisper, options)
-        return Mapper(new_run=new_run, n_in_flight=_n_in_flight(self._whisper))
+        return Mapper(new_run=lambda: run, n_in_flight=_n_in_flight(self._whisper))
 
 
 class TranscribeSegments:
@@ -137,8 +228,14 @@ class TranscribeSegments:
     def __init__(self, whisper: Submits) -> None:
         self._whisper = whisper
 
+    @shows_options_of(DecodingOptions)
     def __call__(
-        self, audio: AudioSource, **options: Unpack[ReadingArguments]
+        self,
+        audio: AudioSource,
+        *,
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        **overrides: Unpack[DecodingArguments],
     ) -> Generator[Segment, None, None]:
         """The transcript's segments, each as soon as nothing earlier can come any more.
 
@@ -146,10 +243,11 @@ class TranscribeSegments:
         were sure before it; leaving the iterator gives the recording up.
 
         Args:
-            audio: the recording; options as for `Whisper.submit`.
+            audio: the recording; this and the others as for `Whisper.submit`.
         """
+        decoding = self._whisper._decoding(options, **overrides)
         arrived: SimpleQueue[Segment | None] = SimpleQueue()
-        future = self._whisper._submit(audio, on_segment=arrived.put, **options)
+        future = self._whisper._submit(audio, decoding, sampling_rate, arrived.put)
         future.add_done_callback(lambda _: arrived.put(None))
         try:
             while (segment := arrived.get()) is not None:
@@ -158,15 +256,22 @@ class TranscribeSegments:
         finally:
             future.cancel()
 
+    @shows_options_of(DecodingOptions)
     async def aio(
-        self, audio: AudioSource, **options: Unpack[ReadingArguments]
+        self,
+        audio: AudioSource,
+        *,
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        **overrides: Unpack[DecodingArguments],
     ) -> AsyncGenerator[Segment, None]:
         """The same for ``async for``, without blocking the event loop."""
+        decoding = self._whisper._decoding(options, **overrides)
         if not self._whisper._is_loaded:
             await asyncio.to_thread(self._whisper.load)
         arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
         put = partial(_put_from_elsewhere, asyncio.get_running_loop(), arrived)
-        future = self._whisper._submit(audio, on_segment=put, **options)
+        future = self._whisper._submit(audio, decoding, sampling_rate, put)
         future.add_done_callback(lambda _: put(None))
         try:
             while (segment := await arrived.get()) is not None:
@@ -196,10 +301,13 @@ class _Run:
     """Starts the recordings of one map."""
 
     whisper: Submits
-    options: TranscribeArguments
+    options: DecodingOptions
+    sampling_rate: int | None
+    on_segment: OnSegment | None
 
     def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        return self.whisper._submit(*arguments, **self.options)
+        [audio] = arguments
+        return self.whisper._submit(audio, self.options, self.sampling_rate, self.on_segment)
 
     async def aio(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
         if not self.whisper._is_loaded:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 from batched_whisper.declaring import CheckedOptions, Numbers, option
 from batched_whisper.devices import check_device
@@ -19,6 +20,14 @@ from batched_whisper.errors import OptionError
 
 LANGUAGE_PER_WINDOW = "per_window"
 """The language of a recording that switches between several."""
+
+# The words of options that have some: for editors and type checkers, and to choose from.
+Auto = Literal["auto"]
+Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "fp8"]
+KvCacheDtype = Literal["auto", "int8", "same"]
+LogMelPlace = Literal["auto", "host", "device"]
+TaskName = Literal["transcribe", "translate"]
+ChannelMode = Literal["mix", "split"]
 
 MOST_BEAMS = 10
 """The widest beam that may be asked for: every engine that has its own choice has room for it."""
@@ -49,10 +58,10 @@ class Settings(CheckedOptions):
         None,
         "A name on the Hub, a short name (base, large-v3), or a folder. "
         "Not given: large-v3 on a GPU, base on a CPU.",
-        environment="MODEL",
+        fallback="MODEL",
     )
     revision: str | None = option(
-        None, "The model's branch, tag or commit on the Hub.", environment="REVISION"
+        None, "The model's branch, tag or commit on the Hub.", fallback="REVISION"
     )
     device: str = option(
         "auto",
@@ -62,35 +71,35 @@ class Settings(CheckedOptions):
         "several GPUs is taken whole only where that is asked for.",
         check=check_device,
     )
-    precision: str = option(
+    precision: Precision = option(
         "auto",
         "Arithmetic of the engine. auto: on a GPU float16; on a CPU bfloat16 where the processor "
         "has it, else float32. int8 is for CPUs, float16 and fp8 for GPUs.",
-        choices=("auto", "float32", "float16", "bfloat16", "int8", "fp8"),
+        choices=get_args(Precision),
     )
-    max_batch_size: int | str = option(
+    max_batch_size: int | Auto = option(
         "auto",
         "The most windows that are decoded together, on each GPU where there are several. "
         "auto: 64 on a CPU, 10 in each stream at least; on a GPU what fits into its memory, 320 "
         "at most.",
         minimum=1,
         maximum=1024,
-        choices=("auto",),
+        choices=get_args(Auto),
     )
     gpu_memory_fraction: float = option(
         0.9, "The share of each GPU's memory that its engine may take.", minimum=0.05, maximum=1
     )
-    kv_cache_dtype: str = option(
+    kv_cache_dtype: KvCacheDtype = option(
         "auto",
         "In what a GPU keeps the keys and values of the audio: int8, which is half of the memory "
         "and of what a step reads; same, as the precision. auto: int8, but with float32 the same.",
-        choices=("auto", "int8", "same"),
+        choices=get_args(KvCacheDtype),
     )
-    log_mel: str = option(
+    log_mel: LogMelPlace = option(
         "auto",
         "Where the log-mel spectrogram is computed: host, by the processor; device, by the GPU, "
         "which leaves the processor to reading recordings. auto: device where there is a GPU.",
-        choices=("auto", "host", "device"),
+        choices=get_args(LogMelPlace),
     )
     wait_ms: float = option(
         20.0,
@@ -126,16 +135,16 @@ class DecodingOptions(CheckedOptions):
         "The language spoken, as a code or an English name. Not given: detected once for a "
         "recording; per_window: anew in every window, for recordings that switch.",
     )
-    task: str = option(
+    task: TaskName = option(
         "transcribe",
         "transcribe writes what was said, translate writes it in English.",
-        choices=("transcribe", "translate"),
+        choices=get_args(TaskName),
     )
-    channels: str = option(
+    channels: ChannelMode = option(
         "mix",
         "mix transcribes the mean of all channels; split each channel by itself, and every segment "
         "tells whose it is.",
-        choices=("mix", "split"),
+        choices=get_args(ChannelMode),
     )
     clip_timestamps: Numbers | None = option(
         None,

@@ -10,7 +10,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from batched_whisper.errors import OptionError
 
@@ -29,7 +31,7 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
-    environment: str | None = None,
+    fallback: str | None = None,
     check: Callable[[str, Any], None] | None = None,
 ) -> Any:
     """Declare one option as a dataclass field.
@@ -40,7 +42,7 @@ def option(
         minimum: the smallest number allowed, inclusive.
         maximum: the largest number allowed, inclusive.
         choices: the words allowed.
-        environment: its variable, where that is not BATCHED_WHISPER_ and its name.
+        fallback: a second variable, read where BATCHED_WHISPER_ and its name is not set.
         check: given its name and value, raises `OptionError` for what the others cannot tell.
     """
     return field(
@@ -50,7 +52,7 @@ def option(
             "minimum": minimum,
             "maximum": maximum,
             "choices": choices,
-            "environment": environment,
+            "fallback": fallback,
             "check": check,
         },
     )
@@ -59,6 +61,12 @@ def option(
 @dataclass(frozen=True)
 class CheckedOptions:
     """A dataclass of options that refuses values out of range."""
+
+    def __init_subclass__(cls) -> None:
+        """Make types of the annotations, which are text, so that a field has its own."""
+        super().__init_subclass__()
+        hints = get_type_hints(cls)
+        cls.__annotations__.update({name: hints[name] for name in cls.__annotations__})
 
     def __post_init__(self) -> None:
         for declared in dataclasses.fields(self):
@@ -83,10 +91,22 @@ class CheckedOptions:
         environ = os.environ if environ is None else environ
         values = {}
         for declared in dataclasses.fields(cls):
-            text = environ.get(environment_variable(declared))
-            if text:
-                values[declared.name] = _parse(declared, text)
+            variable = variable_set(declared, environ)
+            if variable is not None:
+                values[declared.name] = _parse(declared, variable, environ[variable])
         return cls(**values)
+
+    @classmethod
+    def started_from(cls: type[T], start: object, **values: Any) -> T:
+        """The object that a caller gave, with some options changed.
+
+        Raises:
+            OptionError: what was given is no such object.
+        """
+        if not isinstance(start, cls):
+            name = cls.__name__
+            raise OptionError(f"{start!r} is no {name}: give {name}(...), or its options by name")
+        return start.replace(**values) if values else start
 
     def replace(self: T, **values: Any) -> T:
         """A copy with some options changed.
@@ -103,19 +123,37 @@ def _values(options: CheckedOptions) -> dict[str, Any]:
 
 def _frozen(declared: dataclasses.Field[Any], value: Any) -> Any:
     """A list of numbers as a tuple, so that options can be compared and kept."""
-    is_list = "Numbers" in _kinds(declared) and isinstance(value, Sequence)
+    is_list = Numbers in kinds(declared) and isinstance(value, Sequence)
     return tuple(value) if is_list and not isinstance(value, str) else value
 
 
-def environment_variable(declared: dataclasses.Field[Any]) -> str:
-    """The variable that sets this option, such as BATCHED_WHISPER_WAIT_MS."""
-    own = declared.metadata["environment"]
-    return own or ENVIRONMENT_PREFIX + declared.name.upper()
+def environment_variables(declared: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """The variables that set this option, such as BATCHED_WHISPER_WAIT_MS; the first wins."""
+    own = ENVIRONMENT_PREFIX + declared.name.upper()
+    fallback = declared.metadata["fallback"]
+    return (own,) if fallback is None else (own, fallback)
 
 
-def _kind(declared: dataclasses.Field[Any]) -> str:
-    """Its annotated type's first word: str, int, float or bool."""
-    return str(declared.type).split("|")[0].strip()
+def variable_set(declared: dataclasses.Field[Any], environ: Mapping[str, str]) -> str | None:
+    """The variable that does set it; None where all are empty or missing."""
+    return next((name for name in environment_variables(declared) if environ.get(name)), None)
+
+
+def kinds(declared: dataclasses.Field[Any]) -> tuple[Any, ...]:
+    """Its types, without None: of bool, int, float, str and `Numbers`; words to choose are str."""
+    annotated: Any = declared.type
+    return _kinds(annotated)
+
+
+@cache
+def _kinds(annotated: Any) -> tuple[Any, ...]:
+    types = [kind for kind in _members(annotated) if kind is not type(None)]
+    return tuple(str if get_origin(kind) is Literal else kind for kind in types)
+
+
+def _members(annotated: Any) -> tuple[Any, ...]:
+    is_union = get_origin(annotated) in (Union, UnionType)
+    return get_args(annotated) if is_union else (annotated,)
 
 
 def can_be_off(declared: dataclasses.Field[Any]) -> bool:
@@ -125,42 +163,39 @@ def can_be_off(declared: dataclasses.Field[Any]) -> bool:
 
 def may_be_none(declared: dataclasses.Field[Any]) -> bool:
     """Whether None is one of its values."""
-    return "None" in str(declared.type)
+    return type(None) in _members(declared.type)
 
 
-def _parse(declared: dataclasses.Field[Any], text: str) -> Any:
-    kind = _kind(declared)
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _parse(declared: dataclasses.Field[Any], variable: str, text: str) -> Any:
+    kind = kinds(declared)[0]
     try:
-        if kind == "bool":
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                text.lower()
-            ]
-        if kind in ("int", "float") and may_be_none(declared) and text.lower() == "none":
+        if kind is bool:
+            return _BOOLEANS[text.lower()]
+        if kind in (int, float) and may_be_none(declared) and text.lower() == "none":
             return None
-        if kind in ("int", "float"):
-            return {"int": int, "float": float}[kind](text)
-        if kind == "Numbers":
+        if kind in (int, float):
+            return kind(text)
+        if kind == Numbers:
             listed = [] if text.strip().lower() == "none" else text.split(",")
             return tuple(float(part) for part in listed)
     except (KeyError, ValueError):
-        if "str" not in str(declared.type):
-            wanted = _IN_WORDS[kind] if kind == "Numbers" else f"a {kind}"
-            raise OptionError(
-                f"{environment_variable(declared)}={text!r} is not {wanted}"
-            ) from None
+        if str not in kinds(declared):
+            raise OptionError(f"{variable}={text!r} is not {_IN_WORDS[kind]}") from None
     return text
 
 
 def _check(declared: dataclasses.Field[Any], value: Any) -> None:
-    name, kinds = declared.name, _kinds(declared)
+    name = declared.name
     if value is None and may_be_none(declared):
         return
     if value is None:
         raise OptionError(f"{name}=None: it always has a value; leave it out for the default")
-    if not any(_is_of_kind(value, kind) for kind in kinds):
-        raise OptionError(
-            f"{name}={value!r} is not {' or '.join(_IN_WORDS[kind] for kind in kinds)}"
-        )
+    if not any(_is_of_kind(value, kind) for kind in kinds(declared)):
+        wanted = " or ".join(_IN_WORDS[kind] for kind in kinds(declared))
+        raise OptionError(f"{name}={value!r} is not {wanted}")
     choices = declared.metadata["choices"]
     if choices is not None and isinstance(value, str) and value not in choices:
         raise OptionError(f"{name}={value!r}: choose one of {', '.join(choices)}")
@@ -171,26 +206,21 @@ def _check(declared: dataclasses.Field[Any], value: Any) -> None:
         declared.metadata["check"](name, value)
 
 
-_CLASSES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-_IN_WORDS = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "str": "a text",
-    "Numbers": "a list of numbers",
+_CLASSES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
+_IN_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Numbers: "a list of numbers",
 }
 
 
-def _kinds(declared: dataclasses.Field[Any]) -> list[str]:
-    """Its annotated types, without None."""
-    return [kind for kind in str(declared.type).replace(" ", "").split("|") if kind != "None"]
-
-
-def _is_of_kind(value: Any, kind: str) -> bool:
-    if isinstance(value, bool) or kind == "bool":
-        return isinstance(value, bool) and kind == "bool"
-    if kind == "Numbers":
-        return isinstance(value, tuple) and all(_is_of_kind(each, "float") for each in value)
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind == Numbers:
+        return isinstance(value, tuple) and all(_is_of_kind(each, float) for each in value)
     return isinstance(value, _CLASSES[kind])
 
 

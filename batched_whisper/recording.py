@@ -27,14 +27,11 @@ from batched_whisper.tokens.languages import language_told
 from batched_whisper.transcript.assembly import Assembly
 from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.transcript.stitching import Stitcher
-from batched_whisper.types import Segment, Transcript
+from batched_whisper.types import OnSegment, Segment, Transcript
 from batched_whisper.window_chain import Send, WindowChain
 from batched_whisper.window_source import Found, WindowSource
 from batched_whisper.window_tasks import Place, WindowTasks
 from batched_whisper.workers import Workers
-
-OnSegment = Callable[[Segment], object]
-"""Called with each segment as soon as it is sure."""
 
 _READ_AHEAD = 2
 """Windows of each channel that wait for the one before them, before reading is resumed."""
@@ -289,7 +286,7 @@ class RecordingJob:
             if windows
             else language_told(self._options.language) or "",
             language_probability=windows[0].language_probability if windows else 0.0,
-            duration_s=self._duration_s,
+            duration=self._duration_s,
             segments=segments,
             windows=windows,
             name=self._name,

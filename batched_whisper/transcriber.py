@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
@@ -38,19 +38,16 @@ from batched_whisper.models.catalog import default_model
 from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
-from batched_whisper.recording import Means, OnSegment, RecordingJob
+from batched_whisper.option_docs import shows_options_of
+from batched_whisper.recording import Means, RecordingJob
 from batched_whisper.tokens.tokenizer import Tokenizer
-from batched_whisper.types import Transcript
+from batched_whisper.types import OnSegment, Transcript
 from batched_whisper.workers import Workers
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from batched_whisper.arguments import (
-        DecodingArguments,
-        SettingArguments,
-        TranscribeArguments,
-    )
+    from batched_whisper.arguments import DecodingArguments, SettingArguments
 
 ALONE_ON_CPU = 24
 """Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
@@ -86,15 +83,19 @@ class _Running:
     closing: Closing
 
 
+@shows_options_of(Settings)
 class Whisper:
     """A Whisper model that transcribes many recordings together.
 
     Args:
         model: a name on the Hub, a short name (``base``, ``large-v3``) or a folder. Not given:
             large-v3 on a GPU, base on a CPU.
-        settings: the other options of `config.Settings` by name, such as ``revision``,
-            ``device``, ``precision``, ``max_batch_size`` and ``wait_ms``. What is not given is
-            taken from the environment, or else the default.
+        settings: the settings to start from. Not given: the defaults, and what the environment
+            says instead.
+        overrides: single settings by name, which win over those.
+
+    The environment is read here, and not again: `settings` is what the model has, and `options`
+    what a call starts from that brings no options of its own.
 
     It loads on the first call, on `load`, or on entering it as a context manager, and is closed by
     `close`. Calls may come from any number of threads and event loops.
@@ -104,10 +105,16 @@ class Whisper:
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | None = None, **settings: Unpack[SettingArguments]
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        settings: Settings | None = None,
+        **overrides: Unpack[SettingArguments],
     ) -> None:
         named = {} if model is None else {"model": os.fspath(model)}
-        self.settings = Settings.from_environment().replace(**named, **settings)
+        start = Settings.from_environment() if settings is None else settings
+        self.settings = Settings.started_from(start, **named, **overrides)
+        self.options = DecodingOptions.from_environment()
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._closing: Closing | None = None
@@ -157,19 +164,35 @@ class Whisper:
     def _is_loaded(self) -> bool:
         return self._running is not None
 
+    @shows_options_of(DecodingOptions)
     def transcribe_batch(
-        self, audios: Iterable[AudioSource], **options: Unpack[TranscribeArguments]
+        self,
+        audios: Iterable[AudioSource],
+        *,
+        options: DecodingOptions | None = None,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        **overrides: Unpack[DecodingArguments],
     ) -> list[Transcript]:
-        """Transcribe a list at once; see `Transcribe.__call__` for options and errors."""
-        return list(self.transcribe.map(audios, **options))
+        """Transcribe a list at once; see `Transcribe.__call__` for arguments and errors."""
+        transcripts = self.transcribe.map(
+            audios,
+            options=options,
+            sampling_rate=sampling_rate,
+            on_segment=on_segment,
+            **overrides,
+        )
+        return list(transcripts)
 
+    @shows_options_of(DecodingOptions)
     def submit(
         self,
         audio: AudioSource,
         *,
+        options: DecodingOptions | None = None,
         sampling_rate: int | None = None,
         on_segment: OnSegment | None = None,
-        **options: Unpack[DecodingArguments],
+        **overrides: Unpack[DecodingArguments],
     ) -> Future[Transcript]:
         """Start to transcribe a recording; cancel the future to give up.
 
@@ -178,28 +201,36 @@ class Whisper:
         Args:
             audio: a path, bytes, a binary file, an array of samples, or a row or audio value of
                 a data set.
+            options: the options to start from. Not given: those of this `Whisper`.
             sampling_rate: of an array, in samples per second; 16000 if not given.
             on_segment: called with each segment of the transcript, in their order, as soon as
                 nothing earlier can come any more; from one thread at a time, which may wait. The
                 future is done after the last call. What it raises ends the recording with a
                 `CallbackError`.
-            options: those of `config.DecodingOptions` by name.
+            overrides: single options by name, which win over those.
         """
+        decoding = self._decoding(options, **overrides)
         future = self._ready().means.workers.future()
-        return self._submit(audio, sampling_rate, on_segment, future, **options)
+        return self._submit(audio, decoding, sampling_rate, on_segment, future)
+
+    def _decoding(
+        self, options: DecodingOptions | None, **overrides: Unpack[DecodingArguments]
+    ) -> DecodingOptions:
+        """The options of a call."""
+        start = self.options if options is None else options
+        return DecodingOptions.started_from(start, **overrides)
 
     def _submit(
         self,
         audio: AudioSource,
+        options: DecodingOptions,
         sampling_rate: int | None = None,
         on_segment: OnSegment | None = None,
         future: Future[Transcript] | None = None,
-        **options: Any,
     ) -> Future[Transcript]:
         """`submit`, for calls of our own, whose callbacks return at once."""
         means = self._ready().means
-        decoding = DecodingOptions.from_environment().replace(**options)
-        job = RecordingJob(means, audio, sampling_rate, decoding, on_segment, future)
+        job = RecordingJob(means, audio, sampling_rate, options, on_segment, future)
         means.workers.start(job)
         return job.future
 

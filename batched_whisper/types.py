@@ -1,14 +1,14 @@
 """The nouns of the whole package, as frozen dataclasses.
 
 What a recording becomes on its way to text, in the order in which it becomes that. Field names
-of results are Whisper's own, but that times say their unit: ``start_s``, ``end_s`` and
-``duration_s`` are ``start``, ``end`` and ``duration`` in JSON, as its program writes them. Nothing
-here computes anything or imports a device, and no other
-module of the package is imported here.
+of results are Whisper's own, in Python as in JSON: ``start``, ``end`` and ``duration`` are seconds
+of the recording. Everything else says its unit in its name. Nothing here computes anything or
+imports a device, and no other module of the package is imported here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -83,14 +83,15 @@ class Window:
 class DecodedWindow:
     """What the model made of one window, and how far to believe it.
 
+    It lies from ``start`` to ``end``, in seconds of the recording.
     ``tokens`` are the sampled ones, without prompt and end of text. ``avg_logprob`` is their mean
     natural log-probability, end of text included. ``no_speech_prob`` is the probability of the
     no-speech token at the start of the transcript. ``compression_ratio`` is that of zlib over the
     text. All as in openai/whisper's DecodingResult.
     """
 
-    start_s: float
-    end_s: float
+    start: float
+    end: float
     text: str
     tokens: tuple[int, ...]
     language: str
@@ -111,21 +112,28 @@ class DecodedWindow:
 
 @dataclass(frozen=True)
 class Word:
-    """One word, where it was said. ``probability`` is the mean of its tokens'."""
+    """One word, said from ``start`` to ``end``, in seconds of the recording.
 
-    start_s: float
-    end_s: float
+    ``probability`` is the mean of its tokens'.
+    """
+
+    start: float
+    end: float
     word: str
     probability: float
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the transcript: what people read as one line or subtitle."""
+    """A stretch of the transcript: what people read as one line or subtitle.
+
+    It is said from ``start`` to ``end``, in seconds of the recording; the figures are those of its
+    window.
+    """
 
     id: int
-    start_s: float
-    end_s: float
+    start: float
+    end: float
     text: str
     tokens: tuple[int, ...]
     temperature: float
@@ -137,19 +145,23 @@ class Segment:
     """Who says it, from 0, where the channels were transcribed apart."""
 
 
+OnSegment = Callable[[Segment], object]
+"""Called with each segment as soon as nothing earlier can come any more."""
+
+
 @dataclass(frozen=True)
 class Transcript:
     """The result for one recording.
 
     ``language`` is the code of the first window's; of a recording without any, of the one that was
-    told, or empty. ``duration_s`` is how much was read: a recording of
-    which only clips were wanted is not read beyond the last one.
+    told, or empty. ``duration`` is how many seconds were read: a recording of which only clips
+    were wanted is not read beyond the last one.
     """
 
     text: str
     language: str
     language_probability: float
-    duration_s: float
+    duration: float
     segments: tuple[Segment, ...]
     windows: tuple[DecodedWindow, ...]
     name: str = "audio"

@@ -143,8 +143,8 @@ class WindowTasks:
         is_said = place.has_sound and self._verdict(decoded).has_text
         tokens = decoded.tokens if is_said else ()
         return DecodedWindow(
-            start_s=place.start_s,
-            end_s=place.end_s,
+            start=place.start_s,
+            end=place.end_s,
             text=model.text(tokens),
             tokens=tokens,
             language="en" if found is None else model.languages[found.token],

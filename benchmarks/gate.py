@@ -105,11 +105,11 @@ def cut_within_a_word(clip: Spoken, heard: Transcript, seed: int) -> Spoken | No
         for block in matcher.get_matching_blocks()
         for i in range(block.size)
     }
-    able = [i for i in same if i >= len(words) // 2 and words[i].end_s - words[i].start_s > 0.1]
+    able = [i for i in same if i >= len(words) // 2 and words[i].end - words[i].start > 0.1]
     if not able:
         return None
     chosen = able[int(np.random.default_rng(seed).integers(len(able)))]
-    at = round((words[chosen].start_s + words[chosen].end_s) / 2 * SAMPLING_RATE)
+    at = round((words[chosen].start + words[chosen].end) / 2 * SAMPLING_RATE)
     text = " ".join(said[: same[chosen]])
     return Spoken(clip.collection, clip.samples[:at], text, clip.language)
 

@@ -185,7 +185,7 @@ def ours(whisper: Whisper, **options: Any) -> Transcribe:
     def transcribe(path: Path, language: str) -> list[TimedWord]:
         found = whisper.transcribe(path, language=language, word_timestamps=True, **options)
         return [
-            TimedWord(word.word, word.start_s, word.end_s)
+            TimedWord(word.word, word.start, word.end)
             for segment in found.segments
             for word in segment.words or ()
         ]

@@ -12,7 +12,7 @@ def main(path: str) -> None:
         # Each segment comes as soon as nothing earlier can come any more; they are exactly those
         # of the transcript. Leaving the loop early gives the rest of the recording up.
         for segment in whisper.transcribe.segments(path, timestamps=True, vad=True):
-            print(f"{segment.start_s:7.2f} to {segment.end_s:7.2f} {segment.text}", flush=True)
+            print(f"{segment.start:7.2f} to {segment.end:7.2f} {segment.text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from batched_whisper.config import (
     DecodingOptions,
     Settings,
 )
-from batched_whisper.declaring import can_be_off, environment_variable
+from batched_whisper.declaring import can_be_off, environment_variables
+from batched_whisper.option_docs import range_in_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -35,6 +36,9 @@ Each option has one name. It is a keyword argument in Python, a flag on the comm
 environment variable. An argument or a flag wins over the variable, and the variable over the
 default. A value out of its range is refused with an `OptionError` that names the option.
 
+Variables are read when a `Whisper` is made, and not again. An object given as `settings=` or
+`options=` is taken as it is, without the variables; arguments win over it.
+
 In Python `None` is a value too. An option without a default is then not given, whatever its
 variable says (`language=None`: detect it), and one whose values are said to include `none` is
 switched off, which flags and variables do by that word. All others refuse it.
@@ -43,14 +47,14 @@ switched off, which flags and variables do by that word. All others refuse it.
 SETTINGS = """
 ## Fixed for the life of an engine
 
-Arguments of `Whisper(...)`, together as `Settings`.
+Arguments of `Whisper(...)`, together as `settings=Settings(...)`.
 
 """
 
 DECODING = """
 ## From call to call
 
-Arguments of `transcribe` and all its variants, together as `DecodingOptions`.
+Arguments of `transcribe` and all its variants, together as `options=DecodingOptions(...)`.
 
 """
 
@@ -111,7 +115,7 @@ def _full_table(options: Iterable[Option]) -> str:
             _default(each),
             _range(each),
             f"`{written_flag(each)}`",
-            f"`{environment_variable(each)}`",
+            ", else ".join(f"`{variable}`" for variable in environment_variables(each)),
             each.metadata["help"],
         )
         for each in options
@@ -143,14 +147,11 @@ def _range(option: Option) -> str:
 
 
 def _values(option: Option) -> str:
-    choices, low, high = (option.metadata[key] for key in ("choices", "minimum", "maximum"))
-    if choices is not None:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    if low is None and high is None:
-        return "yes or no" if option.type == "bool" else "text"
-    if high is None:
-        return f"{low:,g} or more"
-    return f"{high:,g} or less" if low is None else f"{low:,g} to {high:,g}"
+    words = [f"`{choice}`" for choice in option.metadata["choices"] or ()]
+    numbers = range_in_words(option)
+    if words or numbers:
+        return ", ".join([*words, numbers] if numbers else words)
+    return "yes or no" if option.type is bool else "text"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -11,30 +12,54 @@ from typing import Any
 import pytest
 
 import batched_whisper
-from batched_whisper import Whisper, batched, enter, exit, running
+from batched_whisper import (
+    DecodingOptions,
+    Settings,
+    Whisper,
+    batched,
+    enter,
+    errors,
+    exit,
+    running,
+)
 from batched_whisper.batching.decorator import BatchedFunction
 from batched_whisper.batching.mapping import Mapper
 from batched_whisper.calls import Transcribe, TranscribeMap, TranscribeSegments
 
-NAMES = {
-    *("BatchedWhisperError", "DecodedWindow", "DecodingOptions", "Segment", "Settings"),
+ERRORS = {
+    name
+    for name, each in vars(errors).items()
+    if isinstance(each, type) and issubclass(each, Exception)
+}
+
+NAMES = ERRORS | {
+    *("DecodedWindow", "DecodingOptions", "Segment", "Settings"),
     *("Transcript", "Whisper", "Word", "__version__", "batched", "enter", "exit", "running"),
 }
 
+
+def by_name(owner: type[Any]) -> str:
+    """The options as keyword arguments with their defaults."""
+    fields = [field for field in dataclasses.fields(owner) if field.name != "model"]
+    return ", ".join(f"{field.name}={field.default!r}" for field in fields)
+
+
+CALL = f"options=None, sampling_rate=None, on_segment=None, {by_name(DecodingOptions)}"
+SEGMENTS = f"options=None, sampling_rate=None, {by_name(DecodingOptions)}"
+MAP = "order_outputs=True, return_exceptions=False"
+
 SIGNATURES: dict[Callable[..., Any], str] = {
-    Whisper: "(model=None, **settings)",
+    Whisper: f"(model=None, *, settings=None, {by_name(Settings)})",
     Whisper.load: "(self)",
     Whisper.close: "(self)",
-    Whisper.transcribe_batch: "(self, audios, **options)",
-    Whisper.submit: "(self, audio, *, sampling_rate=None, on_segment=None, **options)",
-    Transcribe.__call__: "(self, audio, **options)",
-    Transcribe.aio: "(self, audio, **options)",
-    TranscribeMap.__call__: (
-        "(self, audios, *, order_outputs=True, return_exceptions=False, **options)"
-    ),
-    TranscribeMap.aio: "(self, audios, *, order_outputs=True, return_exceptions=False, **options)",
-    TranscribeSegments.__call__: "(self, audio, **options)",
-    TranscribeSegments.aio: "(self, audio, **options)",
+    Whisper.transcribe_batch: f"(self, audios, *, {CALL})",
+    Whisper.submit: f"(self, audio, *, {CALL})",
+    Transcribe.__call__: f"(self, audio, *, {CALL})",
+    Transcribe.aio: f"(self, audio, *, {CALL})",
+    TranscribeMap.__call__: f"(self, audios, *, {MAP}, {CALL})",
+    TranscribeMap.aio: f"(self, audios, *, {MAP}, {CALL})",
+    TranscribeSegments.__call__: f"(self, audio, *, {SEGMENTS})",
+    TranscribeSegments.aio: f"(self, audio, *, {SEGMENTS})",
     batched: "(*, max_batch_size=64, wait_ms=1000.0, max_queue_size=4096, clock=None)",
     enter: "()",
     exit: "()",
@@ -68,6 +93,12 @@ def test_the_public_names_are_these_and_no_others() -> None:
 def test_every_public_name_can_be_imported_and_is_listed(name: str) -> None:
     assert getattr(batched_whisper, name) is not None
     assert name in dir(batched_whisper)
+
+
+def test_every_error_is_one_of_its_module_and_none_is_missing() -> None:
+    assert {"BatchedWhisperError", "UnreadableAudio", "OptionError", "Closed"} <= ERRORS
+    for name in ERRORS:
+        assert getattr(batched_whisper, name) is getattr(errors, name)
 
 
 def test_another_name_is_an_attribute_error_that_names_it() -> None:

@@ -23,7 +23,7 @@ def stereo(left: Samples, right: Samples) -> Samples:
 
 
 def said(transcript: Transcript, channel: int) -> list[tuple[float, float, str]]:
-    return [(s.start_s, s.end_s, s.text) for s in transcript.segments if s.channel == channel]
+    return [(s.start, s.end, s.text) for s in transcript.segments if s.channel == channel]
 
 
 def test_a_channel_says_what_it_would_say_alone(room: Room) -> None:
@@ -31,14 +31,14 @@ def test_a_channel_says_what_it_would_say_alone(room: Room) -> None:
     together = room.hear(stereo(left, right), channels="split")
     for channel, sound in enumerate((left, right)):
         alone = room.hear(sound)
-        assert said(together, channel) == [(s.start_s, s.end_s, s.text) for s in alone.segments]
+        assert said(together, channel) == [(s.start, s.end, s.text) for s in alone.segments]
         languages = {w.language for w in together.windows if w.channel == channel}
         assert languages == {alone.language}
 
 
 def test_segments_come_in_the_order_of_time_numbered_across_channels(room: Room) -> None:
     found = room.hear(stereo(tone(0, 40), tone(2, 32)), channels="split")
-    order = [(segment.start_s, segment.channel) for segment in found.segments]
+    order = [(segment.start, segment.channel) for segment in found.segments]
     assert order == sorted(order)  # type: ignore[type-var]
     assert [segment.id for segment in found.segments] == list(range(len(found.segments)))
     assert {segment.channel for segment in found.segments} == {0, 1}
@@ -75,7 +75,7 @@ def test_mixed_channels_are_heard_as_one(room: Room) -> None:
 
 
 def parts(transcript: Transcript) -> list[tuple[float, float, str]]:
-    return [(s.start_s, s.end_s, s.text.strip()) for s in transcript.segments]
+    return [(s.start, s.end, s.text.strip()) for s in transcript.segments]
 
 
 @pytest.mark.parametrize("channels", ["mix", "split"])
@@ -84,14 +84,14 @@ def test_only_the_clips_are_heard_at_the_times_of_the_recording(room: Room, chan
     found = room.hear(sound, clip_timestamps=[11, 19, 32, 38.5], channels=channels, language="en")
     assert parts(found) == [(11, 19, sentence(1)), (32, 38.5, sentence(3))]
     assert set(room.listener.encoded) == {1, 3}
-    assert found.duration_s == 38.5
+    assert found.duration == 38.5
 
 
 def test_the_last_clip_may_go_on_to_the_end(room: Room) -> None:
     sound = np.concatenate([tone(number, 10) for number in range(3)])
     found = room.hear(sound, clip_timestamps=[20], language="en")
     assert parts(found) == [(20, 30, sentence(2))]
-    assert found.duration_s == 30
+    assert found.duration == 30
 
 
 def test_clips_after_the_end_are_told(room: Room) -> None:
@@ -106,4 +106,4 @@ def test_clips_of_channels_are_told_segment_by_segment_too(room: Room) -> None:
     options = {"channels": "split", "clip_timestamps": [5, 10, 40, 45]}
     found = room.hear(sound, on_segment=told.append, **options)
     assert tuple(told) == found.segments
-    assert [(s.start_s, s.channel) for s in told] == [(5, 0), (5, 1), (40, 0), (40, 1)]
+    assert [(s.start, s.channel) for s in told] == [(5, 0), (5, 1), (40, 0), (40, 1)]

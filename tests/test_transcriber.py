@@ -184,7 +184,7 @@ def test_an_array_of_another_sampling_rate_is_the_same_sound(whisper: Whisper) -
     at_8_khz = tone(2)[::2]
     found = whisper.transcribe(at_8_khz, sampling_rate=8000)
     assert found.text == sentence(2)
-    assert found.duration_s == pytest.approx(1.0, abs=0.01)
+    assert found.duration == pytest.approx(1.0, abs=0.01)
 
 
 def test_options_travel_with_their_call(start: Start) -> None:

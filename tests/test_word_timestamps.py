@@ -56,7 +56,7 @@ def start_errors(row: dict[str, Any], words: list[Word]) -> list[float]:
         for k in range(block.size):
             i, j = true[block.a + k][1], ours[block.b + k][1]
             if isinstance(i, int) and isinstance(j, int):
-                errors.append(words[j].start_s - row["words"][i]["start"])
+                errors.append(words[j].start - row["words"][i]["start"])
     return errors
 
 
@@ -87,7 +87,7 @@ def test_words_have_the_same_times_whether_or_not_the_model_times_its_segments(
     )
     assert [word.word for word in plain] == [word.word for word in timed]
     for one, other in zip(plain, timed, strict=True):
-        assert one.start_s == pytest.approx(other.start_s, abs=0.03)
+        assert one.start == pytest.approx(other.start, abs=0.03)
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
@@ -116,13 +116,13 @@ def test_words_spell_their_segments_in_order_within_the_recording(
     for segment in transcript.segments:
         assert segment.words
         assert "".join(word.word for word in segment.words) == segment.text
-        assert segment.start_s == segment.words[0].start_s
-        assert segment.end_s == segment.words[-1].end_s
+        assert segment.start == segment.words[0].start
+        assert segment.end == segment.words[-1].end
     words = words_of(transcript)
-    assert words[0].start_s >= 0
-    assert words[-1].end_s <= transcript.duration_s
-    assert all(word.start_s <= word.end_s for word in words)
-    assert all(before.end_s <= after.start_s for before, after in pairwise(words))
+    assert words[0].start >= 0
+    assert words[-1].end <= transcript.duration
+    assert all(word.start <= word.end for word in words)
+    assert all(before.end <= after.start for before, after in pairwise(words))
 
 
 def test_a_recording_without_speech_has_no_words(whisper: Whisper, speech: Path) -> None:

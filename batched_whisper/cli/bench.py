@@ -24,7 +24,7 @@ from batched_whisper.cli.job import Failed, outcomes
 from batched_whisper.cli.messages import FAILED, Failure, count, explains_errors, report, say
 from batched_whisper.cli.options import takes_options
 from batched_whisper.cli.progress import Display
-from batched_whisper.cli.run import given, loaded, origin
+from batched_whisper.cli.run import loaded, origin
 from batched_whisper.cli.services import Transcriber
 from batched_whisper.cli.ways import Clip, Figures, Pass, measure, n_differing, summarise
 from batched_whisper.config import DecodingOptions, Settings
@@ -76,8 +76,7 @@ def bench(
     with loaded(ctx.obj, settings, Display(quiet=quiet)) as whisper:
         clips, failures = _warm_up(whisper, sources, options)
         passes: list[Pass] = []
-        asked = given(options)
-        for each in measure(whisper, clips, asked, n_calls=calls, n_rounds=rounds) if clips else ():
+        for each in measure(whisper, clips, options, n_calls=calls, n_rounds=rounds):
             passes.append(each)
             if not quiet:
                 say(f"{each.way.value}: {count(len(each.texts), 'call')} in {each.wall_s:.1f} s")
@@ -85,7 +84,7 @@ def bench(
     if passes:
         _show(passes, clips)
         if output is not None:
-            document = {**origin(info, given(settings), asked), **_document(passes, clips)}
+            document = {**origin(info, settings, options), **_document(passes, clips)}
             write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
     report(failures)
     raise typer.Exit(FAILED if failures else 0)
@@ -101,7 +100,7 @@ def _warm_up(
             if isinstance(each, Failed):
                 failures.append(each.failure)
             else:
-                clips.append(Clip(each.source.open(), each.transcript.duration_s))
+                clips.append(Clip(each.source.open(), each.transcript.duration))
     return clips, failures
 
 

@@ -20,7 +20,7 @@ from batched_whisper.cli.manifest import Row
 from batched_whisper.cli.messages import FAILED, count, explains_errors, report, say
 from batched_whisper.cli.options import takes_options
 from batched_whisper.cli.progress import Display
-from batched_whisper.cli.run import given, loaded, origin
+from batched_whisper.cli.run import loaded, origin
 from batched_whisper.cli.services import Transcriber
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
@@ -74,7 +74,7 @@ def evaluate(
     error_tables.show(results)
     if output is not None:
         document = {
-            **origin(info, given(settings), given(options)),
+            **origin(info, settings, options),
             **error_tables.figures(results),
         }
         write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
@@ -159,7 +159,7 @@ def _measure_one(
 
 
 def _advance(display: Display, result: Transcribed | Failed) -> Transcribed | Failed:
-    display.advance(result.transcript.duration_s if isinstance(result, Transcribed) else 0.0)
+    display.advance(result.transcript.duration if isinstance(result, Transcribed) else 0.0)
     return result
 
 
@@ -173,7 +173,7 @@ def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scor
         reference=row.text or "",
         hypothesis=transcript.text,
         language="en" if options.task == "translate" else spoken,
-        duration_s=transcript.duration_s,
+        duration_s=transcript.duration,
         language_spoken=row.language,
         language_detected=None if told else transcript.language,
         n_windows=len(transcript.windows),

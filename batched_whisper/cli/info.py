@@ -12,7 +12,6 @@ import typer
 import batched_whisper
 from batched_whisper.cli.messages import explains_errors
 from batched_whisper.cli.options import takes_options
-from batched_whisper.cli.run import given
 from batched_whisper.cli.services import Info
 from batched_whisper.config import Settings
 
@@ -23,7 +22,7 @@ PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface
 @takes_options
 def info(ctx: typer.Context, *, settings: Settings) -> None:
     """Show which model, engine, precision and threads would be used, and why."""
-    with closing(ctx.obj.open_whisper(**given(settings))) as whisper:
+    with closing(ctx.obj.open_whisper(settings)) as whisper:
         _print_info(whisper.info)
     print()
     _print_rows(

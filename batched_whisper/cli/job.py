@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batched_whisper.cli.inputs import Source
 from batched_whisper.cli.messages import Failure, count, one_line
@@ -61,8 +61,7 @@ def outcomes(
     """
     from batched_whisper.batching.mapping import Mapper  # the help need not wait for asyncio
 
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    run = _Run(whisper, {name: value for name, value in given.items() if value is not None})
+    run = _Run(whisper, options)
     mapper = Mapper(new_run=lambda: run, n_in_flight=whisper.transcribe.n_in_flight)
     return mapper(sources, order_outputs=in_order)
 
@@ -72,7 +71,7 @@ class _Run:
     """Begins the recordings of a job; each future has its own source with what became of it."""
 
     whisper: Transcriber
-    options: dict[str, Any]
+    options: DecodingOptions
 
     def __call__(self, arguments: tuple[Source]) -> Future[Transcribed | Failed]:
         [source] = arguments
@@ -82,7 +81,7 @@ class _Run:
         except Exception as error:
             ended.set_result(Failed(source, error))
             return ended
-        result = self.whisper.submit(audio, **self.options)
+        result = self.whisper.submit(audio, options=self.options)
         result.add_done_callback(partial(_hand_on, source, ended))
         ended.add_done_callback(lambda _: result.cancel())  # where it was given up
         return ended

@@ -22,8 +22,15 @@ from batched_whisper.config import (
     DecodingOptions,
     Settings,
 )
-from batched_whisper.declaring import ENVIRONMENT_PREFIX, can_be_off, environment_variable
+from batched_whisper.declaring import (
+    ENVIRONMENT_PREFIX,
+    can_be_off,
+    environment_variables,
+    kinds,
+    variable_set,
+)
 from batched_whisper.errors import OptionError
+from batched_whisper.option_docs import default_in_words, range_in_words
 
 PANELS: dict[type[Any], str] = {
     Settings: "Model",
@@ -37,7 +44,7 @@ ENVIRONMENT_NOTE = (
     f"{ENVIRONMENT_PREFIX}WAIT_MS for --wait-ms, and so on. A flag wins over its variable."
 )
 
-_PLAIN = {"str": str, "int": int, "float": float, "bool": bool}
+_PLAIN = (str, int, float, bool)
 _LONGEST_NEGATED = 22
 """Letters of a flag that has its opposite, --no-flag: longer ones would fill the help's line."""
 
@@ -73,7 +80,7 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def written_flag(field: dataclasses.Field[Any]) -> str:
     """The flag of an option, with its opposite where it has one: ``--vad/--no-vad``."""
     flag = _flag_name(field.name)
-    has_opposite = field.type == "bool" and len(flag) <= _LONGEST_NEGATED
+    has_opposite = field.type is bool and len(flag) <= _LONGEST_NEGATED
     return f"{flag}/--no-{flag[2:]}" if has_opposite else flag
 
 
@@ -82,7 +89,7 @@ def is_said(ctx: typer.Context, owner: type[Any], name: str) -> bool:
     if ctx.params.get(name) is not None:
         return True
     declared = {field.name: field for field in dataclasses.fields(owner)}
-    return bool(os.environ.get(environment_variable(declared[name])))
+    return variable_set(declared[name], os.environ) is not None
 
 
 def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
@@ -96,7 +103,7 @@ def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
         if _is_plain(declared[name]):
             values[name] = value
         else:
-            texts[environment_variable(declared[name])] = value
+            texts[environment_variables(declared[name])[0]] = value
     try:
         return owner.from_environment({**os.environ, **texts}).replace(**values)
     except OptionError as error:
@@ -106,7 +113,9 @@ def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
 def _named_as_flag(owner: type[Any], message: str, given: dict[str, Any]) -> str:
     """The message about an option, with its flag where the user gave that."""
     name, mark, rest = message.partition("=")
-    of_variable = {environment_variable(field): field.name for field in dataclasses.fields(owner)}
+    of_variable = {
+        environment_variables(field)[0]: field.name for field in dataclasses.fields(owner)
+    }
     name = of_variable.get(name, name)
     return f"{_flag_name(name)}{mark}{rest}" if given.get(name) is not None else message
 
@@ -115,22 +124,17 @@ def _flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _kinds(field: dataclasses.Field[Any]) -> list[str]:
-    """The types that it may have, such as ["int"]; None apart."""
-    return [kind.strip() for kind in str(field.type).split("|") if kind.strip() != "None"]
-
-
 def _is_plain(field: dataclasses.Field[Any]) -> bool:
     """Whether the flag's type says it all; a field of several types is read from text.
 
     One that can be switched off is too: "none" is no number.
     """
-    kinds = _kinds(field)
-    return len(kinds) == 1 and kinds[0] in _PLAIN and not can_be_off(field)
+    types = kinds(field)
+    return len(types) == 1 and types[0] in _PLAIN and not can_be_off(field)
 
 
 def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
-    kind: Any = _PLAIN[_kinds(field)[0]] if _is_plain(field) else str
+    kind: Any = kinds(field)[0] if _is_plain(field) else str
     metavar = "N|none" if can_be_off(field) else _METAVARS.get(kind, "TEXT")
     details: dict[str, Any] = {"metavar": metavar}
     choices = field.metadata["choices"]
@@ -165,26 +169,10 @@ def _help(field: dataclasses.Field[Any]) -> str:
     choices = field.metadata["choices"]
     if choices is not None and _alternatives(choices) is None:
         parts.append(f"One of {', '.join(choices)}.")
-    if field.metadata["environment"] is not None:  # the others follow from the flag
-        parts.append(f"[variable: {field.metadata['environment']}]")
-    told = _range(field.metadata["minimum"], field.metadata["maximum"])
-    if field.default is not None:
-        told.append(f"default: {_told(field.default)}")
-    if told:
-        parts.append(f"[{', '.join(told)}]")
+    variable, *others = environment_variables(field)
+    if others:  # all else follows from the flag
+        parts.append(f"[variable: {variable}, else {', '.join(others)}]")
+    facts = [fact for fact in (range_in_words(field), default_in_words(field)) if fact]
+    if facts:
+        parts.append(f"[{', '.join(facts)}]")
     return " ".join(parts).replace("[", r"\[")
-
-
-def _range(low: float | None, high: float | None) -> list[str]:
-    """The numbers allowed, in words; none where any is."""
-    if low is None and high is None:
-        return []
-    if high is None:
-        return [f"from {low:,.10g}"]
-    return [f"up to {high:,.10g}" if low is None else f"{low:,.10g} to {high:,.10g}"]
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -56,15 +56,17 @@ class _Tally:
     failures: list[Failure] = field(default_factory=list)
 
 
-def given(options: Settings | DecodingOptions) -> dict[str, Any]:
-    """The options as keyword arguments, those left open apart."""
+def as_json(options: Settings | DecodingOptions) -> dict[str, Any]:
+    """The options as JSON's types, those left open apart."""
     values = {each: getattr(options, each.name) for each in dataclasses.fields(options)}
     return {
-        each.name: value for each, value in values.items() if value is not None or can_be_off(each)
+        each.name: list(value) if isinstance(value, tuple) else value
+        for each, value in values.items()
+        if value is not None or can_be_off(each)
     }
 
 
-def origin(info: Info, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def origin(info: Info, settings: Settings, options: DecodingOptions) -> dict[str, Any]:
     """What figures are of, as JSON's types."""
     return {
         "model": info.model,
@@ -73,15 +75,15 @@ def origin(info: Info, settings: dict[str, Any], options: dict[str, Any]) -> dic
         "device": info.device,
         "precision": info.precision,
         "threads": info.threads,
-        "settings": settings,
-        "options": options,
+        "settings": as_json(settings),
+        "options": as_json(options),
     }
 
 
 @contextmanager
 def loaded(services: Services, settings: Settings, display: Display) -> Iterator[Transcriber]:
     """A transcriber that is ready, closed at the end."""
-    with closing(services.open_whisper(**given(settings))) as whisper:
+    with closing(services.open_whisper(settings)) as whisper:
         with display.loading():
             whisper.load()
         yield whisper
@@ -144,10 +146,10 @@ def _deliver(result: Transcribed | Failed, job: Job, display: Display, tally: _T
         if job.is_wanted(result.source, output):
             output.write(result.source, result.transcript)
     tally.n_written += 1
-    tally.duration_s += result.transcript.duration_s
+    tally.duration_s += result.transcript.duration
     for warning in result.transcript.warnings:
         display.warn(about(result.source.name, warning))
-    display.advance(result.transcript.duration_s)
+    display.advance(result.transcript.duration)
 
 
 def _unopened(source: Source) -> Failure:

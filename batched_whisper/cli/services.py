@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from batched_whisper.config import Settings
+from batched_whisper.config import DecodingOptions, Settings
 
 if TYPE_CHECKING:
     from batched_whisper.types import Transcript
@@ -77,22 +77,15 @@ class Stats(Protocol):
 class Transcribe(Protocol):
     """Recordings to transcripts; audio is whatever the transcriber accepts."""
 
-    def __call__(self, audio: Any, **options: Any) -> Transcript:
+    def __call__(self, audio: Any, *, options: DecodingOptions) -> Transcript:
         """One recording."""
 
     @property
     def n_in_flight(self) -> int:
         """How many recordings of a job are begun and not given yet, at most."""
 
-    def map(
-        self,
-        audios: Iterable[Any],
-        *,
-        order_outputs: bool = True,
-        return_exceptions: bool = False,
-        **options: Any,
-    ) -> Iterator[Any]:
-        """Many, lazily, in order; an exception in the place of what failed, if so asked."""
+    def map(self, audios: Iterable[Any], *, options: DecodingOptions) -> Iterator[Transcript]:
+        """Many, lazily, in order."""
 
 
 class Transcriber(Protocol):
@@ -102,7 +95,7 @@ class Transcriber(Protocol):
     def transcribe(self) -> Transcribe:
         """Recordings to transcripts."""
 
-    def submit(self, audio: Any, **options: Any) -> Future[Transcript]:
+    def submit(self, audio: Any, *, options: DecodingOptions) -> Future[Transcript]:
         """Begin one recording; cancel the future to give it up."""
 
     @property
@@ -136,10 +129,10 @@ class Downloaded(Protocol):
         """Where it is."""
 
 
-def _open_whisper(**settings: Any) -> Transcriber:
+def _open_whisper(settings: Settings) -> Transcriber:
     from batched_whisper.transcriber import Whisper
 
-    return cast(Transcriber, Whisper(**settings))
+    return cast(Transcriber, Whisper(settings=settings))
 
 
 def _download(model: str, revision: str | None) -> Downloaded:
@@ -153,5 +146,5 @@ def _download(model: str, revision: str | None) -> Downloaded:
 class Services:
     """Makes a transcriber from settings, and brings models here."""
 
-    open_whisper: Callable[..., Transcriber] = _open_whisper
+    open_whisper: Callable[[Settings], Transcriber] = _open_whisper
     download: Callable[[str, str | None], Downloaded] = _download

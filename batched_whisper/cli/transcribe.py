@@ -85,7 +85,8 @@ def transcribe(
         typer.Option(
             metavar="NAME,...",
             rich_help_panel=OUTPUT,
-            help=f"{', '.join(FORMATS)}; several go with --output-dir. srt, vtt and tsv turn "
+            help=f"{', '.join(FORMATS)}; several go with --output-dir. "
+            f"{', '.join(form.name for form in FORMATS.values() if form.is_timed)} turn "
             "--timestamps on. Not given: text.",
         ),
     ] = None,

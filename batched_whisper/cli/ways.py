@@ -7,7 +7,7 @@ are medians of the rounds. Knows nothing of files, tables or the command line.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from batched_whisper.cli.services import Transcriber
+from batched_whisper.config import DecodingOptions
 
 SHARE_ALONE = 4
 """One caller is given a fourth of the calls, since it takes so much longer; rates are compared."""
@@ -76,12 +77,14 @@ def n_alone(n_calls: int, n_clips: int) -> int:
 def measure(
     whisper: Transcriber,
     clips: Sequence[Clip],
-    options: Mapping[str, Any],
+    options: DecodingOptions,
     *,
     n_calls: int,
     n_rounds: int,
 ) -> Iterator[Pass]:
-    """Each pass as it ends. Call ``i`` brings clip ``i`` modulo their number."""
+    """Each pass as it ends; none without clips. Call ``i`` brings clip ``i`` modulo their count."""
+    if not clips:
+        return
     calls = [clips[i % len(clips)] for i in range(n_calls)]
     for _ in range(n_rounds):
         for way, bring in _WAYS.items():
@@ -99,25 +102,25 @@ def measure(
             )
 
 
-def _alone(whisper: Transcriber, audios: Sequence[Any], options: Mapping[str, Any]) -> list[str]:
-    return [whisper.transcribe(audio, **options).text for audio in audios]
+def _alone(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+    return [whisper.transcribe(audio, options=options).text for audio in audios]
 
 
-def _callers(whisper: Transcriber, audios: Sequence[Any], options: Mapping[str, Any]) -> list[str]:
+def _callers(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
     """Every call is a caller of its own, in a thread of its own."""
     callers = ThreadPoolExecutor(len(audios))
     try:
-        calls = [callers.submit(whisper.transcribe, audio, **options) for audio in audios]
+        calls = [callers.submit(whisper.transcribe, audio, options=options) for audio in audios]
         return [call.result().text for call in calls]
     finally:
         callers.shutdown(cancel_futures=True)
 
 
-def _map(whisper: Transcriber, audios: Sequence[Any], options: Mapping[str, Any]) -> list[str]:
-    return [transcript.text for transcript in whisper.transcribe.map(audios, **options)]
+def _map(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+    return [transcript.text for transcript in whisper.transcribe.map(audios, options=options)]
 
 
-_WAYS: dict[Way, Callable[[Transcriber, Sequence[Any], Mapping[str, Any]], list[str]]] = {
+_WAYS: dict[Way, Callable[[Transcriber, Sequence[Any], DecodingOptions], list[str]]] = {
     Way.ALONE: _alone,
     Way.CALLERS: _callers,
     Way.MAP: _map,

@@ -116,8 +116,8 @@ def _words(segment: Segment) -> list[_Said]:
     said = [
         _Said(
             on_one_line(word.word),
-            milliseconds(word.start_s),
-            milliseconds(max(word.start_s, word.end_s)),
+            milliseconds(word.start),
+            milliseconds(max(word.start, word.end)),
         )
         for word in segment.words
     ]

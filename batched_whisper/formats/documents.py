@@ -31,7 +31,7 @@ def as_document(transcript: Transcript) -> dict[str, Any]:
         "text": transcript.text,
         "language": transcript.language,
         "language_probability": _figure(transcript.language_probability),
-        "duration": _figure(transcript.duration_s),
+        "duration": _figure(transcript.duration),
         "segments": [_segment(segment) for segment in transcript.segments],
         "windows": [_window(window) for window in transcript.windows],
         "warnings": list(transcript.warnings),
@@ -41,8 +41,8 @@ def as_document(transcript: Transcript) -> dict[str, Any]:
 def _segment(segment: Segment) -> dict[str, Any]:
     document: dict[str, Any] = {
         "id": segment.id,
-        "start": _figure(segment.start_s),
-        "end": _figure(segment.end_s),
+        "start": _figure(segment.start),
+        "end": _figure(segment.end),
         "text": segment.text,
         "tokens": list(segment.tokens),
         "temperature": _figure(segment.temperature),
@@ -60,8 +60,8 @@ def _segment(segment: Segment) -> dict[str, Any]:
 def _word(word: Word) -> dict[str, Any]:
     return {
         "word": word.word,
-        "start": _figure(word.start_s),
-        "end": _figure(word.end_s),
+        "start": _figure(word.start),
+        "end": _figure(word.end),
         "probability": _figure(word.probability),
     }
 
@@ -69,8 +69,8 @@ def _word(word: Word) -> dict[str, Any]:
 def _window(window: DecodedWindow) -> dict[str, Any]:
     # Its text and tokens are the segments' already.
     return {
-        "start": _figure(window.start_s),
-        "end": _figure(window.end_s),
+        "start": _figure(window.start),
+        "end": _figure(window.end),
         "language": window.language,
         "language_probability": _figure(window.language_probability),
         "temperature": _figure(window.temperature),

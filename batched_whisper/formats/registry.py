@@ -26,7 +26,7 @@ class Format:
     suffix: str
     write: Callable[[Transcript], str]
     is_timed: bool = False
-    """Whether it is of little use without the segments' own times."""
+    """Whether it is read for the segments and their own times."""
     write_cues: Callable[[Transcript, CueLayout], str] | None = None
     """Where it is shown a few words at a time: the same by a layout."""
 
@@ -52,7 +52,7 @@ FORMATS = {
     each.name: each
     for each in (
         Format("text", ".txt", text),
-        Format("json", ".json", json_document),
+        Format("json", ".json", json_document, is_timed=True),
         Format("jsonl", ".jsonl", json_line),
         Format("srt", ".srt", srt, is_timed=True, write_cues=srt),
         Format("vtt", ".vtt", vtt, is_timed=True, write_cues=vtt),

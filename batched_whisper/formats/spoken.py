@@ -43,12 +43,12 @@ def prefix(segment: Segment) -> str:
 
 def start_ms(segment: Segment) -> int:
     """Where it begins; 0 for what is no time."""
-    return milliseconds(segment.start_s)
+    return milliseconds(segment.start)
 
 
 def end_ms(segment: Segment) -> int:
     """Where it ends, never before it begins."""
-    return milliseconds(max(segment.start_s, segment.end_s))
+    return milliseconds(max(segment.start, segment.end))
 
 
 def milliseconds(time_s: float) -> int:

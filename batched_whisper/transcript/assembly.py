@@ -50,7 +50,7 @@ class Assembly:
     def windows(self) -> tuple[DecodedWindow, ...]:
         """What was decoded, in the order of time; of the same time, channel by channel."""
         windows = [window for lane in self._lanes for window in lane.in_order()]
-        return tuple(sorted(windows, key=lambda window: window.start_s))
+        return tuple(sorted(windows, key=lambda window: window.start))
 
     def announce(self, channel: int, start_s: float) -> None:
         """There is one more window on a channel; they are announced in the order of time."""
@@ -92,7 +92,7 @@ class Assembly:
         """The segments of the windows that are final by now."""
         while (window := lane.decoded.get(lane.n_built)) is not None:
             next_ = lane.n_built + 1
-            if lane.starts_next_s < window.end_s:
+            if lane.starts_next_s < window.end:
                 if next_ not in lane.decoded:
                     return
                 stitched = self._stitch(window, lane.decoded[next_])
@@ -135,7 +135,7 @@ class _Lane:
         """Add the segments of the next window."""
         self._last_s = max(self._last_s, self.starts_s[self.n_built])
         for segment in segments:
-            self._last_s = max(self._last_s, segment.start_s)
+            self._last_s = max(self._last_s, segment.start)
             self.built.append(_Built(segment, self._last_s))
         self.n_built += 1
 

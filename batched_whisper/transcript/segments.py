@@ -90,8 +90,8 @@ def _segment(
 ) -> Segment:
     return Segment(
         id=0,
-        start_s=words[0].start_s if words else window.start_s + piece.start_s,
-        end_s=words[-1].end_s if words else window.start_s + piece.end_s,
+        start=words[0].start if words else window.start + piece.start_s,
+        end=words[-1].end if words else window.start + piece.end_s,
         text=text,
         tokens=piece.tokens,
         temperature=window.temperature,
@@ -104,7 +104,7 @@ def _segment(
 
 def _pieces(window: DecodedWindow, timestamps: TimestampTokens) -> Iterator[_Piece]:
     """Cut at the pairs of timestamps; times are kept within the window and in order."""
-    duration_s = window.end_s - window.start_s
+    duration_s = window.end - window.start
     start_s, held = 0.0, list[int]()
     for token in window.tokens:
         if not timestamps.is_timestamp(token):

@@ -76,14 +76,14 @@ class Stitcher:
         A recording's windows are stitched from the first one on. Whatever was the earlier one
         of two is final.
         """
-        overlap_s = earlier.end_s - later.start_s
+        overlap_s = earlier.end - later.start
         if overlap_s <= 0:
             return Stitched(earlier, later)
         ends, begins = self._units(earlier), self._units(later)
-        heard_s = earlier.end_s - earlier.start_s + later.end_s - later.start_s
+        heard_s = earlier.end - earlier.start + later.end - later.start
         cut = _cut(ends, begins, (len(ends) + len(begins)) * overlap_s / heard_s)
         n_steps = round(cut.share * overlap_s / self._timestamps.step_s)
-        seam_s = min(later.start_s + n_steps * self._timestamps.step_s, earlier.end_s)
+        seam_s = min(later.start + n_steps * self._timestamps.step_s, earlier.end)
         return _with_words_in_order(
             self._up_to(ends[cut.earlier :], earlier, seam_s),
             self._from(begins[cut.later :], later, seam_s, n_steps),
@@ -105,21 +105,21 @@ class Stitcher:
     ) -> DecodedWindow:
         """The window without its last units, up to the seam."""
         if not dropped:
-            return replace(window, end_s=seam_s)
+            return replace(window, end=seam_s)
         kept = list(window.tokens[: dropped[0].token])
         is_timestamp = self._timestamps.is_timestamp
         if kept and is_timestamp(kept[-1]):
             kept.pop()  # it opened the segment that is dropped
         elif any(map(is_timestamp, kept)):
-            kept.append(self._timestamps.token(seam_s - window.start_s))
-        return self._cut(window, kept, slice(dropped[0].word), window.start_s, seam_s)
+            kept.append(self._timestamps.token(seam_s - window.start))
+        return self._cut(window, kept, slice(dropped[0].word), window.start, seam_s)
 
     def _from(
         self, kept: Sequence[_Unit], window: DecodedWindow, seam_s: float, n_steps: int
     ) -> DecodedWindow:
         """The window from the first of these units and from the seam on."""
         if not kept:
-            return self._cut(window, (), slice(0), seam_s, window.end_s)
+            return self._cut(window, (), slice(0), seam_s, window.end)
         first = kept[0].token or 0
         tokens = window.tokens[first:]
         before = window.tokens[:first]
@@ -127,7 +127,7 @@ class Stitcher:
             opened = before[-1] if self._timestamps.is_timestamp(before[-1]) else 0
             tokens = (max(opened, self._timestamps.begin), *tokens)
         moved = [self._timestamps.moved(token, -n_steps) for token in tokens]
-        return self._cut(window, moved, slice(kept[0].word, None), seam_s, window.end_s)
+        return self._cut(window, moved, slice(kept[0].word, None), seam_s, window.end)
 
     def _cut(
         self,
@@ -140,8 +140,8 @@ class Stitcher:
         text = self._decode([t for t in tokens if not self._timestamps.is_timestamp(t)])
         return replace(
             window,
-            start_s=start_s,
-            end_s=end_s,
+            start=start_s,
+            end=end_s,
             text=text,
             tokens=tuple(tokens),
             words=None if window.words is None else window.words[words],
@@ -189,9 +189,9 @@ def _with_words_in_order(earlier: DecodedWindow, later: DecodedWindow) -> Stitch
     """No word of the earlier window ends after the later one's first word has begun."""
     if not (earlier.words and later.words):
         return Stitched(earlier, later)
-    latest_s = later.words[0].start_s
+    latest_s = later.words[0].start
     words = tuple(
-        Word(min(word.start_s, latest_s), min(word.end_s, latest_s), word.word, word.probability)
+        Word(min(word.start, latest_s), min(word.end, latest_s), word.word, word.probability)
         for word in earlier.words
     )
     return Stitched(replace(earlier, words=words), later)

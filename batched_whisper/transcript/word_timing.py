@@ -107,8 +107,8 @@ def time_words(
     probabilities = np.exp(text.logprobs[text.n_prompt :])
     return tuple(
         Word(
-            start_s=start_s + float(first_s[i]),
-            end_s=start_s + float(last_s[i]),
+            start=start_s + float(first_s[i]),
+            end=start_s + float(last_s[i]),
             word=word.text,
             probability=float(probabilities[word.first : word.last].mean()),
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from batched_whisper.cli.services import Services
-from batched_whisper.config import Settings
+from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
 from batched_whisper.tokens.languages import language_told
 from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
@@ -45,8 +45,7 @@ class ScriptedStats:
 
 @dataclass
 class ScriptedWhisper:
-    settings: dict[str, Any]
-    calls: list[dict[str, Any]]  # the decoding options of each call
+    calls: list[DecodingOptions]  # those of each call
     heard: list[str]  # the texts of the recordings, as they are read
     dies_after: int | None = None
     language: str = "en"
@@ -68,14 +67,14 @@ class ScriptedWhisper:
     def transcribe(self) -> ScriptedWhisper:
         return self
 
-    def submit(self, audio: Any, **options: Any) -> Future[Transcript]:
+    def submit(self, audio: Any, *, options: DecodingOptions) -> Future[Transcript]:
         """Ends at once, but for what is long: that ends when two more have ended."""
         self.calls.append(options)
         if self.n_ended == self.dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
         future: Future[Transcript] = Future()
         try:
-            transcript = self._transcribe(audio, **options)
+            transcript = self._transcribe(audio, options)
         except Exception as error:
             future.set_exception(error)
         else:
@@ -93,15 +92,15 @@ class ScriptedWhisper:
             future.set_result(transcript)
             self.n_ended += 1
 
-    def __call__(self, audio: Any, **options: Any) -> Transcript:
+    def __call__(self, audio: Any, *, options: DecodingOptions) -> Transcript:
         self.calls.append(options)
-        return self._transcribe(audio, **options)
+        return self._transcribe(audio, options)
 
-    def map(self, audios: Iterable[Any], **options: Any) -> Iterator[Any]:
+    def map(self, audios: Iterable[Any], *, options: DecodingOptions) -> Iterator[Transcript]:
         self.calls.append(options)
-        return (self._transcribe(audio, **options) for audio in audios)
+        return (self._transcribe(audio, options) for audio in audios)
 
-    def _transcribe(self, audio: Path | bytes, **options: Any) -> Transcript:
+    def _transcribe(self, audio: Path | bytes, options: DecodingOptions) -> Transcript:
         said = audio.decode() if isinstance(audio, bytes) else audio.read_text()
         self.heard.append(said)
         if said == "not sound":
@@ -118,17 +117,16 @@ class ScriptedWhisper:
             raise OptionError("language='xx' is not one that Whisper knows")
         if said == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
-        context = options.get("audio_context")
-        if said == "unsure" and context == "full":
+        if said == "unsure" and options.audio_context == "full":
             said = "sure"
         warnings = ("it is cut off at its end",) if said == "torn" else ()
-        words = _timed(said) if options.get("word_timestamps") else None
+        words = _timed(said) if options.word_timestamps else None
         part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0, words)
         return Transcript(
             text=f" {said}",
-            language=language_told(options.get("language")) or self.language,
+            language=language_told(options.language) or self.language,
             language_probability=1.0,
-            duration_s=float(len(said)),
+            duration=float(len(said)),
             segments=(part,),
             windows=(_window(said, decodes=2 if said == "unsure" else 1),),
             name="whatever the transcriber calls it",
@@ -165,17 +163,16 @@ class Script:
     dies_after: int | None = None
     language: str = "en"
     settings: list[Settings] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[DecodingOptions] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
     def services(self) -> Services:
         return Services(open_whisper=self._open, download=FoundModel)
 
-    def _open(self, **settings: Any) -> ScriptedWhisper:
-        self.settings.append(Settings.of(**settings))
+    def _open(self, settings: Settings) -> ScriptedWhisper:
+        self.settings.append(settings)
         return ScriptedWhisper(
-            settings,
             self.calls,
             self.heard,
             self.dies_after,

@@ -12,6 +12,7 @@ import pytest
 from scripted_whisper import ScriptedStats
 
 from batched_whisper.cli.ways import Clip, Pass, Way, measure, n_alone, n_differing, summarise
+from batched_whisper.config import DecodingOptions
 from batched_whisper.types import Transcript
 
 WAYS = [way.value for way in Way]
@@ -50,8 +51,20 @@ def test_each_way_is_a_row_with_its_calls(run, recordings, script, folder):
 def test_options_reach_every_call_and_settings_the_engine(run, recordings, script):
     recordings({"a.wav": "hello"})
     run("bench", "a.wav", "--calls", "2", "--language", "de", "--precision", "int8", "-q")
-    assert {call["language"] for call in script.calls} == {"de"}
+    assert {call.language for call in script.calls} == {"de"}
     assert script.settings[0].precision == "int8" and script.events == ["load", "close"]
+
+
+def test_what_the_figures_are_of_is_plain_json(run, recordings, folder):
+    recordings({"a.wav": "hello"})
+    asked = ("--clip-timestamps", "0,2", "--logprob-threshold", "none", "--language", "de")
+    assert run("bench", "a.wav", "--calls", "1", *asked, "--output", "f.json").code == 0
+    document = json.loads((folder / "f.json").read_text())
+    options = document["options"]
+    assert (options["clip_timestamps"], options["suppress_tokens"]) == ([0, 2], [-1])
+    assert (options["logprob_threshold"], options["language"]) == (None, "de")
+    assert "prompt" not in options and "model" not in document["settings"]
+    assert document["settings"]["wait_ms"] == 20
 
 
 def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_measured(run, recordings):
@@ -93,7 +106,7 @@ class Counted:
     def transcribe(self) -> Counted:
         return self
 
-    def __call__(self, audio: str, **options: Any) -> Transcript:
+    def __call__(self, audio: str, options: DecodingOptions) -> Transcript:
         in_thread = threading.current_thread() is not threading.main_thread()
         with self.lock:
             self.n_inside += 1
@@ -103,16 +116,17 @@ class Counted:
             self.meeting.wait(timeout=20)
         with self.lock:
             self.n_inside -= 1
-        return Transcript(f"{audio} {options['language']}", "en", 1.0, 1.0, (), ())
+        return Transcript(f"{audio} {options.language}", "en", 1.0, 1.0, (), ())
 
-    def map(self, audios: list[str], **options: Any) -> list[Transcript]:
-        return [Transcript(f"{a} {options['language']}", "en", 1.0, 1.0, (), ()) for a in audios]
+    def map(self, audios: list[str], options: DecodingOptions) -> list[Transcript]:
+        return [Transcript(f"{a} {options.language}", "en", 1.0, 1.0, (), ()) for a in audios]
 
 
 def test_callers_call_all_at_once_and_one_at_a_time_is_one_at_a_time():
     whisper = Counted(threading.Barrier(6))
     clips = [Clip("a", 2.0), Clip("b", 4.0)]
-    passes = list(measure(whisper, clips, {"language": "en"}, n_calls=6, n_rounds=1))  # type: ignore[arg-type]
+    options = DecodingOptions(language="en")
+    passes = list(measure(whisper, clips, options, n_calls=6, n_rounds=1))  # type: ignore[arg-type]
     assert whisper.most_at_once == {False: 1, True: 6}
     assert [each.way for each in passes] == list(Way)
     assert [each.texts for each in passes] == [("a en", "b en"), *[("a en", "b en") * 3] * 2]

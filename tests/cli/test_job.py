@@ -34,7 +34,7 @@ def source(name: str) -> Source:
     ],
 )
 def test_each_recording_has_one_outcome_of_its_own(names, n_in_flight, in_order):
-    whisper = ScriptedWhisper({}, [], [], n_in_flight=n_in_flight)
+    whisper = ScriptedWhisper([], [], n_in_flight=n_in_flight)
     ended = list(outcomes(whisper, map(source, names), DecodingOptions(), in_order=in_order))
     assert [each.source.name for each in ended] == names
     assert_each_has_its_own(ended)
@@ -44,7 +44,7 @@ def test_outcomes_come_in_the_order_of_the_sources_or_as_recordings_end():
     names = ["long 1", "unopened", "a", "bad", "long 2", "b", "c"]
     for in_order in (True, False):
         results = outcomes(
-            ScriptedWhisper({}, [], []), map(source, names), DecodingOptions(), in_order=in_order
+            ScriptedWhisper([], []), map(source, names), DecodingOptions(), in_order=in_order
         )
         ended = list(results)
         as_they_end = ["unopened", "a", "long 1", "bad", "b", "long 2", "c"]
@@ -53,7 +53,7 @@ def test_outcomes_come_in_the_order_of_the_sources_or_as_recordings_end():
 
 
 def test_who_stops_early_gives_up_what_is_in_flight():
-    whisper = ScriptedWhisper({}, [], [])
+    whisper = ScriptedWhisper([], [])
     results = outcomes(whisper, map(source, ["long", "a", "b"]), DecodingOptions(), in_order=False)
     assert next(results).source.name == "a"
     [(_, future, _)] = whisper.long
@@ -62,7 +62,7 @@ def test_who_stops_early_gives_up_what_is_in_flight():
 
 
 def test_an_error_that_is_of_all_ends_the_job_after_what_came_before_it():
-    whisper = ScriptedWhisper({}, [], [])
+    whisper = ScriptedWhisper([], [])
     results = outcomes(whisper, map(source, ["a", "a wrong option", "b"]), DecodingOptions())
     assert next(results).source.name == "a"
     with pytest.raises(OptionError, match="language='xx'"):
@@ -87,7 +87,7 @@ def test_recordings_are_opened_as_they_are_asked_for():
             opened.append(number)
             yield source(str(number))
 
-    results = outcomes(ScriptedWhisper({}, [], []), endless(), DecodingOptions())
+    results = outcomes(ScriptedWhisper([], []), endless(), DecodingOptions())
     next(results)
     results.close()
     assert len(opened) <= 3  # two in flight and the one that is done

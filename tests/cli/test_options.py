@@ -145,3 +145,21 @@ def test_the_package_runs_as_a_module():
 def test_no_command_is_the_help(run):
     ended = run()
     assert "transcribe" in ended.out + ended.err
+
+
+THRESHOLDS = ["compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"]
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@pytest.mark.parametrize("command", ["transcribe", "demo", "bench", "eval"])
+def test_a_threshold_that_is_switched_off_is_off_in_every_command(
+    command, name, run, recordings, folder, script
+):
+    recordings({"a.wav": "hello"})
+    given = "a.wav"
+    if command == "eval":
+        pytest.importorskip("jiwer", reason="the extra eval is not installed")
+        given = "list.jsonl"
+        (folder / given).write_text('{"audio": "a.wav", "text": "hello"}\n')
+    assert run(command, given, f"--{name.replace('_', '-')}", "none").code == 0
+    assert set(script.calls) == {DecodingOptions(**{name: None})}

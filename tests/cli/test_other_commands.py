@@ -54,7 +54,7 @@ def test_download_says_where_the_model_is(run):
 
 
 def test_a_model_that_does_not_exist_is_one_sentence(run, script, monkeypatch):
-    def unknown(**settings: object) -> None:
+    def unknown(settings: object) -> None:
         raise UnknownModel("there is no model\nnonsense; try base")
 
     monkeypatch.setattr(script, "_open", unknown)
@@ -125,7 +125,7 @@ def test_eval_measures_each_collection_and_all(run, manifest, folder):
 def test_detection_is_not_judged_where_the_language_is_given(run, manifest, script):
     ended = run("eval", manifest, "--language", "en", "--collection", "good")
     assert rows(ended.out)[0][-1] != "1 of 1" and ended.code == 0
-    assert script.calls[0]["language"] == "en"
+    assert script.calls[0].language == "en"
 
 
 def test_a_collection_may_be_chosen_and_one_that_is_not_there_is_told(run, manifest, script):
@@ -220,7 +220,7 @@ def test_several_audio_contexts_stand_side_by_side(run, unsure, folder, script):
         ["all", "full", "4", "4 words", "0.00%", "4", "0.0%"],
     ]
     assert len(script.settings) == 1  # one engine for all
-    turns = [context for context, _ in groupby(call["audio_context"] for call in script.calls)]
+    turns = [context for context, _ in groupby(call.audio_context for call in script.calls)]
     assert turns == ["fit", "full"] * 3  # the first of each is a warm-up
 
     contexts = json.loads((folder / "figures.json").read_text())["audio_contexts"]

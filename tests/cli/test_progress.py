@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def whisper():
-    return ScriptedWhisper({}, [], [])
+    return ScriptedWhisper([], [])
 
 
 def shown(display: Display, whisper: ScriptedWhisper, monkeypatch, err: io.StringIO) -> str:

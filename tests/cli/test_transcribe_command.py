@@ -12,7 +12,7 @@ import pytest
 from subtitle_readers import read_srt, read_vtt
 
 from batched_whisper.cli.messages import about
-from batched_whisper.config import Settings
+from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 
 
@@ -45,9 +45,9 @@ def test_a_layout_of_subtitles_turns_the_times_of_words_on(run, recordings, scri
     recordings({"a.wav": "one two three"})
     ended = run("transcribe", "a.wav", "--format", "srt", "--max-words-per-line", "2")
     assert [text for *_, text in read_srt(ended.out)] == ["one two", "three"]
-    assert script.calls[-1]["word_timestamps"] and script.calls[-1]["timestamps"]
+    assert script.calls[-1].word_timestamps and script.calls[-1].timestamps
     run("transcribe", "a.wav", "--format", "srt")
-    assert not script.calls[-1]["word_timestamps"]
+    assert not script.calls[-1].word_timestamps
 
 
 def test_of_several_formats_those_with_subtitles_are_laid_out(run, recordings, folder):
@@ -68,7 +68,7 @@ def test_a_layout_from_the_environment_is_of_no_account_to_other_formats(
     recordings({"a.wav": "one two"})
     monkeypatch.setenv("BATCHED_WHISPER_MAX_WORDS_PER_LINE", "1")
     assert run("transcribe", "a.wav").out == "one two\n"
-    assert not script.calls[-1]["word_timestamps"]
+    assert not script.calls[-1].word_timestamps
     subtitles = run("transcribe", "a.wav", "--format", "vtt").out
     assert [text for *_, text in read_vtt(subtitles)] == ["one", "two"]
 
@@ -338,7 +338,7 @@ def test_an_unexpected_error_is_one_sentence_and_the_way_to_its_traceback(
 ):
     recordings({"a.wav": "1"})
 
-    def broken(**settings: object) -> None:
+    def broken(settings: object) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(script, "_open", broken)
@@ -355,7 +355,7 @@ def test_an_unexpected_error_is_one_sentence_and_the_way_to_its_traceback(
 def test_an_option_error_from_within_has_exit_code_2(run, recordings, monkeypatch, script):
     recordings({"a.wav": "1"})
 
-    def refuse(**settings: object) -> None:
+    def refuse(settings: object) -> None:
         raise OptionError("this processor has no bfloat16; choose float32")
 
     monkeypatch.setattr(script, "_open", refuse)
@@ -439,15 +439,14 @@ def test_flags_win_over_variables_and_variables_over_defaults(run, recordings, m
     assert (settings.max_batch_size, settings.wait_ms) == (8, 7.5)
     assert settings.max_queue_size == Settings().max_queue_size
     (options,) = script.calls
-    assert (options["language"], options["task"]) == ("de", "translate")
-    assert "prompt" not in options  # nobody said anything
+    assert options == DecodingOptions(language="de", task="translate")
 
 
 def test_a_wrong_variable_is_named(run, recordings, monkeypatch):
     recordings({"a.wav": "1"})
     monkeypatch.setenv("BATCHED_WHISPER_WAIT_MS", "soon")
     ended = run("transcribe", "a.wav")
-    assert (ended.code, ended.err) == (2, "Error: BATCHED_WHISPER_WAIT_MS='soon' is not a float\n")
+    assert (ended.code, ended.err) == (2, "Error: BATCHED_WHISPER_WAIT_MS='soon' is not a number\n")
 
 
 @pytest.mark.parametrize(("variable", "expected"), [("0", False), ("1", True), ("", True)])
@@ -457,7 +456,7 @@ def test_a_variable_counts_as_the_users_word(
     recordings({"a.wav": "1"})
     monkeypatch.setenv("BATCHED_WHISPER_TIMESTAMPS", variable)
     run("transcribe", "a.wav", "--format", "srt")
-    assert script.calls[0]["timestamps"] is expected
+    assert script.calls[0].timestamps is expected
 
 
 @pytest.mark.parametrize(
@@ -466,18 +465,21 @@ def test_a_variable_counts_as_the_users_word(
         (["--format", "srt"], True),
         (["--format", "json,vtt"], True),
         (["--format", "tsv"], True),
+        (["--format", "json"], True),
         (["--format", "text"], False),
+        (["--format", "jsonl"], False),
+        (["--output", "results.jsonl"], False),
         ([], False),
         (["--timestamps"], True),
         (["--format", "srt", "--no-timestamps"], False),
     ],
 )
-def test_subtitles_turn_timestamps_on_unless_the_user_said_no(
+def test_formats_that_are_read_for_segments_turn_timestamps_on_unless_the_user_said_no(
     run, recordings, script, arguments, expected
 ):
     recordings({"a.wav": "1"})
     run("transcribe", "a.wav", "--output-dir", "out", *arguments)
-    assert script.calls[0]["timestamps"] is expected
+    assert script.calls[0].timestamps is expected
 
 
 def test_a_list_of_paths_comes_on_standard_input(run, recordings, monkeypatch):

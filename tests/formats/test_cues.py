@@ -126,8 +126,8 @@ def test_a_cue_lasts_from_its_first_word_to_its_last_and_none_overlap(
     if layout == CueLayout():
         return
     spoken = [word for part in parts for word in part.words or () if word.word.strip(" \n\x00")]
-    assert {cue.start_ms for cue in found} <= {round(1000 * word.start_s) for word in spoken}
-    assert {cue.end_ms for cue in found} <= {round(1000 * word.end_s) for word in spoken}
+    assert {cue.start_ms for cue in found} <= {round(1000 * word.start) for word in spoken}
+    assert {cue.end_ms for cue in found} <= {round(1000 * word.end) for word in spoken}
 
 
 @FEW
@@ -168,10 +168,10 @@ def test_every_word_that_lasts_is_underlined_while_it_is_said(
         for marked in _underlined(cue)
     ]
     assert found == [
-        (round(1000 * word.start_s), round(1000 * word.end_s), squeezed(word.word))
+        (round(1000 * word.start), round(1000 * word.end), squeezed(word.word))
         for part in parts
         for word in part.words or ()
-        if squeezed(word.word) and word.end_s > word.start_s
+        if squeezed(word.word) and word.end > word.start
     ]
 
 

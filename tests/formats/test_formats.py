@@ -31,8 +31,8 @@ def segments(draw: st.DrawFn) -> tuple[Segment, ...]:
     return tuple(
         Segment(
             id=number,
-            start_s=draw(TIMES_S),
-            end_s=draw(TIMES_S),
+            start=draw(TIMES_S),
+            end=draw(TIMES_S),
             text=draw(ANYTHING),
             tokens=(1, 2),
             temperature=0.0,
@@ -52,8 +52,8 @@ def words_of(text: str) -> list[str]:
 def expected(parts: tuple[Segment, ...]) -> list[tuple[int, int, list[str]]]:
     return [
         (
-            max(0, round(part.start_s * 1000)),
-            max(0, round(max(part.start_s, part.end_s) * 1000)),
+            max(0, round(part.start * 1000)),
+            max(0, round(max(part.start, part.end) * 1000)),
             words_of(part.text),
         )
         for part in parts
@@ -92,7 +92,7 @@ def test_json_is_strict_and_reads_back_as_what_was_known(
     assert document["name"] == name and document["text"] == whole.text
     assert document["language_probability"] == (probability if math.isfinite(probability) else None)
     assert [(s["id"], s["start"], s["end"], s["text"]) for s in document["segments"]] == [
-        (s.id, s.start_s, s.end_s, s.text) for s in parts
+        (s.id, s.start, s.end, s.text) for s in parts
     ]
 
 

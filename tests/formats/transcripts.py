@@ -10,7 +10,7 @@ def transcript(*parts: Segment, **fields: object) -> Transcript:
         "text": "".join(part.text for part in parts),
         "language": "en",
         "language_probability": 0.5,
-        "duration_s": 3.0,
+        "duration": 3.0,
         "segments": parts,
         "windows": (),
         **fields,
@@ -29,7 +29,7 @@ def timed(*words: str | Word, start_s: float = 0.0, **fields: object) -> Segment
     """A segment of words; those without a time last half a second, one after the other."""
     placed: list[Word] = []
     for word in words:
-        begin_s = placed[-1].end_s if placed else start_s
+        begin_s = placed[-1].end if placed else start_s
         placed.append(Word(begin_s, begin_s + 0.5, word, 0.9) if isinstance(word, str) else word)
     text = "".join(word.word for word in placed)
-    return segment(text, placed[0].start_s, placed[-1].end_s, words=tuple(placed), **fields)
+    return segment(text, placed[0].start, placed[-1].end, words=tuple(placed), **fields)

@@ -28,11 +28,11 @@ def segments_of(window: DecodedWindow) -> Iterator[Segment]:
 
 def stitch(earlier: DecodedWindow, later: DecodedWindow) -> Stitched:
     """Without the words that the later one has as well; they meet in the middle of the overlap."""
-    seam_s = (earlier.end_s + later.start_s) / 2
-    assert later.start_s < earlier.end_s
+    seam_s = (earlier.end + later.start) / 2
+    assert later.start < earlier.end
     known = set(later.text.split(";"))
     kept = ";".join(part for part in earlier.text.split(";") if part not in known)
-    return Stitched(replace(earlier, text=kept, end_s=seam_s), replace(later, start_s=seam_s))
+    return Stitched(replace(earlier, text=kept, end=seam_s), replace(later, start=seam_s))
 
 
 def texts(segments: list[Segment]) -> list[str]:
@@ -49,7 +49,7 @@ class Speech:
         assembly = Assembly(segments_of, stitch, is_split=True)
         for channel, windows in enumerate(self.channels):
             for each in windows:
-                assembly.announce(channel, each.start_s)
+                assembly.announce(channel, each.start)
         assembly.settle([0.0] * len(self.channels))
         assembly.end()
         return assembly
@@ -87,7 +87,7 @@ def test_the_order_in_which_windows_are_done_makes_no_difference(
     assert given == expected == shuffled.segments
     assert shuffled.windows == in_order.windows
     assert [segment.id for segment in given] == list(range(len(given)))
-    assert [s.start_s for s in given] == sorted(s.start_s for s in given)
+    assert [s.start for s in given] == sorted(s.start for s in given)
     assert len(given) == sum(len(list(segments_of(w))) for ws in speech.channels for w in ws)
 
 
@@ -103,12 +103,12 @@ def test_a_segment_is_held_back_only_while_an_earlier_one_may_come(
         assembly.decoded(channel, index, speech.channels[channel][index])
         todo.remove((channel, index))
         assembly.sure()
-        undecided_s = min((speech.channels[c][i].start_s for c, i in todo), default=math.inf)
+        undecided_s = min((speech.channels[c][i].start for c, i in todo), default=math.inf)
         given = texts(assembly.segments)
         for ready_channel, windows in enumerate(speech.channels):
             for i, each in enumerate(windows):
                 if (ready_channel, i) not in todo:
-                    early = [s.text for s in segments_of(each) if s.start_s < undecided_s]
+                    early = [s.text for s in segments_of(each) if s.start < undecided_s]
                     assert set(early) <= set(given)
 
 
@@ -169,7 +169,7 @@ def test_a_window_that_overlaps_with_the_next_one_waits_for_it() -> None:
     assert assembly.sure() == []
     assembly.decoded(0, 1, window(8, (0, "b"), (5, "c")))
     assert texts(assembly.sure()) == ["a", "b", "c"]
-    assert [(each.start_s, each.end_s) for each in assembly.windows] == [(0, 9), (9, 18)]
+    assert [(each.start, each.end) for each in assembly.windows] == [(0, 9), (9, 18)]
 
 
 def test_a_window_is_given_as_soon_as_nothing_can_overlap_with_it() -> None:
@@ -200,7 +200,7 @@ def test_of_windows_in_any_order_those_that_overlap_are_stitched_from_the_first_
     windows = [window(*each) for each in words]
     assembly = Assembly(segments_of, stitch, is_split=False)
     for each in windows:
-        assembly.announce(0, each.start_s)
+        assembly.announce(0, each.start)
     assembly.end()
     given = list[Segment]()
     for index in order:

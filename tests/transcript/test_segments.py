@@ -22,8 +22,8 @@ def decode(tokens: Sequence[int]) -> str:
 
 def window(tokens: Sequence[int], start_s: float = 0.0, end_s: float = 30.0) -> DecodedWindow:
     return DecodedWindow(
-        start_s=start_s,
-        end_s=end_s,
+        start=start_s,
+        end=end_s,
         text=decode([token for token in tokens if token < BEGIN]),
         tokens=tuple(tokens),
         language="en",
@@ -60,8 +60,8 @@ def test_segments_between_pairs_of_timestamps_come_back_as_they_were(
     found = built(window(tokens, start_s, start_s + 30))
     assert [segment.tokens for segment in found] == texts
     for segment, (first, last) in zip(found, spans, strict=True):
-        assert segment.start_s == pytest.approx(start_s + 0.02 * first)
-        assert segment.end_s == pytest.approx(start_s + 0.02 * last)
+        assert segment.start == pytest.approx(start_s + 0.02 * first)
+        assert segment.end == pytest.approx(start_s + 0.02 * last)
 
 
 @given(st.lists(any_tokens, max_size=4))
@@ -73,7 +73,7 @@ def test_whatever_is_said_no_word_is_lost_and_time_never_goes_back(
     kept = [token for segment in found for token in segment.tokens if token < BEGIN]
     assert kept == [token for tokens in said for token in tokens if token < BEGIN]
     assert [segment.id for segment in found] == list(range(len(found)))
-    times = [at for segment in found for at in (segment.start_s, segment.end_s)]
+    times = [at for segment in found for at in (segment.start, segment.end)]
     assert times == sorted(times)
     assert all(segment.text == decode(segment.tokens) for segment in found)
 
@@ -81,19 +81,19 @@ def test_whatever_is_said_no_word_is_lost_and_time_never_goes_back(
 @given(any_tokens)
 def test_no_segment_leaves_its_window(tokens: list[int]) -> None:
     for segment in built(window(tokens, 20.0, 23.5)):
-        assert 20.0 <= segment.start_s <= segment.end_s <= 23.5
+        assert 20.0 <= segment.start <= segment.end <= 23.5
 
 
 def test_without_timestamps_a_window_is_one_segment() -> None:
     [segment] = built(window([1, 2, 3], 4.0, 9.0))
-    assert (segment.start_s, segment.end_s, segment.tokens) == (4.0, 9.0, (1, 2, 3))
+    assert (segment.start, segment.end, segment.tokens) == (4.0, 9.0, (1, 2, 3))
     assert segment.text == " w1 w2 w3"
 
 
 def test_what_is_said_after_the_last_timestamp_is_kept() -> None:
     closed, rest = built(window([BEGIN, 1, BEGIN + 50, 2, 3]))
-    assert (closed.start_s, closed.end_s, closed.tokens) == (0.0, 1.0, (1,))
-    assert (rest.start_s, rest.end_s, rest.tokens) == (1.0, 30.0, (2, 3))
+    assert (closed.start, closed.end, closed.tokens) == (0.0, 1.0, (1,))
+    assert (rest.start, rest.end, rest.tokens) == (1.0, 30.0, (2, 3))
 
 
 @pytest.mark.parametrize("tokens", [[], [SPACE], [BEGIN], [BEGIN, BEGIN + 9], [BEGIN, SPACE, 150]])

@@ -30,8 +30,8 @@ def test_each_segment_has_its_own_words_and_lasts_as_long_as_they_do() -> None:
         (BEGIN, 1, 2, BEGIN + 500, BEGIN + 500, 3, BEGIN + 900), words(1, 2, 3)
     )
     assert (first.words, second.words) == (words(1, 2), words(3))
-    assert (first.start_s, first.end_s) == (11, 12.5)
-    assert (second.start_s, second.end_s) == (13, 13.5)
+    assert (first.start, first.end) == (11, 12.5)
+    assert (second.start, second.end) == (13, 13.5)
 
 
 def test_without_timestamps_the_window_is_one_segment_with_words() -> None:
@@ -47,4 +47,4 @@ def test_words_of_a_segment_that_is_left_out_go_to_no_other() -> None:
 def test_words_that_nobody_asked_for_are_none() -> None:
     [segment] = segments((1, 2), None)
     assert segment.words is None
-    assert (segment.start_s, segment.end_s) == (10, 30)
+    assert (segment.start, segment.end) == (10, 30)

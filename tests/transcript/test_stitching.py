@@ -39,8 +39,8 @@ def window(
     tokens: Sequence[int], start_s: float, end_s: float, language: str = "en"
 ) -> DecodedWindow:
     return DecodedWindow(
-        start_s=start_s,
-        end_s=end_s,
+        start=start_s,
+        end=end_s,
         text=decode([token for token in tokens if token < BEGIN]),
         tokens=tuple(tokens),
         language=language,
@@ -54,9 +54,9 @@ def window(
 def timed(found: DecodedWindow) -> DecodedWindow:
     """The same window with every word of equal length."""
     text = [token for token in found.tokens if token < BEGIN]
-    each_s = (found.end_s - found.start_s) / max(len(text), 1)
+    each_s = (found.end - found.start) / max(len(text), 1)
     words = tuple(
-        Word(found.start_s + i * each_s, found.start_s + (i + 1) * each_s, spell(token), 0.5)
+        Word(found.start + i * each_s, found.start + (i + 1) * each_s, spell(token), 0.5)
         for i, token in enumerate(text)
     )
     return replace(found, words=words)
@@ -119,8 +119,8 @@ def test_words_misheard_at_the_borders_are_left_out(said: tuple[list[int], list[
     heard = [
         window(
             [*([490] if i else []), *each.tokens, *([491] if i + 1 < len(windows) else [])],
-            each.start_s,
-            each.end_s,
+            each.start,
+            each.end,
         )
         for i, each in enumerate(windows)
     ]
@@ -132,10 +132,10 @@ def test_the_windows_meet_in_time(said: tuple[list[int], list[int]]) -> None:
     text, places = said
     whole = windows_of(text, places, "en")
     found = stitched(*whole)
-    assert all(a.end_s == b.start_s for a, b in pairwise(found))
-    assert (found[0].start_s, found[-1].end_s) == (whole[0].start_s, whole[-1].end_s)
+    assert all(a.end == b.start for a, b in pairwise(found))
+    assert (found[0].start, found[-1].end) == (whole[0].start, whole[-1].end)
     for before, after in zip(whole, found, strict=True):
-        assert before.start_s <= after.start_s <= after.end_s <= before.end_s
+        assert before.start <= after.start <= after.end <= before.end
 
 
 @given(spoken())
@@ -149,7 +149,7 @@ def test_words_that_were_timed_change_no_text_and_stay_in_order(
     for each in found:
         assert each.words is not None
         assert "".join(word.word for word in each.words) == each.text
-    times = [at for each in found for word in each.words or () for at in (word.start_s, word.end_s)]
+    times = [at for each in found for word in each.words or () for at in (word.start, word.end)]
     assert times == sorted(times)
     for segment in build_segments(found, TIMES, decode):
         assert segment.words is not None
@@ -173,28 +173,28 @@ def test_segments_keep_their_words_and_nearly_their_times(
 ) -> None:
     text, places = said
     windows = [
-        window(data.draw(with_timestamps(each.tokens)), each.start_s, each.end_s)
+        window(data.draw(with_timestamps(each.tokens)), each.start, each.end)
         for each in windows_of(text, places, "en")
     ]
     found = stitched(*windows)
     segments = build_segments(found, TIMES, decode)
     assert "".join(segment.text for segment in segments) == decode(text) == text_of(found)
-    times = [at for segment in segments for at in (segment.start_s, segment.end_s)]
+    times = [at for segment in segments for at in (segment.start, segment.end)]
     assert all(a <= b + 0.011 for a, b in pairwise(times))
     for segment in segments:
         first = text.index(next(token for token in segment.tokens if token < BEGIN))
-        assert segment.start_s == pytest.approx(first * WORD_S, abs=0.04)
+        assert segment.start == pytest.approx(first * WORD_S, abs=0.04)
 
 
 def test_a_window_without_text_leaves_the_overlap_to_the_other() -> None:
     silent, spoken = window([], 0, 10), window([1, 2, 3], 8, 12)
     found = stitched(silent, spoken)
-    assert [(each.start_s, each.end_s, each.text) for each in found] == [
+    assert [(each.start, each.end, each.text) for each in found] == [
         (0, 8, ""),
         (8, 12, " w1 w2 w3"),
     ]
     found = stitched(window([1, 2, 3], 0, 10), window([], 8, 12))
-    assert [(each.start_s, each.end_s, each.text) for each in found] == [
+    assert [(each.start, each.end, each.text) for each in found] == [
         (0, 10, " w1 w2 w3"),
         (10, 12, ""),
     ]
@@ -203,7 +203,7 @@ def test_a_window_without_text_leaves_the_overlap_to_the_other() -> None:
 def test_where_no_word_is_the_same_none_is_left_out() -> None:
     found = stitched(window([1, 2, 3], 0, 10), window([4, 5, 6], 8, 18))
     assert text_of(found) == " w1 w2 w3 w4 w5 w6"
-    assert found[0].end_s == found[1].start_s == pytest.approx(9)
+    assert found[0].end == found[1].start == pytest.approx(9)
 
 
 def test_windows_that_do_not_overlap_stay_as_they_are() -> None:

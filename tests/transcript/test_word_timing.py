@@ -58,14 +58,14 @@ THREE = Said([(50, 70), (70, 100), (100, 130)], 200)
 
 def test_words_are_where_the_attention_is() -> None:
     for word, (first, last) in zip(timed(THREE), THREE.stretches, strict=True):
-        assert word.start_s == pytest.approx(first * POSITION_S + LATE_S, abs=0.041)
-        assert word.end_s == pytest.approx(last * POSITION_S + LATE_S, abs=0.041)
+        assert word.start == pytest.approx(first * POSITION_S + LATE_S, abs=0.041)
+        assert word.end == pytest.approx(last * POSITION_S + LATE_S, abs=0.041)
 
 
 def test_times_are_those_of_the_recording() -> None:
     for word, later in zip(timed(THREE), timed(THREE, start_s=90.0), strict=True):
-        assert later.start_s == pytest.approx(word.start_s + 90)
-        assert later.end_s == pytest.approx(word.end_s + 90)
+        assert later.start == pytest.approx(word.start + 90)
+        assert later.end == pytest.approx(word.end + 90)
 
 
 def test_only_the_positions_of_the_window_count() -> None:
@@ -89,17 +89,17 @@ def test_a_word_is_as_probable_as_its_tokens_are_on_average() -> None:
 def test_words_end_where_a_pause_begins_and_begin_where_it_ends() -> None:
     between, after = Pause(1.3, 1.6), Pause(2.5, 4.0)
     one, two, three = timed(THREE, [between, after])
-    assert (one.end_s, two.start_s) == (between.start_s, between.end_s)
-    assert three.end_s == after.start_s
+    assert (one.end, two.start) == (between.start_s, between.end_s)
+    assert three.end == after.start_s
 
 
 def test_of_two_pauses_where_words_meet_they_part_at_the_longer() -> None:
     one, two, _ = timed(THREE, [Pause(1.3, 1.35), Pause(1.4, 1.6), Pause(1.65, 1.7)])
-    assert (one.end_s, two.start_s) == (1.4, 1.6)
+    assert (one.end, two.start) == (1.4, 1.6)
 
 
 def test_sound_cannot_begin_in_the_silence_before_it() -> None:
-    assert timed(THREE, [Pause(0.0, 1.2)])[0].start_s == 1.2
+    assert timed(THREE, [Pause(0.0, 1.2)])[0].start == 1.2
 
 
 def test_a_pause_far_from_where_words_meet_stays_inside_the_word() -> None:
@@ -131,7 +131,7 @@ def test_whatever_the_attention_words_spell_the_text_in_order_within_the_window(
     words = time_words(text, pauses, spell, start_s=start_s, end_s=end_s)
     assert "".join(word.word for word in words) == spell(range(n_words)).decode()
     for word in words:
-        assert start_s <= word.start_s <= word.end_s <= end_s
+        assert start_s <= word.start <= word.end <= end_s
         assert 0 < word.probability <= 1
     for before, after in pairwise(words):
-        assert before.end_s <= after.start_s
+        assert before.end <= after.start

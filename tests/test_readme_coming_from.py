@@ -13,14 +13,15 @@ from batched_whisper import formats
 from batched_whisper.config import DecodingOptions, Settings
 from batched_whisper.types import Segment, Transcript, Word
 
-VOCABULARY = (Path(__file__).resolve().parents[1] / "docs" / "vocabulary.md").read_text("utf-8")
-SECTION = VOCABULARY.split("## Coming from")[1].split("\n## ")[0]
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+SECTION = README.split("### Coming from")[1].split("\n## ")[0]
+NAMES = " ".join(SECTION.split("\n|")[0].split()).split("The same options are")[1]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in SECTION.splitlines()
     if line.startswith("|")
 ][2:]
-SAME = re.findall(r"`(\w+)`", SECTION.split("; of a segment")[0])
+SAME = re.findall(r"`(\w+)`", NAMES)
 OPTIONS = {
     field.name for owner in (DecodingOptions, Settings) for field in dataclasses.fields(owner)
 }
@@ -67,3 +68,12 @@ def test_every_name_of_faster_whispers_is_one() -> None:
         else:
             name = re.split(r"[=(]", told)[0]
             assert name in arguments or hasattr(theirs, name)
+
+
+def test_segments_and_words_have_all_fields_of_faster_whispers_but_seek() -> None:
+    pytest.importorskip("faster_whisper", reason="pip install faster-whisper")
+    from faster_whisper import transcribe
+
+    for theirs, ours in ((transcribe.Segment, Segment), (transcribe.Word, Word)):
+        named = {each.name for each in dataclasses.fields(theirs)}
+        assert named - {each.name for each in dataclasses.fields(ours)} <= {"seek"}
