@@ -10,9 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batched_whisper.batching.decorator import batched
-    from batched_whisper.batching.lifecycle import enter, exit, running
-    from batched_whisper.config import DecodingOptions, Settings
+    from batched_whisper.config.options import DecodingOptions, Settings
     from batched_whisper.errors import (
         AudioError,
         BatchedWhisperError,
@@ -38,8 +36,10 @@ if TYPE_CHECKING:
         WrongBatchLength,
         WrongHash,
     )
-    from batched_whisper.transcriber import Whisper
+    from batched_whisper.functions.decorator import batched
+    from batched_whisper.functions.lifecycle import enter, exit, running
     from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
+    from batched_whisper.whisper import Whisper
 
 __version__ = "0.1.0"
 
@@ -89,7 +89,7 @@ _HOMES = {
     "Closed": "errors",
     "DeadlineExceeded": "errors",
     "DecodedWindow": "types",
-    "DecodingOptions": "config",
+    "DecodingOptions": "config.options",
     "EmptyAudio": "errors",
     "EngineError": "errors",
     "HubUnreachable": "errors",
@@ -103,19 +103,19 @@ _HOMES = {
     "OutputError": "errors",
     "QueueFull": "errors",
     "Segment": "types",
-    "Settings": "config",
+    "Settings": "config.options",
     "Transcript": "types",
     "UnknownModel": "errors",
     "UnreadableAudio": "errors",
     "UnsupportedCheckpoint": "errors",
-    "Whisper": "transcriber",
+    "Whisper": "whisper",
     "Word": "types",
     "WrongBatchLength": "errors",
     "WrongHash": "errors",
-    "batched": "batching.decorator",
-    "enter": "batching.lifecycle",
-    "exit": "batching.lifecycle",
-    "running": "batching.lifecycle",
+    "batched": "functions.decorator",
+    "enter": "functions.lifecycle",
+    "exit": "functions.lifecycle",
+    "running": "functions.lifecycle",
 }
 
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.sources import check_several
-from batched_whisper.batching.mapping import Inputs, Mapper
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.concurrency.bounded_map import Inputs, Mapper
+from batched_whisper.config.option_docs import shows_options_of
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.engines.factory import most_windows
-from batched_whisper.option_docs import shows_options_of
 from batched_whisper.types import OnSegment, Segment, Transcript
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from batched_whisper.arguments import DecodingArguments
+    from batched_whisper.config.keyword_types import DecodingArguments
 
 
 class Submits(Protocol):

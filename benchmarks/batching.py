@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from batched_whisper.audio.decode import decode
-from batched_whisper.batching.meters import LoopStats
+from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Samples
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.compare import RESULTS
 from benchmarks.peer_models import MODEL

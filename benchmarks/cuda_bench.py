@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from batched_whisper.errors import ModelError
-from batched_whisper.formats.whole_file import write_whole
+from batched_whisper.formats.atomic_write import write_whole
 from batched_whisper.models.checkpoint import random_checkpoint
 from batched_whisper.models.dimensions import Dimensions
 from batched_whisper.tokens.tokenizer import Tokenizer

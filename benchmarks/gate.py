@@ -27,8 +27,8 @@ from batched_whisper import evaluation
 from batched_whisper.audio.decode import decode
 from batched_whisper.errors import BatchedWhisperError
 from batched_whisper.evaluation import Errors
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import SAMPLING_RATE, Samples, Transcript
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.workloads import SHORT_COLLECTIONS, SpeechMissing, read_clips, speech_folder
 

@@ -20,7 +20,7 @@ from batched_whisper import evaluation
 from batched_whisper.engines import factory
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.transcriber import Whisper
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.gate import RESULTS, Measured, Spoken, _rate, figures, measure, speech, variants
 from benchmarks.workloads import SpeechMissing, speech_folder

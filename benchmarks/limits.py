@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 from batched_whisper.audio.decode import decode
-from batched_whisper.engines.stand_ins import layout
+from batched_whisper.engines.merged_padding import layout
 from batched_whisper.errors import BatchedWhisperError
 from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.dimensions import Dimensions
 from batched_whisper.models.sources import find
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import DecodedWindow, Samples
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.batching import option
 from benchmarks.compare import RESULTS

@@ -26,8 +26,8 @@ import numpy as np
 
 from batched_whisper.audio.decode import open_audio
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.workloads import SpeechMissing, read_clips, speech_folder
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from batched_whisper.audio.decode import decode
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.batching import option
 from benchmarks.workloads import SpeechMissing, speech_folder, standard_workload

@@ -33,8 +33,8 @@ from rich.table import Table
 
 from batched_whisper.audio.decode import decode
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
 from benchmarks.peer_models import MODEL, PeerModels
 from benchmarks.workloads import SpeechMissing, speech_folder

@@ -1,7 +1,8 @@
 """Makes docs/settings.md, and the table of settings in README.md, from the declared options.
 
 ``python scripts/make_settings_page.py`` writes both; a test says when they are out of date. Knows
-Markdown and the declarations of `batched_whisper.config`; the options themselves are only there.
+Markdown and the declarations of `batched_whisper.config.options`; the options themselves are only
+there.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from batched_whisper.cli.options import written_flag
-from batched_whisper.config import (
+from batched_whisper.config.fields import can_be_off, environment_variables
+from batched_whisper.config.option_docs import range_in_words
+from batched_whisper.config.options import (
     CueLayout,
     DecodingOptions,
     Settings,
 )
-from batched_whisper.declaring import can_be_off, environment_variables
-from batched_whisper.option_docs import range_in_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -30,7 +31,7 @@ Option = dataclasses.Field[Any]
 INTRODUCTION = """\
 # Settings
 
-Made by `make docs` from the declarations in `batched_whisper/config.py`; edit those.
+Made by `make docs` from the declarations in `batched_whisper/config/options.py`; edit those.
 
 Each option has one name. It is a keyword argument in Python, a flag on the command line and an
 environment variable. An argument or a flag wins over the variable, and the variable over the

@@ -20,7 +20,8 @@ _PRELUDE = """
 import os, sys, threading
 from pathlib import Path
 from scripted_speech import Listener, sentence, tone
-from batched_whisper import Whisper, transcriber
+from batched_whisper import Whisper
+from batched_whisper import whisper as whisper_module
 from batched_whisper.errors import Closed
 from batched_whisper.tokens.tokenizer import Tokenizer
 
@@ -31,7 +32,7 @@ class Told(Listener):
 
 folder = Path(sys.argv[1])
 listener = Told(Tokenizer.from_folder(folder), 4)
-transcriber.make_engines = lambda *_: [listener]
+whisper_module.make_engines = lambda *_: [listener]
 whisper = Whisper(folder, wait_ms=0, max_batch_size=4, max_queue_size=8).load()
 """
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_speech import Listener
 
-from batched_whisper import transcriber
+from batched_whisper import whisper as whisper_module
 from batched_whisper.engines.factory import most_windows
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Transcript
+from batched_whisper.whisper import Whisper
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -26,7 +26,7 @@ class Room:
         self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
         self.tokenizer = model.tokenizer
         self.listener = Listener(model.tokenizer, most_windows(self.whisper.settings))
-        monkeypatch.setattr(transcriber, "make_engines", lambda *_: [self.listener])
+        monkeypatch.setattr(whisper_module, "make_engines", lambda *_: [self.listener])
 
     def hear(self, audio: Any, **options: Any) -> Transcript:
         return self.whisper.transcribe(audio, **options)

@@ -22,7 +22,7 @@ from batched_whisper.audio.features import log_mel
 from batched_whisper.errors import EngineError
 from batched_whisper.evaluation import Errors, Unit, count_errors, unit_of
 from batched_whisper.tokens.prompt import sot_sequence
-from batched_whisper.transcriber import Whisper
+from batched_whisper.whisper import Whisper
 
 if TYPE_CHECKING:
     from conftest import LoadedModel

@@ -22,9 +22,9 @@ from batched_whisper import (
     exit,
     running,
 )
-from batched_whisper.batching.decorator import BatchedFunction
-from batched_whisper.batching.mapping import Mapper
 from batched_whisper.calls import Transcribe, TranscribeMap, TranscribeSegments
+from batched_whisper.concurrency.bounded_map import Mapper
+from batched_whisper.functions.decorator import BatchedFunction
 
 ERRORS = {
     name

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batched_whisper import formats
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.types import Segment, Transcript, Word
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from batched_whisper.cli.app import app
-from batched_whisper.config import CueLayout, DecodingOptions, Settings
+from batched_whisper.config.options import CueLayout, DecodingOptions, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 HOW = "out of date: run make docs"

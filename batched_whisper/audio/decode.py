@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from batched_whisper.audio.constants import N_SAMPLES
 from batched_whisper.audio.resampling import Piece, in_blocks, resampled
-from batched_whisper.audio.riff import RiffHeader, read_riff_header
 from batched_whisper.audio.sources import AudioSource, RawSound, check_rate, resolve, source_name
+from batched_whisper.audio.wav_header import RiffHeader, read_riff_header
 from batched_whisper.errors import EmptyAudio, InvalidSamples, NoAudioStream, UnreadableAudio
 from batched_whisper.types import SAMPLING_RATE, Channels, Recording, Samples
 

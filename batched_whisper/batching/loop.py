@@ -20,8 +20,9 @@ from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
+from batched_whisper.batching.engine_health import Crew, Health
 from batched_whisper.batching.failures import failure, refusal
-from batched_whisper.batching.meters import LoopStats, Meters
+from batched_whisper.batching.metrics import LoopStats, Meters
 from batched_whisper.batching.policy import FixedWait, OfBatch, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.batching.scheduler import Limits, enough_encodes, plan
@@ -32,7 +33,6 @@ from batched_whisper.batching.sequence import (
     SequenceState,
     WindowTask,
 )
-from batched_whisper.batching.service import Crew, Health
 from batched_whisper.batching.slots import SlotTable
 from batched_whisper.engines.interface import (
     AlignRow,

@@ -1,7 +1,7 @@
 """The queue before every batch: bounded, thread-safe, fair, and left by whoever gives up.
 
 Callers `put` an item from any thread or event loop and get a future; those who take batches set
-the results. It knows when a batch may be formed and of which items (`policy`, `turns`), but
+the results. It knows when a batch may be formed and of which items (`policy`, `fair_order`), but
 not what a payload is nor what is done with it.
 
 The laws:
@@ -32,8 +32,8 @@ from functools import partial
 from typing import Any, Generic
 
 from batched_whisper.batching.clock import Clock, MonotonicClock
+from batched_whisper.batching.fair_order import Item, Payload, Result, Turns
 from batched_whisper.batching.policy import Policy, WaitUntil
-from batched_whisper.batching.turns import Item, Payload, Result, Turns
 from batched_whisper.errors import (
     BatchingError,
     Closed,

@@ -17,7 +17,7 @@ from enum import Enum, auto
 
 from batched_whisper.batching.beam_slots import BeamSlots
 from batched_whisper.decoding.beam import ONE_TEXT, Beams, BeamSearch, Hypothesis
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
 from batched_whisper.engines.interface import Alignment, AlignRow, CopyRow, StepResult, StepRow

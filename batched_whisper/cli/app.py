@@ -10,12 +10,12 @@ import typer
 import batched_whisper
 from batched_whisper.cli.bench import bench
 from batched_whisper.cli.demo import demo
+from batched_whisper.cli.dependencies import Services
 from batched_whisper.cli.download import download
 from batched_whisper.cli.evaluate import evaluate
 from batched_whisper.cli.info import info
 from batched_whisper.cli.messages import write_any_name
 from batched_whisper.cli.options import ENVIRONMENT_NOTE
-from batched_whisper.cli.services import Services
 from batched_whisper.cli.transcribe import transcribe
 
 PROGRAM = "batched-whisper"

@@ -18,16 +18,16 @@ import typer
 
 import batched_whisper
 from batched_whisper.cli.demo import demo_sources
+from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.cli.info import PACKAGES, installed_version
-from batched_whisper.cli.inputs import Source, find_sources
-from batched_whisper.cli.job import Failed, outcomes
+from batched_whisper.cli.io.inputs import Source, find_sources
+from batched_whisper.cli.job.job_runner import loaded, origin
+from batched_whisper.cli.job.progress import Display
+from batched_whisper.cli.job.results import Failed, outcomes
+from batched_whisper.cli.load_patterns import Clip, Figures, Pass, measure, n_differing, summarise
 from batched_whisper.cli.messages import FAILED, Failure, count, explains_errors, report, say
 from batched_whisper.cli.options import takes_options
-from batched_whisper.cli.progress import Display
-from batched_whisper.cli.run import loaded, origin
-from batched_whisper.cli.services import Transcriber
-from batched_whisper.cli.ways import Clip, Figures, Pass, measure, n_differing, summarise
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.formats import write_whole
 
 if TYPE_CHECKING:

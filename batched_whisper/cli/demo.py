@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from batched_whisper.cli.inputs import Source, find_sources
+from batched_whisper.cli.io.inputs import Source, find_sources
+from batched_whisper.cli.io.outputs import StandardOutput
+from batched_whisper.cli.job.job_runner import Job, run
+from batched_whisper.cli.job.progress import Display
 from batched_whisper.cli.messages import explains_errors
 from batched_whisper.cli.options import takes_options
-from batched_whisper.cli.outputs import StandardOutput
-from batched_whisper.cli.progress import Display
-from batched_whisper.cli.run import Job, run
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import MissingExtra
 from batched_whisper.formats import FORMATS
 

@@ -12,17 +12,17 @@ from typing import Annotated
 import typer
 
 from batched_whisper import evaluation
-from batched_whisper.cli import error_tables
-from batched_whisper.cli.error_tables import Results
-from batched_whisper.cli.inputs import Source, from_manifest
-from batched_whisper.cli.job import Failed, Transcribed, outcomes
-from batched_whisper.cli.manifest import Row
+from batched_whisper.cli import wer_report
+from batched_whisper.cli.dependencies import Transcriber
+from batched_whisper.cli.io.inputs import Source, from_manifest
+from batched_whisper.cli.io.manifest import Row
+from batched_whisper.cli.job.job_runner import loaded, origin
+from batched_whisper.cli.job.progress import Display
+from batched_whisper.cli.job.results import Failed, Transcribed, outcomes
 from batched_whisper.cli.messages import FAILED, count, explains_errors, report, say
 from batched_whisper.cli.options import takes_options
-from batched_whisper.cli.progress import Display
-from batched_whisper.cli.run import loaded, origin
-from batched_whisper.cli.services import Transcriber
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.cli.wer_report import Results
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
 from batched_whisper.evaluation import Scored
 from batched_whisper.formats import write_whole
@@ -71,11 +71,11 @@ def evaluate(
     with loaded(ctx.obj, settings, display) as whisper:
         results = _measure(whisper, contexts, groups, display)
         info = whisper.info
-    error_tables.show(results)
+    wer_report.show(results)
     if output is not None:
         document = {
             **origin(info, settings, options),
-            **error_tables.figures(results),
+            **wer_report.figures(results),
         }
         write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
     failures = list(dict.fromkeys(each for one in results.values() for each in one.failures))

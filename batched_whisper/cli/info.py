@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 import batched_whisper
+from batched_whisper.cli.dependencies import Info
 from batched_whisper.cli.messages import explains_errors
 from batched_whisper.cli.options import takes_options
-from batched_whisper.cli.services import Info
-from batched_whisper.config import Settings
+from batched_whisper.config.options import Settings
 
 PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface_hub", "torch")
 

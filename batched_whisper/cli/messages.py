@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
-from batched_whisper.declaring import ENVIRONMENT_PREFIX
+from batched_whisper.config.fields import ENVIRONMENT_PREFIX
 from batched_whisper.errors import BatchedWhisperError, OptionError
 
 P = ParamSpec("P")

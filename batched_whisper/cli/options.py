@@ -17,20 +17,20 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from batched_whisper.config import (
-    CueLayout,
-    DecodingOptions,
-    Settings,
-)
-from batched_whisper.declaring import (
+from batched_whisper.config.fields import (
     ENVIRONMENT_PREFIX,
     can_be_off,
     environment_variables,
     kinds,
     variable_set,
 )
+from batched_whisper.config.option_docs import default_in_words, range_in_words
+from batched_whisper.config.options import (
+    CueLayout,
+    DecodingOptions,
+    Settings,
+)
 from batched_whisper.errors import OptionError
-from batched_whisper.option_docs import default_in_words, range_in_words
 
 PANELS: dict[type[Any], str] = {
     Settings: "Model",

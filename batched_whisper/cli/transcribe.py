@@ -11,21 +11,21 @@ from typing import Annotated
 
 import typer
 
-from batched_whisper.cli.dataset import SMALL, DatasetName, from_dataset
-from batched_whisper.cli.inputs import Source, find_sources, from_manifest
-from batched_whisper.cli.messages import explains_errors
-from batched_whisper.cli.names import output_names
-from batched_whisper.cli.options import is_said, takes_options
-from batched_whisper.cli.outputs import (
+from batched_whisper.cli.io.dataset import SMALL, DatasetName, from_dataset
+from batched_whisper.cli.io.inputs import Source, find_sources, from_manifest
+from batched_whisper.cli.io.output_names import output_names
+from batched_whisper.cli.io.outputs import (
     FolderOfFiles,
     Output,
     StandardOutput,
     make_folder,
     open_json_lines,
 )
-from batched_whisper.cli.progress import Display
-from batched_whisper.cli.run import Job, run
-from batched_whisper.config import CueLayout, DecodingOptions, Settings
+from batched_whisper.cli.job.job_runner import Job, run
+from batched_whisper.cli.job.progress import Display
+from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.options import is_said, takes_options
+from batched_whisper.config.options import CueLayout, DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
 from batched_whisper.formats import FORMATS, Format, format_named
 

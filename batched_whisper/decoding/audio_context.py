@@ -2,8 +2,8 @@
 
 Whisper was trained on 30 s. A shorter context is several times faster, and as exact as long as some
 silence follows the speech as it is; for the silence after that a few positions stand
-(`engines.stand_ins`). *fit* is the default only for models in the table below; `quality.Ladder`
-decodes on the full context what is not believed all the same.
+(`engines.merged_padding`). *fit* is the default only for models in the table below;
+`fallback.Ladder` decodes on the full context what is not believed all the same.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ BUCKET = 32
 """A fitted context is a multiple of this many positions: few different shapes to prepare."""
 
 N_STAND_INS = 64
-"""So many positions stand for the rest of a window (`engines.stand_ins`); with more of them texts
-are hardly nearer to those of the full context (docs/lab-log.md). Where no more are missing, a
+"""So many positions stand for the rest of a window (`engines.merged_padding`); with more of them
+texts are hardly nearer to those of the full context (docs/lab-log.md). Where no more are missing, a
 fitted context would cost as much as the full one, so it is the full one."""
 
 TOKENS_PER_S = 15

@@ -9,15 +9,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.config import MOST_BEAMS, Settings
+from batched_whisper.config.device import Devices, Wanted, read_device
+from batched_whisper.config.options import MOST_BEAMS, Settings
 from batched_whisper.decoding.rules import TokenIds
-from batched_whisper.devices import Devices, Wanted, read_device
-from batched_whisper.engines.cuda.presence import count_gpus, demand_gpu, why_useless
+from batched_whisper.engines.cuda.availability import count_gpus, demand_gpu, why_useless
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
-ON_CPU = "batched_whisper.engines.openvino.streams:make_streams"
+ON_CPU = "batched_whisper.engines.openvino.multi_engine:make_streams"
 """The import string of what makes the engines that share a processor."""
 ON_GPU = "batched_whisper.engines.cuda.engine:CudaEngine"
 """The import string of what makes the engine of one GPU."""

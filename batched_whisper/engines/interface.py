@@ -51,7 +51,7 @@ class EncodeRow:
     ``features`` is ``[n_mels, 2 * audio_context]``, owned by the caller and read before the call
     returns; for an engine that takes samples it is those, ``[n]``, at 16 kHz and no more than 320 a
     position. ``audio_context`` counts encoder positions of 20 ms, at most 1500. What is missing to
-    those is silence, and heard as `stand_ins` says.
+    those is silence, and heard as `merged_padding` says.
     """
 
     slot: int

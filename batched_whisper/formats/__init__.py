@@ -5,12 +5,12 @@ program's field names, units and line layout), so that what reads that program's
 these. Knows nothing of how a transcript was made, nor of who asked for it.
 """
 
-from batched_whisper.config import CueLayout
-from batched_whisper.formats.documents import as_document, json_document, json_line
+from batched_whisper.config.options import CueLayout
+from batched_whisper.formats.atomic_write import write_whole
+from batched_whisper.formats.json_output import as_document, json_document, json_line
 from batched_whisper.formats.registry import FORMATS, Format, format_named
 from batched_whisper.formats.subtitles import srt, vtt
-from batched_whisper.formats.tables import text, tsv
-from batched_whisper.formats.whole_file import write_whole
+from batched_whisper.formats.text_and_tsv import text, tsv
 
 __all__ = [
     "FORMATS",

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batched_whisper.config import CueLayout
+from batched_whisper.config.options import CueLayout
 from batched_whisper.errors import OptionError
-from batched_whisper.formats.spoken import end_ms, milliseconds, on_one_line, spoken, start_ms
+from batched_whisper.formats.text_lines import end_ms, milliseconds, on_one_line, spoken, start_ms
 
 if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import Segment, Transcript

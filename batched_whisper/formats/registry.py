@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batched_whisper.config import CueLayout
+from batched_whisper.config.options import CueLayout
 from batched_whisper.errors import OptionError
 from batched_whisper.formats.cues import check_layout
-from batched_whisper.formats.documents import json_document, json_line
+from batched_whisper.formats.json_output import json_document, json_line
 from batched_whisper.formats.subtitles import srt, vtt
-from batched_whisper.formats.tables import text, tsv
+from batched_whisper.formats.text_and_tsv import text, tsv
 
 if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import Transcript

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from batched_whisper.config import CueLayout
+from batched_whisper.config.options import CueLayout
 from batched_whisper.formats.cues import Cue, Piece, lay_out
-from batched_whisper.formats.spoken import prefix, voice
+from batched_whisper.formats.text_lines import prefix, voice
 
 if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import Segment, Transcript

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from types import MappingProxyType
 
-from batched_whisper.config import LANGUAGE_PER_WINDOW
+from batched_whisper.config.options import LANGUAGE_PER_WINDOW
 from batched_whisper.errors import OptionError
 
 _IN_ORDER = """

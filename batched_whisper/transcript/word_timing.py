@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.transcript.pauses import Pause
-from batched_whisper.transcript.warping import entries, median_of_7
+from batched_whisper.transcript.dtw import entries, median_of_7
+from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_split import DecodeBytes, Spelled, split_words
 from batched_whisper.types import Word
 

@@ -20,7 +20,7 @@ import numpy as np
 from batched_whisper.audio.features import log_mel
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.sequence import WindowTask
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
 from batched_whisper.models.checkpoint import Checkpoint, load_checkpoint

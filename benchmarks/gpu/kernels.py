@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from batched_whisper.engines.cuda import attention
-from batched_whisper.engines.cuda.company import Company, Extent, describe
-from batched_whisper.engines.cuda.layers import normalise
-from batched_whisper.engines.cuda.tables import Kept
-from batched_whisper.engines.stand_ins import layout
+from batched_whisper.engines.cuda.kv_cache import Kept
+from batched_whisper.engines.cuda.model import attention
+from batched_whisper.engines.cuda.model.layers import normalise
+from batched_whisper.engines.cuda.packed_batch import Company, Extent, describe
+from batched_whisper.engines.merged_padding import layout
 from benchmarks.gpu.parts import Figures, Scale, _dtype
 from benchmarks.gpu.rig import Rig
 
@@ -42,8 +42,8 @@ Measured = Iterator[tuple[str, Callable[[], Figures]]]
 
 def over_tables(rig: Rig, scale: Scale) -> Measured:
     """One query a slot over full windows, kept in 8 and in 16 bits."""
-    from batched_whisper.engines.cuda import kernels as ours
-    from batched_whisper.engines.cuda import launches
+    from batched_whisper.engines.cuda.kernels import decoder_kernels as ours
+    from batched_whisper.engines.cuda.kernels import launch_config
 
     heads, context = rig.sizes.n_text_head, rig.sizes.n_audio_ctx
     width = rig.sizes.n_text_state // heads
@@ -51,7 +51,7 @@ def over_tables(rig: Rig, scale: Scale) -> Measured:
         for n in _SLOTS:
             case = _tables(rig, kind, n, heads, context, width)
             for block, n_warps, n_stages in tried:
-                launch = launches.AttendLaunch(block=block, n_warps=n_warps, n_stages=n_stages)
+                launch = launch_config.AttendLaunch(block=block, n_warps=n_warps, n_stages=n_stages)
                 name = f"{_name(kind)}, {n} slots, {_name(launch)}"
                 yield name, partial(_heard, rig, scale, case, partial(ours.attend, launch=launch))
 
@@ -95,8 +95,8 @@ def _heard(rig: Rig, scale: Scale, case: tuple[Any, ...], attend: Any) -> Figure
 
 def within_windows(rig: Rig, scale: Scale) -> Measured:
     """Positions over their windows: full ones, and of many lengths; PyTorch's own for the first."""
-    from batched_whisper.engines.cuda import encoder_kernels as ours
-    from batched_whisper.engines.cuda import launches
+    from batched_whisper.engines.cuda.kernels import encoder_kernels as ours
+    from batched_whisper.engines.cuda.kernels import launch_config
 
     full, heads = rig.sizes.n_audio_ctx, rig.sizes.n_audio_head
     width = rig.sizes.n_audio_state // heads
@@ -108,7 +108,7 @@ def within_windows(rig: Rig, scale: Scale) -> Measured:
         qkv = torch.randn((sum(lengths), 3, heads, width), device=rig.device).to(_dtype(rig))
         n_operations = sum(4 * n * n * heads * width for n in lengths)
         for block, n_warps, n_stages in ((64, 4, 2), (64, 4, 3), (64, 8, 3), (128, 8, 2)):
-            launch = launches.ListenLaunch(block, n_warps, n_stages)
+            launch = launch_config.ListenLaunch(block, n_warps, n_stages)
             work = partial(ours.listen, qkv, company, launch)
             yield f"{mix}, {_name(launch)}", partial(_rate, rig, scale, work, n_operations)
         if mix == "full windows":
@@ -127,8 +127,8 @@ def _by_pytorch(backend: str, batch: torch.Tensor) -> torch.Tensor:
 
 def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     """What lies between the products of the encoder, for eight full windows."""
-    from batched_whisper.engines.cuda import encoder_kernels as ours
-    from batched_whisper.engines.cuda import launches
+    from batched_whisper.engines.cuda.kernels import encoder_kernels as ours
+    from batched_whisper.engines.cuda.kernels import launch_config
 
     full, d, dtype = rig.sizes.n_audio_ctx, rig.sizes.n_audio_state, _dtype(rig)
     company, lengths = _company(rig, [full] * TOGETHER)
@@ -158,7 +158,7 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     )
     moved = pair.numel() * (pair.element_size() + 1)
     for block, n_warps in ((64, 4), (128, 4), (128, 8), (256, 8)):
-        launch = launches.KeepLaunch(block, n_warps)
+        launch = launch_config.KeepLaunch(block, n_warps)
         work = partial(ours.keep, pair, company, table, launch)
         yield f"keep in 8 bits, {launch}", partial(_moved, rig, scale, work, moved)
 

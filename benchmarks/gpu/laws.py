@@ -17,10 +17,10 @@ TESTS = (
     "test_schedules",
     "test_alignment",
     "test_beam_search",
-    "test_cuda_kernels",
-    "test_cuda_eight_bits",
-    "test_cuda_spectrogram",
-    "test_cuda_operations",
+    "cuda/kernels/test_kernels",
+    "cuda/kernels/test_fp8_linear",
+    "cuda/model/test_log_mel",
+    "cuda/kernels/test_dispatch",
 )
 LONGEST_S = 90
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from batched_whisper.decoding.rules import EVERYTHING, Allowed
-from batched_whisper.engines.cuda.arithmetic import DTYPES
+from batched_whisper.engines.cuda.precision import DTYPES
 from batched_whisper.engines.interface import EncodeRow, StepRow
-from batched_whisper.engines.stand_ins import layout
+from batched_whisper.engines.merged_padding import layout
 from benchmarks.gpu.mix import PACKED, SHORT, WindowSize, with_mean_tokens
 from benchmarks.gpu.rig import Rig, Run, ids_of, rules_of, run_windows
 from benchmarks.work_of_a_model import decoder_weight_bytes, encoder_flops, row_bytes

@@ -1,7 +1,8 @@
 """Every configuration that is measured, as data: to measure another one, add it here.
 
-The options of ours are named as in batched_whisper.config, of `Settings` or `DecodingOptions`
-alike; one that the installed version does not have is left out of the run, with that as reason.
+The options of ours are named as in batched_whisper.config.options, of `Settings` or
+`DecodingOptions` alike; one that the installed version does not have is left out of the run, with
+that as reason.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import BatchedWhisperError, OptionError
-from batched_whisper.transcriber import Whisper
 from batched_whisper.types import Samples
+from batched_whisper.whisper import Whisper
 from benchmarks.left_out import LeftOut
 from benchmarks.systems.interface import Place
 
@@ -59,7 +59,7 @@ class Ours:
             self._whisper.close()
 
     def counters(self) -> Mapping[str, float]:
-        """The loop's own figures (batched_whisper.batching.meters.LoopStats)."""
+        """The loop's own figures (batched_whisper.batching.metrics.LoopStats)."""
         return counters_of(self._loaded)
 
     @property

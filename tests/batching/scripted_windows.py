@@ -19,7 +19,7 @@ from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import Decision, WaitUntil
 from batched_whisper.batching.sequence import DecodedTokens, WindowTask
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.interface import (
     Alignment,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scripted_windows import EOT, SOT, TRANSCRIBE, Stage, either_order, run, window
 
 from batched_whisper.batching.sequence import AlignedText, DecodedTokens, WindowTask
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.interface import Alignment, AlignRow
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import EngineError

@@ -30,12 +30,12 @@ from scripted_windows import (
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.engine_group import EngineLoops
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.loops import EngineLoops
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.batching.sequence import AlignedText, DecodedTokens, WindowTask
 from batched_whisper.decoding.beam import Beams
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules
 from batched_whisper.decoding.sampling import probability
 from batched_whisper.engines.scripted import Script

@@ -27,7 +27,7 @@ from batched_whisper.batching.sequence import (
     SequenceState,
     SharedLanguage,
 )
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.interface import StepResult, StepRow
 
 texts = st.lists(st.integers(1, 30), max_size=12)

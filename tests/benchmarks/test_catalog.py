@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 from benchmarks.peer_models import PeerModels
 from benchmarks.systems.catalog import CONFIGURATIONS, OURS, Configuration, Run, choose

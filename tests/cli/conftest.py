@@ -16,7 +16,7 @@ from scripted_whisper import Script
 import batched_whisper
 from batched_whisper.cli.app import run_program
 
-PROGRAM = Path(__file__).with_name("scripted_program.py")
+PROGRAM = Path(__file__).with_name("scripted_command.py")
 
 
 @dataclass(frozen=True)

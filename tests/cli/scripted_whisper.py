@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.cli.services import Services
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.cli.dependencies import Services
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
 from batched_whisper.tokens.languages import language_told
 from batched_whisper.types import DecodedWindow, Segment, Transcript, Word

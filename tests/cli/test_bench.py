@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 from scripted_whisper import ScriptedStats
 
-from batched_whisper.cli.ways import Clip, Pass, Way, measure, n_alone, n_differing, summarise
-from batched_whisper.config import DecodingOptions
+from batched_whisper.cli.load_patterns import (
+    Clip,
+    Pass,
+    Way,
+    measure,
+    n_alone,
+    n_differing,
+    summarise,
+)
+from batched_whisper.config.options import DecodingOptions
 from batched_whisper.types import Transcript
 
 WAYS = [way.value for way in Way]
@@ -164,7 +172,7 @@ def test_a_text_that_differs_in_any_call_is_counted_once_for_its_recording():
 
 
 def test_without_recordings_those_of_the_demo_are_taken(run, monkeypatch, recordings):
-    from batched_whisper.cli.inputs import Source
+    from batched_whisper.cli.io.inputs import Source
 
     recordings({"demo.wav": "to be"})
     source = Source("demo.wav", Path("demo.wav"), Path("demo.wav"))

@@ -12,8 +12,8 @@ import typer
 
 import batched_whisper
 from batched_whisper.cli import options as flags
-from batched_whisper.config import DecodingOptions, Settings
-from batched_whisper.declaring import CheckedOptions, option
+from batched_whisper.config.fields import CheckedOptions, option
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 
 COMMANDS = ["transcribe", "demo", "eval", "bench", "info", "download"]

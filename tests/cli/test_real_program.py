@@ -7,7 +7,7 @@ import json
 import pytest
 
 from batched_whisper.cli.app import run_program
-from batched_whisper.transcriber import Whisper
+from batched_whisper.whisper import Whisper
 
 
 @pytest.mark.usefixtures("base_model")

@@ -12,7 +12,7 @@ import pytest
 from subtitle_readers import read_srt, read_vtt
 
 from batched_whisper.cli.messages import about
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 
 

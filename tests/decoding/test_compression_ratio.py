@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.decoding.quality import compression_ratio
+from batched_whisper.decoding.fallback import compression_ratio
 
 
 @given(st.text(min_size=1))

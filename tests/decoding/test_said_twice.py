@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.decoding.quality import (
+from batched_whisper.decoding.fallback import (
     Attempt,
     Figures,
     Ladder,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.decoding.quality import Figures, Thresholds, Verdict
+from batched_whisper.decoding.fallback import Figures, Thresholds, Verdict
 
 
 def figures(avg_logprob: float, no_speech_prob: float = 0.0) -> Figures:

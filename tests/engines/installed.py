@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_whisper import IDS, tiny_checkpoint
 
-from batched_whisper.engines.cuda.presence import has_gpu
+from batched_whisper.engines.cuda.availability import has_gpu
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import EngineError
 

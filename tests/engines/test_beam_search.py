@@ -22,7 +22,7 @@ from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.batching.sequence import DecodedTokens, WindowTask
 from batched_whisper.decoding.beam import Beams
-from batched_whisper.decoding.quality import Attempt
+from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import apply, log_sum_exp
 from batched_whisper.types import Features

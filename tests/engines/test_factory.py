@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tiny_whisper import IDS, tiny_checkpoint
 
-from batched_whisper.config import DecodingOptions, Settings
+from batched_whisper.config.device import Devices
+from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.decoding.rules import TokenIds
-from batched_whisper.devices import Devices
 from batched_whisper.engines import factory
-from batched_whisper.engines.cuda import presence
-from batched_whisper.engines.openvino import streams as openvino_streams
+from batched_whisper.engines.cuda import availability
+from batched_whisper.engines.openvino import multi_engine as openvino_streams
 from batched_whisper.errors import EngineError, MissingExtra
 from batched_whisper.models.checkpoint import Checkpoint
 
@@ -22,8 +22,8 @@ from batched_whisper.models.checkpoint import Checkpoint
 def here(
     monkeypatch: pytest.MonkeyPatch, *, n_gpus: int, pytorch: bool = True, why_useless: str = ""
 ) -> None:
-    monkeypatch.setattr(presence, "has_pytorch", lambda: pytorch)
-    monkeypatch.setattr(presence, "has_gpu", lambda: n_gpus > 0)
+    monkeypatch.setattr(availability, "has_pytorch", lambda: pytorch)
+    monkeypatch.setattr(availability, "has_gpu", lambda: n_gpus > 0)
     monkeypatch.setattr(factory, "count_gpus", lambda: n_gpus)
     monkeypatch.setattr(factory, "why_useless", lambda gpu: why_useless)
 
@@ -56,14 +56,14 @@ def test_a_gpu_that_pytorch_cannot_use_is_told_once(
         return torch.zeros(size)
 
     monkeypatch.setattr(torch, "ones", ones)
-    presence.why_useless.cache_clear()
+    availability.why_useless.cache_clear()
     for _ in range(2):
-        assert presence.why_useless(7) == (
+        assert availability.why_useless(7) == (
             "a CPU, because PyTorch sees GPU 7 and cannot compute on it: "
             "CUDA error: no kernel image is available for execution"
         )
-        assert presence.why_useless(8) == ""
-    presence.why_useless.cache_clear()
+        assert availability.why_useless(8) == ""
+    availability.why_useless.cache_clear()
     assert len(caplog.messages) == 1
 
 
@@ -86,9 +86,9 @@ def test_without_a_gpu_cuda_says_what_to_look_at(
 def test_pytorch_is_not_imported_where_it_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(presence, "find_spec", lambda name: None)
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "torch", None)  # importing it would fail
-    assert not presence.has_gpu()
+    assert not availability.has_gpu()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from subtitle_readers import read_srt, read_vtt
 from transcripts import segment, timed, transcript
 
 from batched_whisper import formats
-from batched_whisper.config import CueLayout
+from batched_whisper.config.options import CueLayout
 from batched_whisper.errors import OptionError
 from batched_whisper.formats.cues import PAUSE_S, Cue, lay_out
 from batched_whisper.types import Segment, Word

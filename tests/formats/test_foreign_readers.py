@@ -9,9 +9,9 @@ import pytest
 from transcripts import segment, timed, transcript
 
 from batched_whisper import formats
-from batched_whisper.config import CueLayout
+from batched_whisper.config.options import CueLayout
 from batched_whisper.formats.cues import lay_out
-from batched_whisper.formats.spoken import prefix
+from batched_whisper.formats.text_lines import prefix
 from batched_whisper.types import Segment, Word
 
 WORDS = (" A&B", " <said>", " --> \n", " it", " {\\an8}", " -", "->", " 你好。")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batched_whisper.transcript.pauses import Pause
+from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_timing import (
     LATE_POSITIONS,
     POSITION_S,

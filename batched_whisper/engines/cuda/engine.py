@@ -16,25 +16,24 @@ import numpy as np
 import torch
 
 from batched_whisper.decoding.rules import TokenIds
-from batched_whisper.engines.checks import CallChecks
-from batched_whisper.engines.cuda.arithmetic import choose_arithmetic
-from batched_whisper.engines.cuda.choosing import MaskTable
-from batched_whisper.engines.cuda.decoder import Decoder
-from batched_whisper.engines.cuda.eight_bits import make_eight_bit_linear
-from batched_whisper.engines.cuda.encoder import Encoder
-from batched_whisper.engines.cuda.encodings import Encodings, recorded_positions
-from batched_whisper.engines.cuda.layers import Weights
+from batched_whisper.engines.cuda.kernels.dispatch import Heads, Operations, best_operations
+from batched_whisper.engines.cuda.kernels.fp8_linear import make_eight_bit_linear
+from batched_whisper.engines.cuda.kv_cache import Move, Tables, move, slot_bytes, take_tables
 from batched_whisper.engines.cuda.memory import (
     Room,
     count_slots,
     reserve_bytes,
     take_what_fits,
 )
-from batched_whisper.engines.cuda.operations import Heads, Operations, best_operations
-from batched_whisper.engines.cuda.passes import Passes
-from batched_whisper.engines.cuda.steps import MASKS_A_TOKEN, Steps
+from batched_whisper.engines.cuda.model.decoder import Decoder
+from batched_whisper.engines.cuda.model.encoder import Encoder
+from batched_whisper.engines.cuda.model.layers import Weights
+from batched_whisper.engines.cuda.model.token_choice import MaskTable
+from batched_whisper.engines.cuda.precision import choose_arithmetic
+from batched_whisper.engines.cuda.runners.decoder_runner import Passes
+from batched_whisper.engines.cuda.runners.encoder_runner import Encodings, recorded_positions
+from batched_whisper.engines.cuda.runners.step_rows import MASKS_A_TOKEN, Steps
 from batched_whisper.engines.cuda.streams import ALONE, BESIDE, Streams
-from batched_whisper.engines.cuda.tables import Move, Tables, move, slot_bytes, take_tables
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
@@ -44,7 +43,8 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
-from batched_whisper.engines.stand_ins import Layout, layout, own_weights
+from batched_whisper.engines.merged_padding import Layout, layout, own_weights
+from batched_whisper.engines.validation import CallChecks
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 

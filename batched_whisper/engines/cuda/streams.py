@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from batched_whisper.engines.cuda.division import divide
-from batched_whisper.engines.cuda.graphs import Place
+from batched_whisper.engines.cuda.cuda_graphs import Place
+from batched_whisper.engines.cuda.sm_partition import divide
 
 FIRST = -1
 """The priority of steps, before what is encoded meanwhile: everybody waits for a step."""

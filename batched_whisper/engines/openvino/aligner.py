@@ -15,6 +15,7 @@ import openvino.opset13 as op
 from numpy.typing import NDArray
 
 from batched_whisper.engines.interface import Alignment, AlignRow
+from batched_whisper.engines.merged_padding import Layout, own_weights
 from batched_whisper.engines.openvino.graph import (
     Node,
     attention,
@@ -24,7 +25,6 @@ from batched_whisper.engines.openvino.graph import (
 )
 from batched_whisper.engines.openvino.runtime import Runtime
 from batched_whisper.engines.openvino.text_layers import TextLayers
-from batched_whisper.engines.stand_ins import Layout, own_weights
 from batched_whisper.models.checkpoint import Checkpoint
 
 _GRAIN = 16

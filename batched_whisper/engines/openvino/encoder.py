@@ -21,7 +21,7 @@ def build_encoder(
     """The encoder with the cross-attention projections of every decoder layer.
 
     Inputs, in this order: ``features`` ``[batch, n_mels, frames]``; then of the layout that all
-    windows of the batch have (`stand_ins.Layout`), ``frames`` and ``positions`` ``[n]``, and
+    windows of the batch have (`merged_padding.Layout`), ``frames`` and ``positions`` ``[n]``, and
     ``scores`` ``[1, 1, 1, n]``. Outputs, for each decoder layer, are keys then values,
     ``[batch, heads, n, head_width]`` in the caches' type.
     """

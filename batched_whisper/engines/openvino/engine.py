@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from batched_whisper.decoding.rules import TokenIds, TokenMask
 from batched_whisper.decoding.sampling import Choice, choose, mask_row, probability
-from batched_whisper.engines.checks import CallChecks
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
@@ -24,9 +23,12 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
-from batched_whisper.engines.openvino import heap
+from batched_whisper.engines.merged_padding import Layout, layout, with_silence
+from batched_whisper.engines.openvino import malloc_trim
 from batched_whisper.engines.openvino.aligner import Aligner
-from batched_whisper.engines.openvino.blocks import (
+from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
+from batched_whisper.engines.openvino.encoder import build_encoder
+from batched_whisper.engines.openvino.pool_batches import (
     UNASKED,
     Block,
     Fed,
@@ -35,12 +37,10 @@ from batched_whisper.engines.openvino.blocks import (
     some_rows,
     whole_pool,
 )
-from batched_whisper.engines.openvino.choices import Found
-from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
-from batched_whisper.engines.openvino.encoder import build_encoder
 from batched_whisper.engines.openvino.pools import CacheShape, Pool
 from batched_whisper.engines.openvino.runtime import Runtime, choose_arithmetic, shared_core
-from batched_whisper.engines.stand_ins import Layout, layout, with_silence
+from batched_whisper.engines.openvino.token_choice import Found
+from batched_whisper.engines.validation import CallChecks
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.types import Features
@@ -202,7 +202,7 @@ class OpenVinoEngine:
                 self._leave(place)
         if not self._places and self._n_encoded >= WINDOWS_OF_A_BURST:
             self._n_encoded = 0
-            heap.give_back()
+            malloc_trim.give_back()
 
     def close(self) -> None:
         """Forget the graphs and the caches."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from batched_whisper.engines.stand_ins import Layout, layout
+from batched_whisper.engines.merged_padding import Layout, layout
 
 TEXT_GRAIN = 32
 """The text caches' length is a multiple of this many tokens."""

@@ -1,0 +1,99 @@
+"""Several engines behind one queue: whoever has a free slot takes the next window.
+
+A machine with many processors, or with several GPUs, does more with several engines than with one
+that spreads every small step over all of it. Windows of one recording may go to different engines.
+An engine that breaks fails the windows that it holds, and leaves the queue to the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import fields
+
+from batched_whisper.batching.clock import Clock
+from batched_whisper.batching.engine_health import Crew
+from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.metrics import LoopStats
+from batched_whisper.batching.policy import Policy
+from batched_whisper.batching.queue import ItemQueue
+from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.engines.interface import Engine
+from batched_whisper.errors import OptionError
+
+
+class EngineLoops:
+    """A loop for each engine, and the queue that they share.
+
+    Args:
+        engines: one at least, alike; owned by their loops from here on. Each decodes as many
+            windows together as it has slots.
+        policy: how long idle engines wait for company.
+        max_queue_size: how many windows may wait.
+        clock: what the policy's waiting goes by.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        *,
+        policy: Policy | None = None,
+        max_queue_size: int = 256,
+        clock: Clock | None = None,
+    ) -> None:
+        self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size, clock)
+        crew = Crew(len(engines))
+        self._loops = [
+            EngineLoop(
+                engine,
+                max_batch_size=engine.info.max_slots,
+                policy=policy,
+                queue=self.queue,
+                crew=crew,
+            )
+            for engine in engines
+        ]
+        self._smallest = min(self._loops, key=lambda loop: loop.max_batch_size)
+
+    @property
+    def stats(self) -> LoopStats:
+        """The figures of this moment, of all loops together."""
+        return total([loop.stats for loop in self._loops])
+
+    def submit(
+        self,
+        task: WindowTask,
+        *,
+        group: Hashable | None = None,
+        priority: int = 0,
+        wait: bool = True,
+    ) -> Future[DecodedTokens]:
+        """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
+        most, n_loops = self._smallest.max_batch_size, len(self._loops)
+        if task.n_slots > most and n_loops > 1:
+            in_all = sum(loop.max_batch_size for loop in self._loops)
+            raise OptionError(
+                f"beam_size={task.n_slots} is more than an engine has room for: the {n_loops} "
+                f"engines (streams of the CPU, or GPUs) decode {in_all} windows together, and "
+                f"{most} in each, and each beam takes the place of a window; "
+                "give fewer beams, or load the model with fewer streams or a larger max_batch_size"
+            )
+        return self._smallest.submit(task, group=group, priority=priority, wait=wait)
+
+    def close(self, *, drain: bool = True) -> None:
+        """Let nobody in any more and return when all engines are closed; see `EngineLoop.close`."""
+        self.queue.close(drain=drain)
+        for loop in self._loops:
+            loop.close(drain=drain)
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller is one of the loops' threads."""
+        return any(loop.is_own_thread() for loop in self._loops)
+
+
+def total(stats: Sequence[LoopStats]) -> LoopStats:
+    """Several loops' figures as one's. The queue is the same one, so its depth is not added up."""
+    summed = {f.name: sum(getattr(each, f.name) for each in stats) for f in fields(LoopStats)}
+    summed["largest_batch"] = max(each.largest_batch for each in stats)
+    summed["queue_depth"] = max(each.queue_depth for each in stats)
+    return LoopStats(**summed)

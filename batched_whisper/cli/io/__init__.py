@@ -1,0 +1,1 @@
+"""Which recordings are meant, and where results go."""

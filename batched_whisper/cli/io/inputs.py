@@ -1,0 +1,181 @@
+"""Finds the recordings that a command line means: files, folders, globs, lists and manifests.
+
+Knows names of files and nothing of what is in them. A path that is not there, or that no file can
+have, is a recording that fails when its turn comes, so that one wrong path does not stop the
+others.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePath
+
+from batched_whisper.cli.io.manifest import Row, read_manifest
+from batched_whisper.errors import ManifestError, OptionError, UnreadableAudio
+
+EXTENSIONS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        .3g2 .3ga .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dts .eac3
+        .flac .flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp1 .mp2 .mp3 .mp4 .mpeg .mpg .mpga
+        .mts .oga .ogg .ogv .opus .ra .rm .sph .spx .tta .voc .vob .w64 .wav .weba .webm .wma
+        .wmv .wv
+        """,
+    )
+)
+"""What is taken from a folder: names of sound and video that FFmpeg reads. A file that is named
+itself may have any."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording of a job, not opened yet."""
+
+    name: str
+    """What it is called in results and messages; no two of a job are called the same."""
+    place: PurePath
+    """Where it is among the others, for the names of the files that are made of it."""
+    audio: Path | Callable[[], bytes]
+    """Its file, or what brings its bytes."""
+    row: Row | None = None
+    """What a manifest says of it."""
+
+    def is_there(self) -> bool:
+        """Whether it is worth starting an engine for."""
+        return not isinstance(self.audio, Path) or stat.S_ISREG(_mode(self.audio))
+
+    def open(self) -> Path | bytes:
+        """What the transcriber reads; `UnreadableAudio` where there is no such file."""
+        if not isinstance(self.audio, Path):
+            return self.audio()
+        try:
+            is_file = stat.S_ISREG(self.audio.stat().st_mode)
+        except FileNotFoundError as error:
+            raise UnreadableAudio(
+                "no file matches" if glob.has_magic(self.name) else "there is no such file"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UnreadableAudio(f"there can be no such file: {_reason(error)}") from error
+        if not is_file:
+            raise UnreadableAudio("this is not a file")
+        return self.audio
+
+
+def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[Source]:
+    """The recordings that these paths mean, each once, in the order given, folders sorted.
+
+    ``-`` stands for the paths that ``read_list`` gives, one a line (or NUL-separated, as
+    ``find -print0`` writes them).
+
+    Raises:
+        OptionError: a URL, or sound where a list was expected.
+        ManifestError: a list or manifest that cannot be read, or a folder without recordings.
+    """
+    found: dict[str, Source] = {}
+    for path in paths:
+        listed = _split_list(read_list()) if path == "-" else [path]
+        for each in listed:
+            for source in _expand(each):
+                found.setdefault(source.name, source)
+    return list(found.values())
+
+
+def _split_list(listed: bytes) -> list[str]:
+    if _NO_LIST in listed:
+        raise OptionError(
+            "- reads a list of paths from standard input, one a line, and this is no list; "
+            "for a recording give its file's name"
+        )
+    separator = b"\0" if b"\0" in listed else b"\n"
+    lines = (line.rstrip(b"\r") for line in listed.split(separator))
+    return [os.fsdecode(line) for line in lines if line.strip()]
+
+
+_NO_LIST = bytes(3)
+"""NULs in a row, as headers of sound have them: between paths there is one, or the list is text."""
+
+
+def _expand(path: str) -> Iterator[Source]:
+    if "://" in path:
+        raise OptionError(f"{path}: addresses are not fetched; download it and give the file")
+    here = Path(path)
+    if stat.S_ISDIR(_mode(here)):
+        yield from _inside(here)
+    elif here.suffix.lower() == ".jsonl":
+        yield from from_manifest(here)
+    elif glob.has_magic(path) and not _mode(here):
+        for match in map(Path, _matches(path) or [path]):
+            yield from _inside(match) if stat.S_ISDIR(_mode(match)) else [_file(match)]
+    else:
+        yield _file(here)
+
+
+def _mode(path: Path) -> int:
+    """What it is, as `stat` has it; 0 where nothing is there, or can be."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def _matches(pattern: str) -> list[str]:
+    try:
+        return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (any anchor)
+    except (OSError, ValueError):
+        return []
+
+
+def _file(path: Path) -> Source:
+    return Source(name=str(path), place=PurePath(path.name), audio=path)
+
+
+def _inside(folder: Path) -> Iterator[Source]:
+    """The recordings of a folder and its subfolders; hidden ones (``.x``, ``._x``) are not."""
+    unread: list[OSError] = []
+    found = sorted(_walk(folder, unread.append))
+    if not found and not unread:
+        raise ManifestError(f"the folder {folder} has no recordings in it")
+    for path in found:
+        yield Source(name=str(path), place=path.relative_to(folder), audio=path)
+    for error in unread:
+        path = Path(error.filename)
+        yield Source(str(path), path.relative_to(folder), partial(_refuse_folder, error))
+
+
+def _refuse_folder(error: OSError) -> bytes:
+    raise UnreadableAudio(f"the folder cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, onerror=unread):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and PurePath(name).suffix.lower() in EXTENSIONS:
+                yield Path(parent, name)
+
+
+def from_manifest(path: Path) -> Sequence[Source]:
+    """The recordings of a manifest; `ManifestError` where it cannot be read."""
+    return [
+        Source(name=str(row.audio), place=_within(row.place), audio=row.audio, row=row)
+        for row in read_manifest(path)
+    ]
+
+
+def _within(place: str) -> PurePath:
+    """The place, unless it leads out of the manifest's folder: then the last name alone."""
+    path = PurePath(place)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        return PurePath(path.name or "recording")  # "." and "/" have no name; they are no files
+    return path

@@ -1,0 +1,169 @@
+"""Runs a job of recordings from beginning to end: engine, results, bar, figures, exit code.
+
+What the commands that transcribe share. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from batched_whisper.cli.dependencies import Info, Services, Transcriber
+from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.io.outputs import Output
+from batched_whisper.cli.job.progress import Display
+from batched_whisper.cli.job.results import Failed, Figures, Transcribed, outcomes
+from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, about, count, report, say
+from batched_whisper.config.fields import can_be_off
+from batched_whisper.config.options import DecodingOptions, Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to transcribe, how, and where to put it."""
+
+    sources: Sequence[Source]
+    outputs: Sequence[Output]
+    settings: Settings
+    options: DecodingOptions
+    quiet: bool = False
+    resumes: bool = False
+    """Whether to leave out what the outputs have from an earlier run."""
+    kept_in: str | None = None
+    """Where results stay, in words; None where they are only shown."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether results stay: then each is written as its recording ends, so that it is not
+        lost with one before it. What is only shown is read in the order that was asked for."""
+        return self.kept_in is not None
+
+    def is_wanted(self, source: Source, output: Output) -> bool:
+        """Whether this output still needs this recording."""
+        return not (self.resumes and output.has(source))
+
+
+@dataclass
+class _Tally:
+    """What became of the recordings so far."""
+
+    n_written: int = 0
+    duration_s: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def as_json(options: Settings | DecodingOptions) -> dict[str, Any]:
+    """The options as JSON's types, those left open apart."""
+    values = {each: getattr(options, each.name) for each in dataclasses.fields(options)}
+    return {
+        each.name: list(value) if isinstance(value, tuple) else value
+        for each, value in values.items()
+        if value is not None or can_be_off(each)
+    }
+
+
+def origin(info: Info, settings: Settings, options: DecodingOptions) -> dict[str, Any]:
+    """What figures are of, as JSON's types."""
+    return {
+        "model": info.model,
+        "revision": info.revision,
+        "engine": info.engine,
+        "device": info.device,
+        "precision": info.precision,
+        "threads": info.threads,
+        "settings": as_json(settings),
+        "options": as_json(options),
+    }
+
+
+@contextmanager
+def loaded(services: Services, settings: Settings, display: Display) -> Iterator[Transcriber]:
+    """A transcriber that is ready, closed at the end."""
+    with closing(services.open_whisper(settings)) as whisper:
+        with display.loading():
+            whisper.load()
+        yield whisper
+
+
+def run(job: Job, services: Services, display: Display) -> int:
+    """Do the job, telling the user how it went; the exit code."""
+    todo = [s for s in job.sources if any(job.is_wanted(s, output) for output in job.outputs)]
+    n_kept = len(job.sources) - len(todo)
+    if n_kept and not job.quiet:
+        say(f"{count(n_kept, 'recording')} of {len(job.sources):,} from an earlier run")
+    if not todo:
+        return 0
+    if not any(source.is_there() for source in todo):  # not worth an engine
+        report(_unopened(source) for source in todo)
+        return FAILED
+    tally = _Tally()
+    with loaded(services, job.settings, display) as whisper:
+        try:
+            figures = _transcribe(job, todo, whisper, display, tally)
+        except KeyboardInterrupt:
+            report(tally.failures)
+            say(_interrupted(job, n_kept + tally.n_written))
+            return INTERRUPTED
+        except Exception:  # such as that no engine is left
+            report(tally.failures)
+            raise
+    report(tally.failures)
+    if tally.n_written and not job.quiet:
+        say(str(figures))
+    return FAILED if tally.failures else 0
+
+
+def _transcribe(
+    job: Job, todo: Sequence[Source], whisper: Transcriber, display: Display, tally: _Tally
+) -> Figures:
+    started_s = time.monotonic()
+    with (
+        display.running(whisper, len(todo)),
+        closing(outcomes(whisper, todo, job.options, in_order=not job.is_kept)) as results,
+    ):
+        for result in results:
+            _deliver(result, job, display, tally)
+    stats = whisper.stats
+    return Figures(
+        n_recordings=tally.n_written,
+        duration_s=tally.duration_s,
+        wall_s=time.monotonic() - started_s,
+        n_batches=stats.n_batches,
+        mean_batch_size=stats.mean_batch_size,
+    )
+
+
+def _deliver(result: Transcribed | Failed, job: Job, display: Display, tally: _Tally) -> None:
+    if isinstance(result, Failed):
+        tally.failures.append(result.failure)
+        display.advance(0.0)
+        return
+    for output in job.outputs:
+        if job.is_wanted(result.source, output):
+            output.write(result.source, result.transcript)
+    tally.n_written += 1
+    tally.duration_s += result.transcript.duration
+    for warning in result.transcript.warnings:
+        display.warn(about(result.source.name, warning))
+    display.advance(result.transcript.duration)
+
+
+def _unopened(source: Source) -> Failure:
+    try:
+        source.open()
+    except Exception as error:
+        return Failed(source, error).failure
+    raise AssertionError(f"{source.name} is there")
+
+
+def _interrupted(job: Job, n_written: int) -> str:
+    if not job.is_kept:
+        return "Interrupted."
+    return (
+        f"Interrupted: {n_written:,} of {count(len(job.sources), 'recording')} are in "
+        f"{job.kept_in}. The same command with --resume goes on from there."
+    )

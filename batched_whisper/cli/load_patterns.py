@@ -1,0 +1,159 @@
+"""Ways to bring the same recordings to one engine, and what each comes to.
+
+Measures wall time and the engine's own counters; the ways take turns, round by round, and figures
+are medians of the rounds. Knows nothing of files, tables or the command line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from statistics import median
+from typing import Any
+
+from batched_whisper.cli.dependencies import Transcriber
+from batched_whisper.config.options import DecodingOptions
+
+SHARE_ALONE = 4
+"""One caller is given a fourth of the calls, since it takes so much longer; rates are compared."""
+
+
+class Way(str, Enum):
+    """How the calls come."""
+
+    ALONE = "one at a time"
+    CALLERS = "callers at once"
+    MAP = "map"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording that is known to be readable, and its length."""
+
+    audio: Any
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All calls of a round, one way; texts are those of the clips, in the order of the calls."""
+
+    way: Way
+    audio_s: float
+    wall_s: float
+    n_batches: int
+    n_rows: int
+    texts: tuple[str, ...]
+
+    @property
+    def mean_batch_size(self) -> float:
+        """Windows in a step of the decoder."""
+        return self.n_rows / self.n_batches if self.n_batches else 0.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the rounds of one way come to; medians."""
+
+    way: Way
+    n_calls: int
+    wall_s: float
+    calls_per_s: float
+    times_real_time: float
+    mean_batch_size: float
+    over_alone: float
+    """How many times the speed of one at a time."""
+
+
+def n_alone(n_calls: int, n_clips: int) -> int:
+    """The calls of a single caller: whole passes over the clips, about a fourth of all."""
+    n_passes = -(-n_calls // (SHARE_ALONE * n_clips))
+    return min(n_calls, n_passes * n_clips)
+
+
+def measure(
+    whisper: Transcriber,
+    clips: Sequence[Clip],
+    options: DecodingOptions,
+    *,
+    n_calls: int,
+    n_rounds: int,
+) -> Iterator[Pass]:
+    """Each pass as it ends; none without clips. Call ``i`` brings clip ``i`` modulo their count."""
+    if not clips:
+        return
+    calls = [clips[i % len(clips)] for i in range(n_calls)]
+    for _ in range(n_rounds):
+        for way, bring in _WAYS.items():
+            brought = calls[: n_alone(n_calls, len(clips))] if way is Way.ALONE else calls
+            before, began_s = whisper.stats, time.perf_counter()
+            texts = bring(whisper, [clip.audio for clip in brought], options)
+            wall_s, after = time.perf_counter() - began_s, whisper.stats
+            yield Pass(
+                way=way,
+                audio_s=sum(clip.duration_s for clip in brought),
+                wall_s=wall_s,
+                n_batches=after.n_batches - before.n_batches,
+                n_rows=after.n_rows - before.n_rows,
+                texts=tuple(texts),
+            )
+
+
+def _alone(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+    return [whisper.transcribe(audio, options=options).text for audio in audios]
+
+
+def _callers(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+    """Every call is a caller of its own, in a thread of its own."""
+    callers = ThreadPoolExecutor(len(audios))
+    try:
+        calls = [callers.submit(whisper.transcribe, audio, options=options) for audio in audios]
+        return [call.result().text for call in calls]
+    finally:
+        callers.shutdown(cancel_futures=True)
+
+
+def _map(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+    return [transcript.text for transcript in whisper.transcribe.map(audios, options=options)]
+
+
+_WAYS: dict[Way, Callable[[Transcriber, Sequence[Any], DecodingOptions], list[str]]] = {
+    Way.ALONE: _alone,
+    Way.CALLERS: _callers,
+    Way.MAP: _map,
+}
+
+
+def summarise(passes: Sequence[Pass]) -> list[Figures]:
+    """The figures of each way, over all rounds."""
+    by_way = {way: [each for each in passes if each.way is way] for way in Way}
+    alone = _speed(by_way[Way.ALONE])
+    return [
+        Figures(
+            way=way,
+            n_calls=len(each[0].texts),
+            wall_s=median(one.wall_s for one in each),
+            calls_per_s=median(len(one.texts) / one.wall_s for one in each),
+            times_real_time=_speed(each),
+            mean_batch_size=median(one.mean_batch_size for one in each),
+            over_alone=_speed(each) / alone,
+        )
+        for way, each in by_way.items()
+    ]
+
+
+def _speed(passes: Sequence[Pass]) -> float:
+    """Seconds of sound for each second that passed."""
+    return median(each.audio_s / each.wall_s for each in passes)
+
+
+def n_differing(passes: Sequence[Pass], n_clips: int) -> int:
+    """Clips whose text was not the same in every call, whatever the way."""
+    said: dict[int, set[str]] = {}
+    for each in passes:
+        for i, text in enumerate(each.texts):
+            said.setdefault(i % n_clips, set()).add(text)
+    return sum(len(texts) > 1 for texts in said.values())

@@ -1,0 +1,1 @@
+"""Threads, futures and calls in flight. Knows nothing of speech."""

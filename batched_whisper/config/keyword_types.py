@@ -1,0 +1,63 @@
+"""The options as keyword arguments, for editors and type checkers: names and types alone.
+
+What they mean, their defaults and their ranges are declared in `options`; a test holds these lists
+against the declarations. Nothing here is used while the program runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from batched_whisper.config.options import (
+    Auto,
+    ChannelMode,
+    KvCacheDtype,
+    LogMelPlace,
+    Precision,
+    TaskName,
+)
+
+
+class SettingArguments(TypedDict, total=False):
+    """Those of `Whisper`, its model apart: the fields of `config.options.Settings`."""
+
+    revision: str | None
+    device: str
+    precision: Precision
+    max_batch_size: int | Auto
+    gpu_memory_fraction: float
+    kv_cache_dtype: KvCacheDtype
+    log_mel: LogMelPlace
+    wait_ms: float
+    max_queue_size: int
+    threads: int | None
+    streams: int | None
+    cache_dir: str | None
+
+
+class DecodingArguments(TypedDict, total=False):
+    """Those of a call: the fields of `config.options.DecodingOptions`."""
+
+    language: str | None
+    task: TaskName
+    channels: ChannelMode
+    clip_timestamps: Sequence[float] | None
+    vad: bool
+    condition_on_previous_text: bool
+    timestamps: bool
+    word_timestamps: bool
+    prompt: str | None
+    hotwords: str | None
+    suppress_tokens: Sequence[float]
+    audio_context: str | int
+    temperature: float
+    beam_size: int
+    patience: float
+    length_penalty: float | None
+    temperature_increment: float
+    compression_ratio_threshold: float | None
+    logprob_threshold: float | None
+    no_speech_threshold: float | None
+    seed: int
+    max_tokens: int | None

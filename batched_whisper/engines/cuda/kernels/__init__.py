@@ -1,0 +1,1 @@
+"""The same by Triton's kernels, and which of both is used."""

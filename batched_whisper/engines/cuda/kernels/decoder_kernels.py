@@ -1,0 +1,364 @@
+"""Triton kernels: what a step spends its time on, reading each number once.
+
+`attend` is `attention.attend` without copying keys; `choose` is `token_choice.choose` in one
+pass over the logits. Both are tested against those on a processor, by Triton's interpreter.
+
+*Attention.* A program has one head of one query and a part of its positions. Each of its lanes
+keeps a softmax of its own over every ``BLOCK``-th position (Milakov and Gimelshein 2018, online
+softmax), so that nothing is exchanged between threads until the end; then the lanes' results are
+put together, and in a second kernel the parts' (as in Dao et al. 2023, Flash-Decoding). There is
+no product of matrices in it: with one query a key is used once, and reading it takes longer than
+that.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from batched_whisper.engines.cuda.kernels.int8_attention import LEAST, hear_words
+from batched_whisper.engines.cuda.kernels.launch_config import ALWAYS, AttendLaunch, launch_over
+from batched_whisper.engines.cuda.kv_cache import Kept
+from batched_whisper.engines.cuda.model.attention import Crowd
+from batched_whisper.engines.cuda.model.decode_inputs import Field, floats
+from batched_whisper.engines.cuda.model.token_choice import Pick, decide
+
+
+@triton.jit
+def _hear(
+    queries,
+    table,
+    rows,
+    lengths,
+    n_own,
+    log_counts,
+    out,
+    highest,
+    totals,
+    query_stride,
+    pair_stride,
+    row_stride,
+    head_stride,
+    scale,
+    part_length,
+    N_HEADS: tl.constexpr,  # noqa: N803
+    N_PARTS: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    N_STAGES: tl.constexpr,  # noqa: N803
+    HAS_CROWD: tl.constexpr,  # noqa: N803
+):
+    """One part of one head of one query: its weighted sum of values, its best score, its total."""
+    entry, part = tl.program_id(0), tl.program_id(1)
+    query, head = entry // N_HEADS, entry % N_HEADS
+    width = tl.arange(0, WIDTH)
+    lane = tl.arange(0, BLOCK)
+    asked = tl.load(queries + query * query_stride + head * WIDTH + width).to(tl.float32) * scale
+    slot = tl.load(rows + query).to(tl.int64)
+    keys = table + slot * row_stride + head * head_stride
+    values = keys + pair_stride
+    first = part * part_length
+    stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
+    if HAS_CROWD:
+        own = tl.load(n_own + query).to(tl.int32)
+        log_count = tl.load(log_counts + query)
+    best = tl.full([BLOCK], LEAST, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    heard = tl.zeros([BLOCK, WIDTH], tl.float32)
+    for start in tl.range(first, stop, BLOCK, num_stages=N_STAGES):
+        position = start + lane
+        real = position < stop
+        place = position[:, None] * WIDTH + width[None, :]
+        key = tl.load(keys + place, mask=real[:, None], other=0.0).to(tl.float32)
+        value = tl.load(values + place, mask=real[:, None], other=0.0).to(tl.float32)
+        score = tl.sum(key * asked[None, :], 1)
+        if HAS_CROWD:
+            score += tl.where(position >= own, log_count, 0.0)
+        score = tl.where(real, score, float("-inf"))
+        better = tl.maximum(best, score)
+        weight = tl.exp(score - better)
+        kept = tl.exp(best - better)
+        total = total * kept + weight
+        heard = heard * kept[:, None] + weight[:, None] * value
+        best = better
+    highest_of_all = tl.max(best, 0)
+    share = tl.exp(best - highest_of_all)
+    total_of_all = tl.sum(total * share, 0)
+    heard_of_all = tl.sum(heard * share[:, None], 0)
+    if N_PARTS == 1:
+        tl.store(out + entry * WIDTH + width, heard_of_all / total_of_all)
+    else:
+        at = entry * N_PARTS + part
+        tl.store(out + at * WIDTH + width, heard_of_all)
+        tl.store(highest + at, highest_of_all)
+        tl.store(totals + at, total_of_all)
+
+
+@triton.jit
+def _put_together(
+    parts,
+    highest,
+    totals,
+    out,
+    N_PARTS: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+):
+    """The parts of one head of one query."""
+    entry = tl.program_id(0)
+    part = entry * N_PARTS + tl.arange(0, N_PARTS)
+    width = tl.arange(0, WIDTH)
+    best = tl.load(highest + part)
+    share = tl.exp(best - tl.max(best, 0))
+    total = tl.sum(tl.load(totals + part) * share, 0)
+    heard = tl.load(parts + part[:, None] * WIDTH + width[None, :])
+    tl.store(out + entry * WIDTH + width, tl.sum(heard * share[:, None], 0) / total)
+
+
+def attend(
+    queries: torch.Tensor,
+    table: Kept,
+    rows: torch.Tensor,
+    lengths: torch.Tensor,
+    crowd: Crowd | None = None,
+    launch: AttendLaunch | None = None,
+) -> torch.Tensor:
+    """See `attention.Attend`; the heads' width is a power of two."""
+    n, heads, width = queries.shape
+    numbers, scales = table
+    launch = launch or launch_over(table, crowd)
+    longest = numbers.shape[3]
+    n_parts = launch.n_parts(n * heads, longest)
+    part_length = -(-longest // n_parts)
+    part_length = -(-part_length // launch.block) * launch.block
+    out = torch.empty((n, heads, width), dtype=queries.dtype, device=queries.device)
+    if n_parts == 1:
+        parts, highest, totals = out, out, out
+    else:
+        parts = torch.empty((n, heads, n_parts, width), dtype=torch.float32, device=out.device)
+        highest, totals = torch.empty(
+            (2, n, heads, n_parts), dtype=torch.float32, device=out.device
+        )
+    hear, kind = _hear, {"WIDTH": width}
+    if scales is not None:
+        hear, kind = hear_words, {"WORDS": width // 4, "IN_ASSEMBLY": launch.in_assembly}
+        numbers = numbers.view(torch.int32)
+    hear[(n * heads, n_parts)](
+        queries,
+        numbers,
+        rows,
+        lengths,
+        lengths if crowd is None else crowd.n_own,
+        lengths if crowd is None else crowd.log_counts,
+        *([] if scales is None else [scales]),
+        parts,
+        highest,
+        totals,
+        queries.stride(0),
+        *numbers.stride()[:3],
+        *([] if scales is None else [scales.stride(0)]),
+        width**-0.5,
+        part_length,
+        N_HEADS=heads,
+        N_PARTS=n_parts,
+        BLOCK=launch.block,
+        N_STAGES=launch.n_stages,
+        HAS_CROWD=crowd is not None,
+        num_warps=launch.n_warps,
+        **ALWAYS,
+        **kind,
+    )
+    if n_parts > 1:
+        _put_together[(n * heads,)](
+            parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1, **ALWAYS
+        )
+    return out
+
+
+@triton.jit
+def _say(
+    heads,
+    table,
+    rows,
+    positions,
+    token_stride,
+    part_stride,
+    pair_stride,
+    row_stride,
+    head_stride,
+    WIDTH: tl.constexpr,  # noqa: N803
+    N_HEADS: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """One token's keys or values."""
+    token, pair = tl.program_id(0), tl.program_id(1)
+    head, width = tl.arange(0, BLOCK), tl.arange(0, WIDTH)
+    exists = (head < N_HEADS)[:, None]
+    given = heads + token.to(tl.int64) * token_stride + (1 + pair) * part_stride
+    numbers = tl.load(given + head[:, None] * WIDTH + width[None, :], mask=exists)
+    place = tl.load(rows + token).to(tl.int64) * row_stride + tl.load(positions + token) * WIDTH
+    into = table + pair * pair_stride + place
+    tl.store(into + head[:, None] * head_stride + width[None, :], numbers, mask=exists)
+
+
+def say(heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.Tensor) -> None:
+    """See `attention.Say`; each part of a token's heads is contiguous."""
+    n, _, n_heads, width = heads.shape
+    numbers = table.numbers
+    _say[(n, 2)](
+        heads,
+        numbers,
+        rows,
+        positions,
+        heads.stride(0),
+        heads.stride(1),
+        *numbers.stride()[:3],
+        WIDTH=width,
+        N_HEADS=n_heads,
+        BLOCK=triton.next_power_of_2(n_heads),
+        num_warps=4,
+        **ALWAYS,
+    )
+
+
+VOCABULARY_BLOCK = 4096
+"""Tokens that a program of `choose` looks at."""
+
+
+@triton.jit
+def _look(
+    logits,
+    hidden,
+    masks,
+    firsts,
+    stops,
+    temperatures,
+    streams,
+    positions,
+    found,
+    n_vocab,
+    row_stride,
+    begin,
+    found_stride,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """Part of one row's vocabulary: a `token_choice.Pick` of text and of times; all's total."""
+    row, part = tl.program_id(0), tl.program_id(1)
+    token = part * BLOCK + tl.arange(0, BLOCK)
+    exists = token < n_vocab
+    is_text = token < begin
+    given = logits + row.to(tl.int64) * row_stride
+    logit = tl.load(given + token, mask=exists, other=float("-inf"))
+    mask = hidden + tl.load(masks + row) * begin
+    may_not = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
+    in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
+    merit = logit
+    temperature = tl.load(temperatures + row)
+    if temperature > 0:
+        at_place = tl.load(streams + row) ^ (tl.load(positions + row) + 1)
+        place = _mixed(at_place.to(tl.uint32))
+        bits = _mixed(token.to(tl.uint32) ^ place) >> 9
+        uniform = (bits.to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2^-23
+        merit = logit / temperature - tl.log(-tl.log(uniform))
+    at = found + row * tl.num_programs(1) + part
+    for kind in tl.static_range(2):
+        allowed = is_text & (may_not == 0)
+        if kind == 1:
+            allowed = exists & (is_text == 0) & in_span
+        scores = tl.where(allowed, logit, float("-inf"))
+        merits = tl.where(allowed, merit, float("-inf"))
+        picked = tl.argmax(merits, 0) + part * BLOCK
+        highest = tl.max(scores, 0)
+        floor = tl.maximum(highest, LEAST)
+        total = tl.log(tl.sum(tl.exp(scores - floor), 0)) + floor
+        score = tl.max(tl.where(token == picked, scores, float("-inf")), 0)
+        tl.store(at + (5 * kind) * found_stride, picked.to(tl.float32))
+        tl.store(at + (5 * kind + 1) * found_stride, tl.max(merits, 0))
+        tl.store(at + (5 * kind + 2) * found_stride, score)
+        tl.store(at + (5 * kind + 3) * found_stride, highest)
+        tl.store(at + (5 * kind + 4) * found_stride, total)
+    floor = tl.maximum(tl.max(logit, 0), LEAST)
+    tl.store(at + 10 * found_stride, tl.log(tl.sum(tl.exp(logit - floor), 0)) + floor)
+
+
+@triton.jit
+def _mixed(bits):
+    """See `token_choice._mixed`; here in 32 bits."""
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
+    return bits ^ (bits >> 16)
+
+
+def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
+    """See `token_choice.choose`."""
+    n, n_vocab = logits.shape
+    n_parts = triton.cdiv(n_vocab, VOCABULARY_BLOCK)
+    found = torch.empty((11, n, n_parts), dtype=torch.float32, device=logits.device)
+    _look[(n, n_parts)](
+        logits,
+        hidden.view(torch.uint8),
+        feed[Field.MASK],
+        feed[Field.TIME_FIRST],
+        feed[Field.TIME_STOP],
+        floats(feed[Field.TEMPERATURE]),
+        feed[Field.STREAM],
+        feed[Field.POSITION],
+        found,
+        n_vocab,
+        logits.stride(0),
+        hidden.shape[1],
+        found.stride(0),
+        BLOCK=VOCABULARY_BLOCK,
+        num_warps=8,
+        **ALWAYS,
+    )
+    text, timed = (_of_parts(*found[i : i + 5]) for i in (0, 5))
+    probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
+    return decide(text, timed, (probe - found[10].logsumexp(-1)).exp())
+
+
+def _of_parts(
+    token: torch.Tensor,
+    merit: torch.Tensor,
+    score: torch.Tensor,
+    highest: torch.Tensor,
+    total: torch.Tensor,
+) -> Pick:
+    """The best of the parts' picks; all ``[n, parts]``."""
+    best = merit.max(-1, keepdim=True)
+    token, score = (each.gather(1, best.indices)[:, 0] for each in (token, score))
+    return Pick(token, best.values[:, 0], score, highest.amax(-1), total.logsumexp(-1))
+
+
+@triton.jit
+def _quantise(
+    rows,
+    numbers,
+    scales,
+    n_columns,
+    largest,
+    least_peak,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """One row in 8 bits, and its scale."""
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    exists = column < n_columns
+    given = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(given), 0), least_peak) / largest
+    scaled = tl.minimum(tl.maximum(given / scale, -largest), largest)
+    tl.store(numbers + row * n_columns + column, scaled.to(numbers.dtype.element_ty), mask=exists)
+    tl.store(scales + row, scale)
+
+
+def quantise(
+    rows: torch.Tensor, kind: torch.dtype, largest: float, least_peak: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `fp8_linear.quantise`; the numbers and the scales of contiguous rows."""
+    n_rows, n_columns = rows.shape
+    numbers = torch.empty((n_rows, n_columns), dtype=kind, device=rows.device)
+    scales = torch.empty((n_rows, 1), dtype=torch.float32, device=rows.device)
+    block = triton.next_power_of_2(n_columns)
+    _quantise[(n_rows,)](
+        rows, numbers, scales, n_columns, largest, least_peak, BLOCK=block, num_warps=8, **ALWAYS
+    )
+    return numbers, scales

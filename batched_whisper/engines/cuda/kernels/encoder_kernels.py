@@ -1,0 +1,305 @@
+"""Triton kernels of the encoder: attention within windows, norms, and what is kept of windows.
+
+Each computes what a definition in plain PyTorch does (`attention.listen`, `layers.normalise`,
+`attention.keep`), and is tested against it by Triton's interpreter.
+
+*Attention.* A program has one head and a tile of queries of one window, and goes over the window's
+keys with a running softmax (Dao et al. 2022, FlashAttention; Milakov and Gimelshein 2018). Windows
+lie end to end, so nothing is padded but the last tile of each. Scores are in powers of two, which
+the hardware has. Positions that stand for several, and the last, partly filled block of keys, come
+after all others: the loop over those knows nothing of masks.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from batched_whisper.engines.cuda.kernels.launch_config import (
+    ALWAYS,
+    KEEP,
+    LISTEN,
+    LISTEN_IN_FULL,
+    KeepLaunch,
+    ListenLaunch,
+)
+from batched_whisper.engines.cuda.kv_cache import LARGEST, LEAST_PEAK, Kept
+from batched_whisper.engines.cuda.model.layers import LAYER_NORM_EPSILON
+from batched_whisper.engines.cuda.packed_batch import MOST_WINDOWS, TILE, Company
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+NEAREST = tl.constexpr(1.5 * 2**23)
+"""A float32 of this size has no places after the point: adding it rounds, ties to even."""
+
+
+@triton.jit
+def _more_keys(
+    asked,
+    keys,
+    values,
+    start,
+    stop,
+    end,
+    own,
+    log_count,
+    best,
+    total,
+    heard,
+    row_stride,
+    scale,
+    WIDTH: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    N_STAGES: tl.constexpr,  # noqa: N803
+    MASKED: tl.constexpr,  # noqa: N803
+    PRECISION: tl.constexpr,  # noqa: N803
+):
+    """Hear the keys from ``start`` to before ``stop``, of a window that ends at ``end``."""
+    width = tl.arange(0, WIDTH)
+    lane = tl.arange(0, BLOCK)
+    for first in tl.range(start, stop, BLOCK, num_stages=N_STAGES):
+        row = first + lane
+        place = row.to(tl.int64)[:, None] * row_stride + width[None, :]
+        if MASKED:
+            real = row < end
+            key = tl.load(keys + place, mask=real[:, None], other=0.0)
+            value = tl.load(values + place, mask=real[:, None], other=0.0)
+        else:
+            key = tl.load(keys + place)
+            value = tl.load(values + place)
+        score = tl.dot(asked, tl.trans(key), input_precision=PRECISION)
+        if MASKED:
+            score = score * scale + tl.where(row >= own, log_count, 0.0)[None, :]
+            score = tl.where(real[None, :], score, float("-inf"))
+            better = tl.maximum(best, tl.max(score, 1))
+            weight = tl.exp2(score - better[:, None])
+        else:  # a product and a difference are one instruction
+            better = tl.maximum(best, tl.max(score, 1) * scale)
+            weight = tl.exp2(score * scale - better[:, None])
+        kept = tl.exp2(best - better)
+        total = total * kept + tl.sum(weight, 1)
+        heard = heard * kept[:, None]
+        heard = tl.dot(weight.to(value.dtype), value, heard, input_precision=PRECISION)
+        best = better
+    return best, total, heard
+
+
+@triton.jit
+def _listen(
+    heads,
+    out,
+    tile_windows,
+    tile_firsts,
+    starts,
+    lengths,
+    n_own,
+    log_counts,
+    row_stride,
+    part_stride,
+    out_stride,
+    scale,
+    WIDTH: tl.constexpr,  # noqa: N803
+    TILE_: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    N_STAGES: tl.constexpr,  # noqa: N803
+    PRECISION: tl.constexpr,  # noqa: N803
+):
+    """One tile of one window's queries, one head."""
+    head, tile = tl.program_id(0), tl.program_id(1)
+    window = tl.load(tile_windows + tile)
+    length = tl.load(lengths + window)
+    if length == 0:
+        return
+    start = tl.load(starts + window)
+    end = start + length
+    own = start + tl.load(n_own + window)
+    log_count = tl.load(log_counts + window) * LOG2_E
+    width = tl.arange(0, WIDTH)
+    row = tl.load(tile_firsts + tile) + tl.arange(0, TILE_)
+    real = row < end
+    queries = heads + head * WIDTH
+    asked = tl.load(
+        queries + row.to(tl.int64)[:, None] * row_stride + width[None, :],
+        mask=real[:, None],
+        other=0.0,
+    )
+    keys, values = queries + part_stride, queries + 2 * part_stride
+    best = tl.full([TILE_], float("-inf"), tl.float32)
+    total = tl.zeros([TILE_], tl.float32)
+    heard = tl.zeros([TILE_, WIDTH], tl.float32)
+    plain = start + (own - start) // BLOCK * BLOCK
+    best, total, heard = _more_keys(
+        asked, keys, values, start, plain, end, own, log_count, best, total, heard,
+        row_stride, scale, WIDTH, BLOCK, N_STAGES, False, PRECISION,
+    )  # fmt: skip
+    best, total, heard = _more_keys(
+        asked, keys, values, plain, end, end, own, log_count, best, total, heard,
+        row_stride, scale, WIDTH, BLOCK, N_STAGES, True, PRECISION,
+    )  # fmt: skip
+    place = row.to(tl.int64)[:, None] * out_stride + head * WIDTH + width[None, :]
+    heard = (heard / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + place, heard, mask=real[:, None])
+
+
+def listen(
+    heads: torch.Tensor, company: Company, launch: ListenLaunch | None = None
+) -> torch.Tensor:
+    """See `attention.Listen`; the heads' width is a power of two, 16 at least."""
+    launch = launch or (LISTEN_IN_FULL if heads.dtype is torch.float32 else LISTEN)
+    n, _, n_heads, width = heads.shape
+    out = torch.empty((n, n_heads * width), dtype=heads.dtype, device=heads.device)
+    # Heads of one tile next to each other: they read the same lines of memory.
+    _listen[(n_heads, len(company.tile_windows))](
+        heads,
+        out,
+        company.tile_windows,
+        company.tile_firsts,
+        company.starts,
+        company.lengths,
+        company.n_own,
+        company.log_counts,
+        heads.stride(0),
+        heads.stride(1),
+        out.stride(0),
+        width**-0.5 * 1.4426950408889634,
+        WIDTH=width,
+        TILE_=TILE,
+        BLOCK=launch.block,
+        N_STAGES=launch.n_stages,
+        PRECISION="ieee" if heads.dtype is torch.float32 else "tf32",  # of 16 bits it means nothing
+        num_warps=launch.n_warps,
+        **ALWAYS,
+    )
+    return out
+
+
+@triton.jit
+def _normalise(
+    rows,
+    owed,
+    weight,
+    bias,
+    out,
+    n_columns,
+    epsilon,
+    BLOCK: tl.constexpr,  # noqa: N803
+    HAS_OWED: tl.constexpr,  # noqa: N803
+):
+    """One row; several of them, to read weights less often, were slower (docs/lab-log.md)."""
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    exists = column < n_columns
+    x = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
+    if HAS_OWED:
+        x += tl.load(owed + column, mask=exists, other=0.0)
+    mean = tl.sum(x, 0) / n_columns
+    off = tl.where(exists, x - mean, 0.0)
+    variance = tl.sum(off * off, 0) / n_columns
+    scaled = off / tl.sqrt(variance + epsilon)
+    scaled *= tl.load(weight + column, mask=exists, other=0.0)
+    scaled += tl.load(bias + column, mask=exists, other=0.0)
+    tl.store(out + row * n_columns + column, scaled.to(out.dtype.element_ty), mask=exists)
+
+
+def normalise(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, owed: torch.Tensor | None
+) -> torch.Tensor:
+    """See `layers.Normalise`; rows are contiguous."""
+    n_rows, n_columns = x.shape
+    out = torch.empty_like(x)
+    _normalise[(n_rows,)](
+        x,
+        bias if owed is None else owed,
+        weight,
+        bias,
+        out,
+        n_columns,
+        LAYER_NORM_EPSILON,
+        BLOCK=triton.next_power_of_2(n_columns),
+        HAS_OWED=owed is not None,
+        num_warps=4,
+        **ALWAYS,
+    )
+    return out
+
+
+@triton.jit
+def _keep(
+    pair,
+    numbers,
+    scales,
+    slots,
+    starts,
+    lengths,
+    row_stride,
+    pair_stride,
+    slot_stride,
+    head_stride,
+    largest,
+    least_peak,
+    N_HEADS: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    HAS_SCALES: tl.constexpr,  # noqa: N803
+):
+    """The keys or values of one head of one window."""
+    window, entry = tl.program_id(0), tl.program_id(1)
+    length = tl.load(lengths + window)
+    if length == 0:
+        return
+    part, head = entry // N_HEADS, entry % N_HEADS
+    slot = tl.load(slots + window).to(tl.int64)
+    width, lane = tl.arange(0, WIDTH), tl.arange(0, BLOCK)
+    given = pair + tl.load(starts + window).to(tl.int64) * row_stride + entry * WIDTH
+    kept = numbers + part * pair_stride + slot * slot_stride + head * head_stride
+    scale = tl.full([WIDTH], 1.0, tl.float32)
+    if HAS_SCALES:
+        peaks = tl.zeros([BLOCK, WIDTH], tl.float32)
+        for first in tl.range(0, length, BLOCK):
+            row = first + lane
+            x = tl.load(
+                given + row[:, None] * row_stride + width[None, :],
+                mask=(row < length)[:, None],
+                other=0.0,
+            )
+            peaks = tl.maximum(peaks, tl.abs(x.to(tl.float32)))
+        peak = tl.maximum(tl.max(peaks, 0), least_peak)
+        scale = largest / peak  # as a factor: there is no division in the loop
+        # Of the scales' rows the positions are left out.
+        n_slots = pair_stride // slot_stride
+        of_slot = ((part * n_slots + slot) * N_HEADS + head) * WIDTH
+        tl.store(scales + of_slot + width, peak / largest)
+    for first in tl.range(0, length, BLOCK):
+        row = first + lane
+        real = (row < length)[:, None]
+        x = tl.load(given + row[:, None] * row_stride + width[None, :], mask=real, other=0.0)
+        if HAS_SCALES:  # the nearest whole number lies in the lowest bits then
+            x = (x.to(tl.float32) * scale[None, :] + NEAREST).to(tl.int32, bitcast=True)
+        tl.store(
+            kept + row[:, None] * WIDTH + width[None, :], x.to(numbers.dtype.element_ty), mask=real
+        )
+
+
+def keep(pair: torch.Tensor, company: Company, table: Kept, launch: KeepLaunch = KEEP) -> None:
+    """See `attention.Keep`; what is no window's is kept nowhere."""
+    _, _, n_heads, width = pair.shape
+    numbers, scales = table
+    _keep[(MOST_WINDOWS, 2 * n_heads)](
+        pair,
+        numbers,
+        numbers if scales is None else scales,
+        company.slots,
+        company.starts,
+        company.lengths,
+        pair.stride(0),
+        numbers.stride(0),
+        numbers.stride(1),
+        numbers.stride(2),
+        LARGEST,
+        LEAST_PEAK,
+        N_HEADS=n_heads,
+        WIDTH=width,
+        BLOCK=launch.block,
+        HAS_SCALES=scales is not None,
+        num_warps=launch.n_warps,
+        **ALWAYS,
+    )

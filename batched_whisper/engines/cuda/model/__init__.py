@@ -1,0 +1,1 @@
+"""The model in plain PyTorch: the definitions that kernels are held against."""

@@ -1,0 +1,1 @@
+"""Batches of windows and rows through the model, recorded where that works."""

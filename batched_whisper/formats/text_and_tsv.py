@@ -1,0 +1,29 @@
+"""A line a segment: plain text, and a table of tab-separated values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batched_whisper.formats.text_lines import end_ms, prefix, spoken, start_ms
+
+if TYPE_CHECKING:  # the command line's help must not wait for numpy
+    from batched_whisper.types import Transcript
+
+
+def text(transcript: Transcript) -> str:
+    """One line a segment; ``[channel 0]`` before it where channels were told apart."""
+    return "".join(f"{prefix(part)}{' '.join(lines)}\n" for part, lines in spoken(transcript))
+
+
+def tsv(transcript: Transcript) -> str:
+    """Tab-separated start and end, in whole milliseconds, and text, below a header.
+
+    Where channels were told apart, a fourth column has their numbers.
+    """
+    has_channels = any(part.channel is not None for part in transcript.segments)
+    table = ["start\tend\ttext" + "\tchannel" * has_channels]
+    for part, lines in spoken(transcript):
+        row = f"{start_ms(part)}\t{end_ms(part)}\t{' '.join(lines)}"
+        channel = "" if part.channel is None else str(part.channel)
+        table.append(f"{row}\t{channel}" if has_channels else row)
+    return "".join(f"{row}\n" for row in table)

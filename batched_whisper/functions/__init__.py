@@ -1,0 +1,1 @@
+"""``@batched``: anybody's own functions, many single calls in few full batches."""

@@ -1,0 +1,361 @@
+"""When the life of a batched function or of a model instance begins and ends.
+
+`enter` and `exit` mark methods of a class that has ``@batched`` methods. The marked ones are run
+once for each instance: the first before its first input, the others at its end. It knows the
+threads, the event loop and the hooks of a life, but nothing of batches.
+
+What is decided here:
+
+- Enter methods run in a worker thread, base classes first. If one raises, the callers of that
+  batch get the error and the next batch tries again, from the method that failed.
+- Exit methods run after the last batch, in the opposite order, if the enter methods had succeeded.
+  All are run even if one raises; `Life.close` raises the first error.
+- A life ends with ``close()`` of any of its batched methods, with `running`, or with the
+  interpreter, which finishes the batch that is running and fails what still waits.
+- An instance that was entered and has exit methods is kept alive until one of these comes,
+  because they need it. Any other is garbage collected as usual, and its threads end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import inspect
+import logging
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from batched_whisper.errors import Closed, OptionError
+from batched_whisper.functions.event_loop_thread import PrivateLoop
+
+log = logging.getLogger(__name__)
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+Instance = TypeVar("Instance")
+
+EXIT_PATIENCE_S = 30.0
+"""How long the interpreter's end waits for the batches that are running."""
+
+_ENTER_MARK = "__batched_whisper_enter__"
+_EXIT_MARK = "__batched_whisper_exit__"
+
+
+def enter() -> Callable[[Hook], Hook]:
+    """Mark a method, synchronous or not, to be run once before the instance's first batch."""
+    return functools.partial(_mark, _ENTER_MARK)
+
+
+def exit() -> Callable[[Hook], Hook]:
+    """Mark a method, synchronous or not, to be run once after the instance's last batch."""
+    return functools.partial(_mark, _EXIT_MARK)
+
+
+def _mark(mark: str, method: Hook) -> Hook:
+    setattr(method, mark, True)
+    return method
+
+
+def _marked(cls: type, mark: str) -> tuple[Callable[..., Any], ...]:
+    """The methods that carry the mark: base classes first, else in the order of definition."""
+    names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+    methods = (getattr(cls, name, None) for name in names)
+    return tuple(method for method in methods if callable(method) and hasattr(method, mark))
+
+
+class Part(Protocol):
+    """A worker of a life: one batched function."""
+
+    def work(self) -> None:
+        """Serve batches until `stop`, in a thread of its own."""
+
+    def stop(self, drain: bool) -> None:
+        """Let nobody in any more; `work` returns when what was accepted is done."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Life:
+    """From the first batch to `close`: the workers of one instance, or of one function.
+
+    Args:
+        name: how messages and threads call it.
+        enter: run once, before anything else, with the instance.
+        exit: run once, after everything else, with the instance.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        enter: tuple[Callable[..., Any], ...] = (),
+        exit: tuple[Callable[..., Any], ...] = (),
+    ) -> None:
+        self._name = name
+        self._enter = enter
+        self._exit = exit
+        self._lock = threading.Lock()
+        self._entering = threading.Lock()
+        self._n_entered = 0
+        self._kept: tuple[object, ...] = ()  # the instance, once its exit methods are due
+        self._parts: dict[Hashable, Part] = {}
+        self._threads: dict[Part, threading.Thread] = {}
+        self._n_running = 0
+        self._closing = False
+        self._ended = threading.Event()
+        self._exit_error: BaseException | None = None
+        self._loop = PrivateLoop(f"{name} event loop")
+
+    def part(self, key: Hashable, make: Callable[[Life], P]) -> P:
+        """The part of that key, made if this is the first time that somebody asks."""
+        with self._lock:
+            if key not in self._parts:
+                self._parts[key] = make(self)
+            return cast(P, self._parts[key])
+
+    def start(self, part: Part) -> None:
+        """Start its thread if that has not been done.
+
+        Raises:
+            Closed: this life is over.
+        """
+        with self._lock:
+            if self._closing:
+                raise Closed(
+                    f"{self._name} was closed, or used before this process was forked; "
+                    "make a new one to go on"
+                )
+            if part in self._threads:
+                return
+            thread = threading.Thread(
+                target=self._run, args=(part,), name=f"{self._name} worker", daemon=True
+            )
+            thread.start()
+            self._threads[part] = thread
+            self._n_running += 1
+        _alive.add(self)
+
+    def forget_threads(self) -> None:
+        """In a process that was forked: the threads stayed behind, so nothing can be answered."""
+        self._lock = threading.Lock()
+        self._closing = True
+        self._threads = {}
+        self._n_running = 0
+        self._ended = threading.Event()
+        self._ended.set()
+
+    def would_wait_for_itself(self, part: Part) -> bool:
+        """Whether a call to that part from this thread could never be answered."""
+        return self._loop.is_current() or threading.current_thread() is self._threads.get(part)
+
+    def begin(self, instance: object) -> None:
+        """Run the enter methods that have not succeeded yet; the errors are theirs."""
+        with self._entering:
+            while self._n_entered < len(self._enter):
+                self.call(self._enter[self._n_entered], instance)
+                self._n_entered += 1
+            if self._exit:
+                self._kept = (instance,)
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Call it here; what it gives to await is awaited on the life's own event loop."""
+        result = function(*arguments, **keywords)
+        return self._loop.run(result) if inspect.isawaitable(result) else result
+
+    def close(self, drain: bool = True, wait: bool = True, timeout_s: float | None = None) -> None:
+        """End it: answer what was accepted, run the exit methods. May be repeated.
+
+        Called by the life's own workers it does not wait, since they would wait for themselves.
+
+        Args:
+            drain: whether what waits is still answered; otherwise it fails with `Closed`.
+            wait: whether to return only when all is done.
+            timeout_s: how long to wait at most.
+
+        Raises:
+            BaseException: what an exit method raised, to the first who waits for it.
+        """
+        with self._lock:
+            is_first, self._closing = not self._closing, True
+            nothing_runs = self._n_running == 0
+            parts = tuple(self._threads)
+        for part in parts:
+            part.stop(drain)
+        if is_first and nothing_runs:
+            self._end()
+        if wait and not self._is_own_thread():
+            self._ended.wait(timeout_s)
+            with self._lock:
+                error, self._exit_error = self._exit_error, None
+            if error is not None:
+                raise error
+
+    def _is_own_thread(self) -> bool:
+        return self._loop.is_current() or threading.current_thread() in self._threads.values()
+
+    def _run(self, part: Part) -> None:
+        try:
+            part.work()
+        finally:
+            with self._lock:
+                self._n_running -= 1
+                is_last = self._closing and self._n_running == 0
+            if is_last:
+                self._end()
+
+    def _end(self) -> None:
+        """Run by the last worker to finish, or by who closes a life that never began."""
+        kept, self._kept = self._kept, ()
+        for method in reversed(self._exit) if kept else ():
+            try:
+                self.call(method, *kept)
+            except BaseException as error:  # the others are run all the same
+                log.error("%s failed at the end of %s: %r", method.__name__, self._name, error)
+                self._exit_error = self._exit_error or error
+        try:
+            self._loop.stop()
+        finally:
+            _alive.discard(self)
+            self._ended.set()
+
+
+# --- the lives of instances -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entry:
+    instance: weakref.ref[Any]
+    life: Life
+
+
+@dataclass(frozen=True)
+class _Orphan:
+    """A life whose instance is gone; ``key`` is the ``id`` that it had."""
+
+    key: int
+    life: Life
+
+
+_alive: set[Life] = set()
+"""Those with a worker: the interpreter's end closes them."""
+_by_id: dict[int, _Entry] = {}
+_by_id_lock = threading.Lock()
+_orphans: queue.SimpleQueue[_Orphan] = queue.SimpleQueue()
+"""Those whose instance was garbage collected. A finaliser may run in a thread that holds any lock,
+so it only puts the life here, which is safe, and a thread of its own closes it."""
+
+
+def life_of(instance: object) -> Life:
+    """The life of an instance; it begins with the first of its batches.
+
+    Raises:
+        OptionError: the class has ``__slots__`` without ``__weakref__``.
+    """
+    with _by_id_lock:
+        entry = _by_id.get(id(instance))
+        if entry is None or entry.instance() is not instance:
+            entry = _by_id[id(instance)] = _new_entry(instance)
+        return entry.life
+
+
+def _new_entry(instance: object) -> _Entry:
+    cls = type(instance)
+    life = Life(cls.__qualname__, enter=_marked(cls, _ENTER_MARK), exit=_marked(cls, _EXIT_MARK))
+    try:
+        reference = weakref.ref(instance)
+        orphan = _Orphan(id(instance), life)
+        weakref.finalize(instance, _orphan_left, orphan).atexit = False
+    except TypeError as error:
+        raise OptionError(
+            f"{cls.__qualname__} has @batched methods and __slots__: "
+            "add '__weakref__' to its slots, so that its workers can end with it"
+        ) from error
+    _start_burying()
+    return _Entry(reference, life)
+
+
+def _orphan_left(orphan: _Orphan) -> None:
+    _orphans.put(orphan)
+
+
+@functools.cache
+def _start_burying() -> None:
+    threading.Thread(
+        target=_bury_orphans, args=(_orphans,), name="batched_whisper orphans", daemon=True
+    ).start()
+
+
+def _bury_orphans(orphans: queue.SimpleQueue[_Orphan]) -> None:
+    while True:
+        orphan = orphans.get()
+        with _by_id_lock:
+            entry = _by_id.get(orphan.key)
+            if entry is not None and entry.life is orphan.life:  # else the id was given again
+                del _by_id[orphan.key]
+        orphan.life.close(wait=False)
+        del orphan, entry
+
+
+@dataclass(frozen=True)
+class running(Generic[Instance]):  # noqa: N801  used as a verb: with running(model)
+    """A context, synchronous or not, at whose end the instance is closed.
+
+    ``with running(Model()) as model:`` answers what was accepted, then runs the exit methods.
+    """
+
+    instance: Instance
+
+    def __enter__(self) -> Instance:
+        return self.instance
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        life_of(self.instance).close()
+
+    async def __aenter__(self) -> Instance:
+        return self.instance
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(life_of(self.instance).close)
+
+
+def _forget_all() -> None:
+    """In a process that was forked, where no other thread is left, and any lock may be taken."""
+    global _orphans, _by_id_lock
+    for life in tuple(_alive):
+        life.forget_threads()
+    _alive.clear()
+    _by_id_lock = threading.Lock()
+    _orphans = queue.SimpleQueue()
+    _start_burying.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+@atexit.register
+def _close_all() -> None:
+    lives = tuple(_alive)
+    for life in lives:
+        life.close(drain=False, wait=False)
+    for life in lives:
+        try:
+            life.close(timeout_s=EXIT_PATIENCE_S)
+        except BaseException:  # already logged; the interpreter ends all the same
+            continue

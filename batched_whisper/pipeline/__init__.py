@@ -1,0 +1,1 @@
+"""One recording's way from sound to transcript. Knows no device."""

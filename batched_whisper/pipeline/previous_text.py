@@ -1,0 +1,67 @@
+"""Windows one after another, each told what was said before it.
+
+Knows the order of a channel's windows and the text so far; not how a window gets to the engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batched_whisper.batching.sequence import WindowTask
+from batched_whisper.pipeline.decode_requests import Place, WindowTasks
+from batched_whisper.tokens.prompt import PreviousText
+from batched_whisper.types import DecodedWindow
+
+Send = Callable[[Place, WindowTask], None]
+"""Brings a window to the engine, without waiting."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    place: Place
+    task: WindowTask
+
+
+class WindowChain:
+    """The windows of one channel; a worker adds to it, the loop's thread goes on with it.
+
+    Args:
+        tasks: of the recording.
+        previous: the text so far.
+        send: called with one window at a time.
+    """
+
+    def __init__(self, tasks: WindowTasks, previous: PreviousText, send: Send) -> None:
+        self._tasks, self._previous, self._send = tasks, previous, send
+        self._lock = threading.Lock()
+        self._waiting: deque[_Waiting] = deque()
+        self._is_busy = False
+
+    @property
+    def n_waiting(self) -> int:
+        """The windows that wait for the one before them."""
+        return len(self._waiting)
+
+    def add(self, place: Place, task: WindowTask) -> None:
+        """Bring the next window."""
+        with self._lock:
+            self._waiting.append(_Waiting(place, task))
+        self._go_on()
+
+    def decoded(self, window: DecodedWindow) -> None:
+        """The window that was sent is done; the next one hears what it said."""
+        self._previous.add(window.tokens, window.temperature)
+        with self._lock:
+            self._is_busy = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        with self._lock:
+            if self._is_busy or not self._waiting:
+                return
+            self._is_busy = True
+            each = self._waiting.popleft()
+        self._send(each.place, self._tasks.after_text(each.task, self._previous.prefix()))

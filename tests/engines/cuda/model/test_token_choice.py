@@ -1,0 +1,118 @@
+"""Choosing on the device and going on by itself, beside the definitions of the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from tiny_whisper import BEGIN, IDS  # noqa: E402
+
+from batched_whisper.decoding.rules import (  # noqa: E402
+    EVERYTHING,
+    Allowed,
+    Course,
+    MaskMode,
+    TokenMask,
+)
+from batched_whisper.decoding.sampling import Sampling, choose  # noqa: E402
+from batched_whisper.engines.cuda.model import token_choice  # noqa: E402
+from batched_whisper.engines.cuda.model.decode_inputs import Entry, Field, float_bits  # noqa: E402
+from batched_whisper.engines.cuda.model.going_on import next_feed  # noqa: E402
+
+TEXT, GOES_ON, NO_TEXT = (TokenMask(MaskMode.ALL_BUT, frozenset([i])) for i in range(3))
+IDLE = Entry(token=0, slot=9, position=0)
+
+tokens = st.integers(0, BEGIN - 1) | st.integers(BEGIN, IDS.n_vocab - 1) | st.just(IDS.eot)
+courses = st.builds(
+    lambda first, length, begins, latest: Course(
+        TEXT, GOES_ON, NO_TEXT, range(first, first + length), begins, latest
+    ),
+    st.integers(BEGIN, IDS.n_vocab),
+    st.integers(0, 30),
+    st.booleans(),
+    st.integers(BEGIN - 1, IDS.n_vocab - 1),
+)
+
+
+def entry_of(course: Course, position: int, end: int) -> Entry:
+    unfinished = course.unfinished
+    return Entry(
+        3,
+        slot=position,
+        position=position,
+        probe=7,
+        temperature=float_bits(0.3),
+        stream=11,
+        end=end,
+        text=1,
+        goes_on=2,
+        no_text=3,
+        unfinished_first=unfinished.start,
+        unfinished_stop=unfinished.stop,
+        begins=course.begins,
+        latest=course.latest,
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(courses, tokens, st.integers(0, 9), st.integers(0, 9)), min_size=1),
+)
+def test_a_row_goes_on_as_its_course_says_or_is_nobodys(
+    cases: list[tuple[Course, int, int, int]],
+) -> None:
+    entries = [entry_of(course, position, end) for course, _, position, end in cases]
+    feed = torch.tensor(entries).T
+    chosen = torch.tensor([token for _, token, _, _ in cases])
+    found = next_feed(feed, chosen, IDS, torch.tensor([IDLE]).T)
+    masks = {TEXT: 1, GOES_ON: 2, NO_TEXT: 3}
+    for (course, token, position, end), entry, row in zip(
+        cases, entries, found.T.tolist(), strict=True
+    ):
+        if token == IDS.eot or position + 1 >= end:
+            assert Entry(*row) == IDLE
+            continue
+        allowed, after = course.after(token, IDS)
+        span = range(row[Field.TIME_FIRST], row[Field.TIME_STOP])
+        assert span == allowed.timestamps
+        expected = entry_of(after, position, end)._replace(
+            token=token,
+            position=position + 1,
+            slot=entry.slot,
+            mask=masks[allowed.mask],
+            time_first=span.start,
+            time_stop=span.stop,
+        )
+        assert Entry(*row) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**70),
+    temperature=st.sampled_from([0.0, 0.2, 1.0]),
+    position=st.integers(0, 447),
+    timed=st.booleans(),
+)
+def test_a_choice_is_the_hosts(seed: int, temperature: float, position: int, timed: bool) -> None:
+    random = np.random.default_rng(position)
+    logits = 3 * random.standard_normal(IDS.n_vocab, dtype=np.float32)
+    span = range(BEGIN + 2, IDS.n_vocab - 1) if timed else range(0)
+    sampling = Sampling(temperature, seed)
+    expected = choose(logits, Allowed(EVERYTHING, span), BEGIN, sampling, position + 1)
+    entry = Entry(
+        0,
+        0,
+        position,
+        time_first=span.start,
+        time_stop=span.stop,
+        temperature=float_bits(temperature),
+        stream=sampling.stream,
+    )
+    hidden = torch.zeros((1, BEGIN), dtype=torch.bool)
+    found = token_choice.choose(torch.from_numpy(logits)[None], hidden, torch.tensor([entry]).T)
+    assert int(found[0, 0]) == expected.token
+    assert float(found[1, 0]) == pytest.approx(expected.logprob, abs=1e-4)

@@ -1,0 +1,192 @@
+"""Passes of the GPU engine: which sizes are recorded, and what happens where none can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_checkpoint  # noqa: E402
+
+from batched_whisper.engines.cuda import cuda_graphs  # noqa: E402
+from batched_whisper.engines.cuda.cuda_graphs import Place, Recordings, try_to_record  # noqa: E402
+from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
+from batched_whisper.engines.cuda.runners.decoder_runner import recorded_sizes  # noqa: E402
+from batched_whisper.engines.interface import StepRow  # noqa: E402
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 16, 17, 64, 100, 256, 1024])
+def test_every_number_of_tokens_fits_a_size_that_is_not_much_larger(most: int) -> None:
+    sizes = recorded_sizes(most)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == most
+    for n in range(1, most + 1):
+        assert min(size for size in sizes if size >= n) <= max(2 * n - 1, 1)
+    assert len(sizes) <= 20
+
+
+def test_large_sizes_waste_less_than_half_of_what_is_used() -> None:
+    sizes = recorded_sizes(256)
+    for n in range(17, 257):
+        assert min(size for size in sizes if size >= n) <= 1.5 * n
+
+
+def test_where_steps_cannot_be_recorded_they_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A processor has no graphs to record: asked for them, the engine says so and goes on."""
+
+    def fail(self: Recordings, recorder: object) -> None:
+        self._recorded.append({1: None})
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(cuda_graphs, "Recorder", lambda *given: None)
+    monkeypatch.setattr(Recordings, "record", fail)
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
+    for runs in (engine._passes, engine._encodings):
+        runs.record([Place(None)])
+        assert "cannot be recorded: operation not permitted" in runs.why
+    heard = Heard(0, 20)
+    engine.encode([heard.row(1)])
+    row = StepRow(1, (5,), 0, ANYTHING)
+    [result] = engine.step([row])
+    check(result, row, reference_logits(heard, (5,))[-1], 1e-3)
+
+
+def test_where_a_part_of_the_device_cannot_be_recorded_the_whole_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def record(self: Recordings, recorder: int) -> None:
+        self._recorded.append({1: recorder})
+        if recorder == 1 and self is last:
+            raise RuntimeError("invalid resource handle")
+
+    monkeypatch.setattr(cuda_graphs, "Recorder", lambda place: place.stream)
+    monkeypatch.setattr(Recordings, "record", record)
+    first, last = (Recordings(lambda size: None, [1]) for _ in range(2))
+    said = try_to_record("stepping", [first, last], [Place(0), Place(1)])
+    assert said == (
+        "stepping is recorded for the whole GPU, not for a part of it: invalid resource handle"
+    )
+    assert first._recorded == last._recorded == [{1: 0}]
+
+
+def test_memory_that_runs_out_while_recording_is_told_from_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cuda_graphs, "Recorder", fail)
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
+    for runs in (engine._passes, engine._encodings):
+        with pytest.raises(torch.OutOfMemoryError):
+            runs.record([Place(None)])
+
+
+class Played:
+    """In place of a CUDA graph."""
+
+    def __init__(self, place: int, played: list[int], compute: Callable[[], None]) -> None:
+        self._place, self._played, self._compute = place, played, compute
+
+    def replay(self) -> None:
+        self._played.append(self._place)
+        self._compute()
+
+
+def recorded_at_two_places(engine: CudaEngine) -> tuple[list[int], list[int]]:
+    """Where an engine, as on a divided GPU, plays steps and encodings from now on."""
+    places = []
+    for recordings in (engine._passes.recordings, engine._encodings.recordings):
+        played = list[int]()
+        recordings._recorded = [
+            {n: Played(place, played, partial(recordings._compute, n)) for n in recordings.sizes}
+            for place in (0, 1)
+        ]
+        places.append(played)
+    engine._passes._between._recorded = [{}, {}]
+    engine._divided = True
+    return places[0], places[1]
+
+
+def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> None:
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=3, device="cpu")
+    steps, encodings = recorded_at_two_places(engine)
+    heard = [Heard(seed, 20) for seed in range(3)]
+    engine.encode([heard[0].row(0)])
+    assert encodings == [0]  # nothing else is going on
+    row = StepRow(0, (5,), 0, ANYTHING)
+    started = engine.start([row])
+    assert steps == [1]  # a window came in, so another may
+    engine.encode([heard[1].row(1)])
+    assert encodings == [0, 1]
+    [result] = started()
+    check(result, row, reference_logits(heard[0], (5,))[-1], 1e-3)
+    engine.step([StepRow(1, (5,), 0, ANYTHING)])
+    assert steps == [1, 1]
+    engine.step([StepRow(1, (6,), 1, ANYTHING)])
+    assert steps == [1, 1, 0]  # nobody came in
+    engine.encode([heard[2].row(2)])
+    assert encodings == [0, 1, 0]
+
+
+@pytest.mark.parametrize("said", ["high", "highest"])
+def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> None:
+    torch.set_float32_matmul_precision(said)
+    try:
+        with cuda_graphs.float32_in_full():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.get_float32_matmul_precision() == said
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_recording_is_made_with_products_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both the runs before it, for which libraries choose how they compute, and itself."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    graph = SimpleNamespace(pool=lambda: None)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, **options: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    seen = list[str]()
+    torch.set_float32_matmul_precision("high")
+    try:
+        recorder = cuda_graphs.Recorder(Place(stream))
+        recorder.record(lambda: seen.append(torch.get_float32_matmul_precision()))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == (cuda_graphs.WARM_UPS + 1) * ["highest"]
+
+
+def test_it_is_so_too_where_the_newer_interface_was_used() -> None:
+    settings = torch.backends.cuda.matmul
+    if not hasattr(settings, "fp32_precision"):
+        pytest.skip("this PyTorch has no newer interface")
+    before, settings.fp32_precision = settings.fp32_precision, "tf32"
+    try:
+        with cuda_graphs.float32_in_full():
+            assert settings.fp32_precision == "ieee"
+        assert settings.fp32_precision == "tf32"
+    finally:
+        settings.fp32_precision = before
+
+
+def test_what_fills_rows_of_logits_up_is_no_token() -> None:
+    """Were it chosen, or only counted among all probabilities, it would be seen."""
+    said = []
+    for filling in (0.0, 30.0, -30.0):
+        engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")
+        tokens = engine._decoder._tokens
+        assert len(tokens) > IDS.n_vocab
+        tokens[IDS.n_vocab :] = filling
+        engine.encode([Heard(0, 20).row(0)])
+        said.append(engine.step([StepRow(0, (5,), 0, ANYTHING, probe=IDS.no_speech, n_best=3)]))
+    assert said[0] == said[1] == said[2]

@@ -1,0 +1,116 @@
+"""How many slots a GPU's memory holds."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from batched_whisper.engines.cuda import kv_cache  # noqa: E402
+from batched_whisper.engines.cuda.kv_cache import Move, slot_bytes  # noqa: E402
+from batched_whisper.engines.cuda.memory import (  # noqa: E402
+    RESERVE_BYTES,
+    Room,
+    SlotCount,
+    count_slots,
+    reserve_bytes,
+    take_what_fits,
+)
+from batched_whisper.errors import EngineError  # noqa: E402
+from batched_whisper.models.dimensions import SHAPES  # noqa: E402
+
+SLOT = 300_000_000
+GB = 1_000_000_000
+
+
+def test_as_many_as_asked_for_where_they_fit() -> None:
+    assert count_slots(64, SLOT, Room(80 * GB, 75 * GB, 0.9)).n_slots == 64
+    assert count_slots(64, SLOT, None).n_slots == 64
+
+
+@pytest.mark.parametrize("wanted", [64, 1024])
+@pytest.mark.parametrize("fraction", [0.3, 0.9, 1.0])
+def test_what_is_taken_stays_within_the_fraction_and_is_not_less_than_need_be(
+    wanted: int, fraction: float
+) -> None:
+    room = Room(24 * GB, 20 * GB, fraction)
+    count = count_slots(wanted, SLOT, room)
+    used = 4 * GB + RESERVE_BYTES + (count.n_slots + 1) * SLOT  # one row is nobody's
+    assert used <= 24 * GB * fraction
+    assert count.n_slots == wanted or used + SLOT > 24 * GB * fraction
+    assert count.n_slots == wanted or f"instead of {wanted}" in count.why
+
+
+@pytest.mark.parametrize(("kept", "least"), [(torch.int8, 320), (torch.float16, 190)])
+def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least: int) -> None:
+    sizes, dtype = SHAPES["large-v3"], torch.float16
+    free = 85 * GB - int(3.1 * GB)  # beside the weights
+    reserve = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480)
+    assert RESERVE_BYTES < reserve < 3 * GB
+    larger = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=960)
+    assert larger - reserve >= 4 * 480 * sizes.n_vocab  # the logits of more tokens
+    apart = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480, n_places=2)
+    assert apart - reserve >= 8 * 1500 * 20 * sizes.n_audio_state * dtype.itemsize  # once more
+    slot = slot_bytes(sizes, dtype, kept)
+    count = count_slots(320, slot, Room(85 * GB, free, 0.9), reserve)
+    assert least <= count.n_slots <= 320
+    assert slot_bytes(sizes, dtype, torch.int8) < 0.62 * slot_bytes(sizes, dtype, dtype)
+
+
+def test_where_not_one_fits_the_error_names_the_option() -> None:
+    with pytest.raises(EngineError, match=r"gpu_memory_fraction=0\.2"):
+        count_slots(1, SLOT, Room(24 * GB, 20 * GB, 0.2))
+
+
+def test_where_memory_is_short_after_all_there_are_fewer_slots_and_a_reason() -> None:
+    def take(n_slots: int) -> int:
+        if n_slots > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return n_slots
+
+    taken = take_what_fits(take, SlotCount(64, "as asked for"))
+    assert (taken.thing, taken.count.n_slots) == (16, 16)
+    assert "16 slots instead of 64" in taken.count.why
+    assert take_what_fits(take, SlotCount(20, "as asked for")).count.why == "as asked for"
+
+
+def test_where_there_is_no_memory_for_one_it_is_an_engine_error() -> None:
+    def take(n_slots: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(EngineError, match="single window"):
+        take_what_fits(take, SlotCount(3, ""))
+
+
+@pytest.mark.parametrize("moved_bytes", [1, 5_000, 20_000, 1 << 28])
+def test_rows_are_copied_alike_whatever_may_lie_in_memory_twice(
+    moved_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "MOVED_BYTES", moved_bytes)
+    random = torch.Generator().manual_seed(0)
+    table = torch.randint(-127, 128, (5, 2, 9, 3, 20, 4), generator=random, dtype=torch.int8)
+    before, moves = table.clone(), [Move(source, 8 - source, None, 7) for source in range(4)]
+    kv_cache._copy_rows(table, moves, 7)
+    for source in range(4):
+        assert torch.equal(table[:, :, 8 - source, :, :7], before[:, :, source, :, :7])
+        table[:, :, 8 - source, :, :7] = before[:, :, 8 - source, :, :7]
+    assert torch.equal(table, before)  # nothing else was written
+
+
+def test_copies_never_lie_in_memory_twice_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every window of a batch of large-v3 branches, they are gigabytes."""
+    monkeypatch.setattr(kv_cache, "MOVED_BYTES", 10_000)
+    table = torch.zeros((6, 2, 41, 3, 50, 4), dtype=torch.int8)  # a row of a layer: 1,200 bytes
+    sizes = list[int]()
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            found = func(*args, **(kwargs or {}))
+            if func is torch.Tensor.__getitem__ and found.data_ptr() != args[0].data_ptr():
+                sizes.append(found.numel() * found.itemsize)
+            return found
+
+    with Watched():
+        kv_cache._copy_rows(table, [Move(i, 40 - i, None, 50) for i in range(20)], 50)
+    assert max(sizes) <= 10_000
+    assert sum(sizes) == 20 * 6 * 1_200

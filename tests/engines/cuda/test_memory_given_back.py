@@ -1,0 +1,84 @@
+"""What the GPU engine took is free as soon as nobody needs it, without Python's collector.
+
+That one comes when it likes, and what it has not found yet is memory that the next engine, or the
+next try with fewer slots, does not get.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from tiny_whisper import ANYTHING, IDS, Heard, tiny_checkpoint  # noqa: E402
+
+from batched_whisper.engines.cuda import engine as module  # noqa: E402
+from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
+from batched_whisper.engines.cuda.kv_cache import Tables, take_tables  # noqa: E402
+from batched_whisper.engines.cuda.runners.encoder_runner import Encodings  # noqa: E402
+from batched_whisper.engines.interface import StepRow  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
+    """All tables that were ever taken."""
+    found = list[weakref.ref[Any]]()
+
+    def take(*given: Any) -> Tables:
+        tables = take_tables(*given)
+        found.append(weakref.ref(tables.cross))
+        return tables
+
+    monkeypatch.setattr(module, "take_tables", take)
+    return found
+
+
+def alive(taken: list[weakref.ref[Any]]) -> list[int]:
+    """The slots of those that are still there."""
+    return [len(cross[0, 0]) - 1 for cross in (each() for each in taken) if cross is not None]
+
+
+def test_a_closed_engine_holds_nothing(taken: list[weakref.ref[Any]]) -> None:
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
+    engine.encode([Heard(0, 20).row(0)])
+    engine.step([StepRow(0, (5,), 0, ANYTHING)])
+    weights = weakref.ref(engine._decoder._tokens)
+    assert (alive(taken), weights() is None) == ([2], False)
+    engine.close()
+    assert (alive(taken), weights() is None) == ([], True)
+
+
+def test_a_try_with_fewer_slots_finds_the_memory_of_the_one_before_free(
+    taken: list[weakref.ref[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recording is the last that a try does, and what takes the most memory at once."""
+    at_each_try = list[list[int]]()
+
+    def run_out(self: Encodings, places: Any) -> None:
+        at_each_try.append(alive(taken))
+        if len(at_each_try) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    init = Encodings.__init__
+
+    def recording(self: Encodings, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        self.record([])
+
+    monkeypatch.setattr(Encodings, "record", run_out)
+    monkeypatch.setattr(Encodings, "__init__", recording)
+    engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=12, device="cpu")
+    assert at_each_try == [[12], [6], [3]]
+    assert engine.info.max_slots == 3

@@ -1,0 +1,95 @@
+"""Laws of the threads: who is resumed holds none, a bounded number is open, and all are ended."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+from scripted_speech import SOON_S
+
+from batched_whisper.errors import Closed
+from batched_whisper.pipeline.reader_pool import MAX_WORKERS, Workers
+
+
+class Job:
+    """Runs a few times; then its future is done. Resumed from elsewhere, or by itself."""
+
+    def __init__(self, workers: Workers, n_runs: int, *, by_itself: bool) -> None:
+        self.future: Future[Any] = Future()
+        self.ran = threading.Semaphore(0)
+        self._workers, self._n_left, self._by_itself = workers, n_runs, by_itself
+
+    def run(self) -> None:
+        self._n_left -= 1
+        if self._n_left == 0:
+            self.future.set_result(None)
+        elif self._by_itself:
+            self._workers.resume(self)
+        self.ran.release()
+
+
+def test_many_more_recordings_than_threads_are_open_at_a_time() -> None:
+    workers = Workers(max_open=50)
+    jobs = [Job(workers, 2, by_itself=False) for _ in range(10 * MAX_WORKERS)]
+    for job in jobs:
+        workers.start(job)
+    for job in jobs:  # each has begun, though none has ended
+        assert job.ran.acquire(timeout=SOON_S)
+    for job in jobs:
+        workers.resume(job)
+    workers.finish_reading()
+    assert all(job.future.done() for job in jobs)
+
+
+def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> None:
+    workers = Workers(max_open=3)
+    jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
+    for job in jobs:
+        workers.start(job)
+    for job in jobs[:3]:
+        assert job.ran.acquire(timeout=SOON_S)
+    assert jobs[4].future.cancel()  # it never begins
+    workers.resume(jobs[0])
+    assert jobs[3].ran.acquire(timeout=SOON_S)
+    for job in jobs[1:4]:
+        workers.resume(job)
+    workers.finish_reading()
+    assert not jobs[4].ran.acquire(blocking=False)
+
+
+def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
+    workers = Workers(max_open=2)
+    jobs = [Job(workers, 20, by_itself=True) for _ in range(7)]
+    for job in jobs:
+        workers.start(job)
+    workers.finish_reading()
+    assert all(job.future.done() for job in jobs)
+    with pytest.raises(Closed):
+        workers.start(Job(workers, 1, by_itself=True))
+
+
+def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
+    workers = Workers(max_open=1)
+    told: SimpleQueue[bool] = SimpleQueue()
+    workers.in_turn().ask(lambda: told.put(workers.is_own_thread()))
+    assert told.get(timeout=SOON_S)
+    for own in threading.enumerate():
+        if own.name.startswith("whisper-"):
+            ask = threading.Thread(target=lambda: told.put(workers.is_own_thread()), name=own.name)
+            ask.start()
+            assert not told.get(timeout=SOON_S)
+
+
+def test_giving_up_cancels_who_is_open_and_who_waits_and_lets_nobody_begin() -> None:
+    workers = Workers(max_open=2)
+    jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
+    for job in jobs:
+        workers.start(job)
+    workers.give_up()
+    workers.finish_reading()
+    assert all(job.future.cancelled() for job in jobs)
+    with pytest.raises(Closed):
+        workers.start(Job(workers, 1, by_itself=True))
