@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
+from batched_whisper._openvino import op as ops
+from batched_whisper._openvino import ov
 from batched_whisper.errors import EngineError, ModelFileMissing, WrongHash
 from batched_whisper.types import SAMPLING_RATE, Samples
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as op
 from numpy.typing import NDArray
 
+from batched_whisper._openvino import op, ov
 from batched_whisper.engines.interface import Alignment, AlignRow
 from batched_whisper.engines.merged_padding import Layout, own_weights
 from batched_whisper.engines.openvino.graph import (

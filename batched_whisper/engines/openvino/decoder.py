@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as op
 
+from batched_whisper._openvino import op, ov
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.openvino.graph import (
     Node,

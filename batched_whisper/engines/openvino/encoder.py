@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import openvino as ov
-import openvino.opset13 as op
-
+from batched_whisper._openvino import op, ov
 from batched_whisper.engines.openvino.graph import (
     Layers,
     Node,

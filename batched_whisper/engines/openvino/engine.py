@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
+from batched_whisper._openvino import ov
 from batched_whisper.decoding.rules import TokenIds, TokenMask
 from batched_whisper.decoding.sampling import Choice, choose, mask_row, probability
 from batched_whisper.engines.interface import (

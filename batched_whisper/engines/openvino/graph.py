@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as op
 from numpy.typing import NDArray
 
+from batched_whisper._openvino import op, ov
 from batched_whisper.models.checkpoint import Checkpoint
 
 Node = Any  # OpenVINO's nodes are untyped

@@ -14,8 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
-
+from batched_whisper._openvino import ov
 from batched_whisper.errors import EngineError
 
 

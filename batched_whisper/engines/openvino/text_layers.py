@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import openvino.opset13 as op
 
+from batched_whisper._openvino import op
 from batched_whisper.engines.openvino.graph import Layers, Node
 from batched_whisper.models.checkpoint import Checkpoint
 
