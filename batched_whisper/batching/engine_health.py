@@ -1,14 +1,16 @@
-"""Which engines still serve a queue: one that only fails leaves it to the others.
+"""Which engines still serve a queue, and why a window has no answer.
 
-An engine that is broken would otherwise be the quickest of all to take what waits, and fail it.
-It knows rounds of a loop and their outcome, and no engine.
+An engine that only fails leaves the queue to the others: it would otherwise be the quickest of all
+to take what waits, and fail it. What a window gets is an error of ours: its caller left, or
+something broke on it. Knows rounds of a loop and their outcome, and no engine.
 """
 
 from __future__ import annotations
 
 import threading
 
-from batched_whisper.batching.failures import of_all
+from batched_whisper.batching.sequence import WindowTask
+from batched_whisper.errors import BatchedWhisperError, EngineError
 
 ROUNDS_FAILED = 3
 """After so many failed rounds without an answer between them an engine counts as broken."""
@@ -64,3 +66,30 @@ class Health:
         self._has_stepped &= not self._failed
         self._failed = False
         return self._n_rounds >= ROUNDS_FAILED
+
+
+def refusal(task: WindowTask) -> BatchedWhisperError | None:
+    """Why a window is dropped: nobody waits for it, or that cannot be found out."""
+    try:
+        if task.is_wanted():
+            return None
+    except BaseException as error:  # a task's own code may even call sys.exit
+        return failure(error)
+    return EngineError("dropped, because its caller no longer waits for it")
+
+
+def failure(error: BaseException) -> BatchedWhisperError:
+    """Errors of ours as they are; others are the cause of one of ours."""
+    if isinstance(error, BatchedWhisperError):
+        return error
+    wrapped = EngineError(f"the engine failed on this window: {error!r}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def of_all(error: BaseException) -> BatchedWhisperError:
+    """The same, of the last engine that there is, where every other window fails in it as well."""
+    told = failure(error)
+    if isinstance(told, EngineError):
+        told.none_left = True
+    return told

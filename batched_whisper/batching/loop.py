@@ -20,8 +20,7 @@ from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
-from batched_whisper.batching.engine_health import Crew, Health
-from batched_whisper.batching.failures import failure, refusal
+from batched_whisper.batching.engine_health import Crew, Health, failure, refusal
 from batched_whisper.batching.metrics import LoopStats, Meters
 from batched_whisper.batching.policy import FixedWait, OfBatch, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
