@@ -30,7 +30,7 @@ from batched_whisper.config.device import Devices
 from batched_whisper.config.option_docs import shows_options_of
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.engines.factory import choose_devices, make_engines
-from batched_whisper.engines.together import together
+from batched_whisper.engines.interface import together
 from batched_whisper.errors import Closed
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.catalog import default_model

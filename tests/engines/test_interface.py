@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from batched_whisper.engines.interface import EngineInfo
-from batched_whisper.engines.together import together
+from batched_whisper.engines.interface import EngineInfo, together
 
 
 def info(device: str, slots: int, *why: str) -> EngineInfo:
