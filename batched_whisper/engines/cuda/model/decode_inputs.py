@@ -1,6 +1,8 @@
 """What a pass is fed: some whole numbers for each token, staged on the host, copied at once.
 
-It knows the order of the numbers and where they lie, and nothing of what a decoder does with them.
+From one pass to the next the device makes them itself, from what was chosen and each row's course
+(`next_feed`): the definition is `rules.Course.after`, done there for all rows at once. Knows the
+order of the numbers and where they lie, and nothing of what a decoder does with them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from batched_whisper.decoding.rules import TokenIds
 
 
 class Field(IntEnum):
@@ -26,7 +30,7 @@ class Field(IntEnum):
     PROBE = 6  # the token whose probability is told
     TEMPERATURE = 7  # the bits of a float32, see `float_bits`
     STREAM = 8  # stands for the seed, `Sampling.stream`
-    # How it goes on by itself (`going_on`): of `rules.Course`, whose masks are rows of the table.
+    # How it goes on by itself (`next_feed`): of `rules.Course`, whose masks are rows of the table.
     END = 9  # no token is fed from this position on
     TEXT = 10
     GOES_ON = 11
@@ -103,3 +107,41 @@ class Feed:
     def read(self, size: int) -> torch.Tensor:
         """The device's numbers, ``[fields, size]``, always at the same address."""
         return self._device[:, :size]
+
+
+def next_feed(
+    feed: torch.Tensor, chosen: torch.Tensor, ids: TokenIds, idle: torch.Tensor
+) -> torch.Tensor:
+    """The numbers of the next pass. Who has ended, or is as long as asked for, is nobody.
+
+    Args:
+        feed: what the last pass was fed, ``[fields, n]``.
+        chosen: its tokens, ``[n]``.
+        ids: the special tokens.
+        idle: the numbers of nobody's token, ``[fields, 1]``.
+    """
+    position = feed[Field.POSITION] + 1
+    is_time = chosen >= ids.timestamp_begin
+    opens = is_time & (feed[Field.BEGINS] != 0)
+    latest = torch.where(is_time, torch.maximum(feed[Field.LATEST], chosen), feed[Field.LATEST])
+    first = torch.where(is_time, latest, latest + 1)
+    after = feed.clone()
+    after[Field.TOKEN] = chosen
+    after[Field.POSITION] = position
+    after[Field.MASK] = torch.where(
+        opens & _leaves_sound(feed, chosen, ids),
+        feed[Field.GOES_ON],
+        torch.where(is_time & ~opens, feed[Field.NO_TEXT], feed[Field.TEXT]),
+    )
+    after[Field.TIME_FIRST] = first.masked_fill(opens, 0)
+    after[Field.TIME_STOP] = torch.full_like(first, ids.n_vocab).masked_fill(opens, 0)
+    after[Field.BEGINS] = is_time.long()
+    after[Field.LATEST] = latest
+    goes_on = (chosen != ids.eot) & (position < feed[Field.END])
+    return torch.where(goes_on, after, idle)
+
+
+def _leaves_sound(feed: torch.Tensor, chosen: torch.Tensor, ids: TokenIds) -> torch.Tensor:
+    """Whether a segment that begins at a time leaves sound without text; never the first one."""
+    inside = (chosen >= feed[Field.UNFINISHED_FIRST]) & (chosen < feed[Field.UNFINISHED_STOP])
+    return inside & (feed[Field.LATEST] >= ids.timestamp_begin)

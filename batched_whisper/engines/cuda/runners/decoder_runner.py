@@ -16,9 +16,8 @@ import torch
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.cuda_graphs import Place, Recordings, try_to_record, waited_for
 from batched_whisper.engines.cuda.kv_cache import Tables
-from batched_whisper.engines.cuda.model.decode_inputs import Entry, Feed, Field
+from batched_whisper.engines.cuda.model.decode_inputs import Entry, Feed, Field, next_feed
 from batched_whisper.engines.cuda.model.decoder import Decoder
-from batched_whisper.engines.cuda.model.going_on import next_feed
 from batched_whisper.engines.cuda.model.token_choice import (
     N_ANSWERS,
     Choose,

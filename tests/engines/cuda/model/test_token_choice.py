@@ -20,8 +20,12 @@ from batched_whisper.decoding.rules import (  # noqa: E402
 )
 from batched_whisper.decoding.sampling import Sampling, choose  # noqa: E402
 from batched_whisper.engines.cuda.model import token_choice  # noqa: E402
-from batched_whisper.engines.cuda.model.decode_inputs import Entry, Field, float_bits  # noqa: E402
-from batched_whisper.engines.cuda.model.going_on import next_feed  # noqa: E402
+from batched_whisper.engines.cuda.model.decode_inputs import (  # noqa: E402
+    Entry,
+    Field,
+    float_bits,
+    next_feed,
+)
 
 TEXT, GOES_ON, NO_TEXT = (TokenMask(MaskMode.ALL_BUT, frozenset([i])) for i in range(3))
 IDLE = Entry(token=0, slot=9, position=0)
