@@ -5,7 +5,6 @@ A thousand small kernels are then one call of the host's. It knows nothing of wh
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from functools import partial
 from typing import Any
 
 import torch
+
+from batched_whisper.engines.cuda.sm_partition import leaving
 
 WARM_UPS = 2
 """Runs before recording: libraries take their workspaces, kernels are compiled."""
@@ -138,30 +139,6 @@ def float32_in_full() -> Iterator[None]:
         yield
     finally:
         change(before)
-
-
-@contextmanager
-def leaving(n_multiprocessors: int) -> Iterator[None]:
-    """Within it, products of matrices are made for a GPU that has so many multiprocessors fewer.
-
-    On GPUs of 2022 and later such a product takes every multiprocessor there is until it is done,
-    and what runs beside it waits. With some left out both run at the same time. Where PyTorch
-    cannot say so to its libraries, nothing is left.
-    """
-    limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
-    if not n_multiprocessors or limit is None or not torch.cuda.is_available():
-        yield
-        return
-    library = torch.backends.cuda.preferred_blas_library()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that both may be gone one day: then nothing is left
-        torch.backends.cuda.preferred_blas_library("cublaslt")  # the other one is not told
-        limit(n_multiprocessors)
-    try:
-        yield
-    finally:
-        limit(None)
-        torch.backends.cuda.preferred_blas_library(library)
 
 
 def try_to_record(what: str, all_of: Sequence[Recordings], places: Sequence[Place]) -> str:

@@ -6,9 +6,16 @@ PyTorch makes such contexts too, but not two that have nothing in common.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import permutations
 from typing import Any
 
 import torch
+
+CANNOT_DIVIDE = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
+"""What NVIDIA's bindings and PyTorch raise where they cannot."""
 
 _SOURCE = "NVIDIA's driver, which cannot divide this GPU"
 
@@ -44,7 +51,41 @@ def divide(
     return stream(groups[0], priorities[0]), stream(others, priorities[1])
 
 
+def try_out(device: torch.device, streams: Sequence[Any]) -> None:
+    """Let streams wait for each other. Raises RuntimeError where one may not.
+
+    That one may is not a matter of course: they belong to different contexts of the driver.
+    """
+    for one, other in permutations(streams, 2):
+        one.wait_stream(other)
+    torch.cuda.synchronize(device)
+
+
 _DEFAULT_STREAM = 1
 """What every such context has to have."""
 _NON_BLOCKING = 1
 """Without ado for the stream that everything without a stream goes to."""
+
+
+@contextmanager
+def leaving(n_multiprocessors: int) -> Iterator[None]:
+    """Within it, products of matrices are made for a GPU that has so many multiprocessors fewer.
+
+    On GPUs of 2022 and later such a product takes every multiprocessor there is until it is done,
+    and what runs beside it waits. With some left out both run at the same time. Where PyTorch
+    cannot say so to its libraries, nothing is left.
+    """
+    limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
+    if not n_multiprocessors or limit is None or not torch.cuda.is_available():
+        yield
+        return
+    library = torch.backends.cuda.preferred_blas_library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that both may be gone one day: then nothing is left
+        torch.backends.cuda.preferred_blas_library("cublaslt")  # the other one is not told
+        limit(n_multiprocessors)
+    try:
+        yield
+    finally:
+        limit(None)
+        torch.backends.cuda.preferred_blas_library(library)

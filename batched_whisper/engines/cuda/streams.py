@@ -12,21 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
-from typing import Any
 
 import torch
 
 from batched_whisper.engines.cuda.cuda_graphs import Place
-from batched_whisper.engines.cuda.sm_partition import divide
+from batched_whisper.engines.cuda.sm_partition import CANNOT_DIVIDE, divide, try_out
 
 FIRST = -1
 """The priority of steps, before what is encoded meanwhile: everybody waits for a step."""
 ALONE, BESIDE = 0, 1
 """The numbers of places: with the whole device, and with a part of it while the other is busy."""
-
-_NO_DIVISION = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
-"""What NVIDIA's bindings and PyTorch raise where they cannot."""
 
 
 class Streams:
@@ -89,24 +84,14 @@ class Streams:
         try:
             both = divide(self._device, n_for_steps, (FIRST, 0))
             (steps, n_steps), (encoding, n_encoding) = both
-            self._try_out(steps, encoding)
-        except _NO_DIVISION as error:
+            whole = self.steps[ALONE].stream, self.encoding[ALONE].stream
+            try_out(self._device, (*whole, steps, encoding))
+        except CANNOT_DIVIDE as error:
             self.why += f": {' '.join(str(error).split())[:200]}"
             return
         self.steps.append(Place(steps, n_encoding))
         self.encoding.append(Place(encoding, n_steps))
         self.why = f"of the multiprocessors {n_steps} are for steps while windows are encoded"
-
-    def _try_out(self, *streams: Any) -> None:
-        """Let new streams and those there are wait for each other.
-
-        That one may is not a matter of course: they belong to different contexts of the driver.
-        """
-        whole = self.steps[ALONE].stream, self.encoding[ALONE].stream
-        for one, other in product((*whole, *streams), repeat=2):
-            if one is not other:
-                one.wait_stream(other)
-        torch.cuda.synchronize(self._device)
 
 
 @contextmanager
