@@ -143,7 +143,7 @@ def as_result(outcome: Any, batch_size: float) -> dict[str, Any]:
         RuntimeError: no engine is left, so that no other sample can do better in this container.
     """
     if not isinstance(outcome, Exception):
-        document: dict[str, Any] = package("formats.documents").as_document(outcome)
+        document: dict[str, Any] = package("formats.json_output").as_document(outcome)
         return {**document, "batch_size": batch_size}
     error = f"{type(outcome).__name__}: {outcome}"
     if getattr(outcome, "none_left", False):
@@ -296,7 +296,7 @@ async def main(
 
 def local_samples(source: str | None) -> list[Any]:
     """The recordings of a folder, a file, a data set (a folder or on the Hub), or the demo's."""
-    dataset, demo, inputs = (package(f"cli.{name}") for name in ("dataset", "demo", "inputs"))
+    dataset, demo, inputs = map(package, ("cli.io.dataset", "cli.demo", "cli.io.inputs"))
     if source is None:
         found = demo.demo_sources()
     elif Path(source).exists() and not any(Path(source).glob("**/*.parquet")):
