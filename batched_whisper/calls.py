@@ -19,7 +19,7 @@ from batched_whisper.audio.sources import check_several
 from batched_whisper.concurrency.bounded_map import Inputs, Mapper
 from batched_whisper.config.option_docs import shows_options_of
 from batched_whisper.config.options import DecodingOptions, Settings
-from batched_whisper.engines.factory import most_windows
+from batched_whisper.engines.factory import max_concurrent_windows
 from batched_whisper.types import OnSegment, Segment, Transcript
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def _put_from_elsewhere(
 
 def _n_in_flight(whisper: Submits) -> int:
     """So many that a slot that becomes free finds a recording read."""
-    return 2 * most_windows(whisper.settings)
+    return 2 * max_concurrent_windows(whisper.settings)
 
 
 @dataclass(frozen=True)

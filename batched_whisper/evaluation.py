@@ -25,7 +25,7 @@ class Unit(str, Enum):
 
 
 @dataclass(frozen=True)
-class Errors:
+class ErrorCounts:
     """What it takes to turn a hypothesis into its reference of ``n_units`` units."""
 
     n_units: int = 0
@@ -33,8 +33,8 @@ class Errors:
     n_deletions: int = 0
     n_insertions: int = 0
 
-    def __add__(self, other: Errors) -> Errors:
-        return Errors(
+    def __add__(self, other: ErrorCounts) -> ErrorCounts:
+        return ErrorCounts(
             self.n_units + other.n_units,
             self.n_substitutions + other.n_substitutions,
             self.n_deletions + other.n_deletions,
@@ -43,14 +43,14 @@ class Errors:
 
     @property
     def rate(self) -> float | None:
-        """Errors for each unit of the reference; above 1 is possible, None without any unit."""
+        """ErrorCounts for each unit of the reference; above 1 is possible, None without any unit."""
         if not self.n_units:
             return None
         return (self.n_substitutions + self.n_deletions + self.n_insertions) / self.n_units
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRecording:
     """One recording, measured.
 
     Languages are codes. ``language_detected`` is None where the language was given to the model,
@@ -60,7 +60,7 @@ class Scored:
     name: str
     collection: str
     unit: Unit
-    errors: Errors
+    errors: ErrorCounts
     reference: str
     hypothesis: str
     duration_s: float
@@ -78,7 +78,7 @@ class Summary:
     collection: str
     unit: Unit
     n_recordings: int
-    errors: Errors
+    errors: ErrorCounts
     duration_s: float
     n_languages_right: int
     n_languages_wrong: int
@@ -112,7 +112,7 @@ def _normaliser(language: str | None) -> Any:
     return BasicTextNormalizer(split_letters=unit_of(language) is Unit.CHARACTER)
 
 
-def count_errors(reference: str, hypothesis: str, language: str | None) -> Errors:
+def count_errors(reference: str, hypothesis: str, language: str | None) -> ErrorCounts:
     """The fewest substitutions, deletions and insertions between two texts, normalised first.
 
     Raises:
@@ -123,7 +123,7 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Error
     except ImportError as error:
         raise _missing(error) from error
     counted = jiwer.process_words(normalise(reference, language), normalise(hypothesis, language))
-    return Errors(
+    return ErrorCounts(
         n_units=counted.hits + counted.substitutions + counted.deletions,
         n_substitutions=counted.substitutions,
         n_deletions=counted.deletions,
@@ -155,9 +155,9 @@ def score(
     language_detected: str | None = None,
     n_windows: int = 0,
     n_decoded_again: int = 0,
-) -> Scored:
+) -> ScoredRecording:
     """Measure one recording. ``language`` is the code of both texts', None where it is unknown."""
-    return Scored(
+    return ScoredRecording(
         name=name,
         collection=collection,
         unit=unit_of(language),
@@ -172,30 +172,30 @@ def score(
     )
 
 
-def summarise(scored: Iterable[Scored]) -> list[Summary]:
+def summarise(scored: Iterable[ScoredRecording]) -> list[Summary]:
     """One summary a collection and unit; collections in the order in which they first appear."""
-    groups: dict[str, list[Scored]] = {}
+    groups: dict[str, list[ScoredRecording]] = {}
     for each in scored:
         groups.setdefault(each.collection, []).append(each)
     return [summary for name, group in groups.items() for summary in overall(group, name)]
 
 
-def overall(scored: Iterable[Scored], name: str = "all") -> list[Summary]:
+def overall(scored: Iterable[ScoredRecording], name: str = "all") -> list[Summary]:
     """One summary a unit over all collections: words and characters are not added up."""
-    groups: dict[Unit, list[Scored]] = {}
+    groups: dict[Unit, list[ScoredRecording]] = {}
     for each in scored:
         groups.setdefault(each.unit, []).append(each)
     return [_sum(name, unit, groups[unit]) for unit in Unit if unit in groups]
 
 
-def _sum(collection: str, unit: Unit, group: list[Scored]) -> Summary:
+def _sum(collection: str, unit: Unit, group: list[ScoredRecording]) -> Summary:
     judged = [each for each in group if each.language_spoken and each.language_detected]
     n_right = sum(each.language_spoken == each.language_detected for each in judged)
     return Summary(
         collection=collection,
         unit=unit,
         n_recordings=len(group),
-        errors=sum((each.errors for each in group), Errors()),
+        errors=sum((each.errors for each in group), ErrorCounts()),
         duration_s=sum(each.duration_s for each in group),
         n_languages_right=n_right,
         n_languages_wrong=len(judged) - n_right,

@@ -53,7 +53,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Span:
+class SpeechSpan:
     """Where someone speaks: ``[start_sample, end_sample)`` of a recording."""
 
     start_sample: int

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.silero import SileroDetector
 from batched_whisper.audio.speech import SpeechDetector
-from batched_whisper.batching.engine_group import EngineLoops
+from batched_whisper.batching.engine_group import EngineGroup
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.calls import Transcribe
@@ -30,7 +30,7 @@ from batched_whisper.config.device import Devices
 from batched_whisper.config.option_docs import shows_options_of
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.engines.factory import choose_devices, make_engines
-from batched_whisper.engines.interface import together
+from batched_whisper.engines.interface import combined_info
 from batched_whisper.errors import Closed
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.catalog import default_model
@@ -38,9 +38,9 @@ from batched_whisper.models.checkpoint import load_checkpoint
 from batched_whisper.models.model_files import Source
 from batched_whisper.models.sources import find
 from batched_whisper.pipeline.model_tokens import ModelTokens
-from batched_whisper.pipeline.reader_pool import Workers
-from batched_whisper.pipeline.recording_job import Means, RecordingJob
-from batched_whisper.pipeline.shutdown import Closing, keep_for_ever
+from batched_whisper.pipeline.reader_pool import ReaderPool
+from batched_whisper.pipeline.recording_job import RecordingContext, RecordingJob
+from batched_whisper.pipeline.shutdown import Shutdown, keep_for_ever
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import OnSegment, Transcript
 
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
     from batched_whisper.config.keyword_types import DecodingArguments, SettingArguments
 
-ALONE_ON_CPU = 24
+MAX_WINDOWS_AHEAD_CPU = 24
 """Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
 
-LISTENED_ON_CPU = 8
+MAX_WINDOWS_AHEAD_CPU_STREAMING = 8
 """Where someone is told segments as they come (docs/lab-log.md, "The first segment")."""
 
-FEWEST_OPEN = 64
+MIN_OPEN_RECORDINGS = 64
 """Recordings that may be open at a time, however few windows are decoded together."""
 
 
@@ -78,9 +78,9 @@ class WhisperInfo:
 class _Running:
     """What exists between load() and close()."""
 
-    means: Means
+    means: RecordingContext
     info: WhisperInfo
-    closing: Closing
+    closing: Shutdown
 
 
 @shows_options_of(Settings)
@@ -113,11 +113,11 @@ class Whisper:
     ) -> None:
         named = {} if model is None else {"model": os.fspath(model)}
         start = Settings.from_environment() if settings is None else settings
-        self.settings = Settings.started_from(start, **named, **overrides)
+        self.settings = Settings.from_base(start, **named, **overrides)
         self.options = DecodingOptions.from_environment()
         self._lock = threading.Lock()
         self._running: _Running | None = None
-        self._closing: Closing | None = None
+        self._closing: Shutdown | None = None
         self._closed = False
         _made.add(self)
 
@@ -218,7 +218,7 @@ class Whisper:
     ) -> DecodingOptions:
         """The options of a call."""
         start = self.options if options is None else options
-        return DecodingOptions.started_from(start, **overrides)
+        return DecodingOptions.from_base(start, **overrides)
 
     def _submit(
         self,
@@ -300,13 +300,13 @@ def _start(settings: Settings) -> _Running:
     tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
     cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder()
     engines = make_engines(checkpoint, tokens.ids, settings, cache / "graphs")
-    loops = EngineLoops(
+    loops = EngineGroup(
         engines,
         policy=FixedWait(settings.wait_ms),
         max_queue_size=settings.max_queue_size,
     )
     chosen = "as asked for" if settings.model else f"the default on {devices}"
-    about = together([engine.info for engine in engines])
+    about = combined_info([engine.info for engine in engines])
     info = WhisperInfo(
         model=name,
         revision=files.revision,
@@ -318,23 +318,23 @@ def _start(settings: Settings) -> _Running:
         max_batch_size=about.max_slots,
         why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *devices.why, *about.why),
     )
-    workers = Workers(max_open=max(2 * about.max_slots, FEWEST_OPEN))
+    workers = ReaderPool(max_open=max(2 * about.max_slots, MIN_OPEN_RECORDINGS))
     ahead = _windows_ahead(settings, devices, about.max_slots)
-    listened = ahead if devices.on_gpu else min(ahead, LISTENED_ON_CPU)
+    listened = ahead if devices.on_gpu else min(ahead, MAX_WINDOWS_AHEAD_CPU_STREAMING)
     as_samples = engines[0].info.takes_samples
-    means = Means(tokens, loops, workers, _speech_detector, ahead, listened, as_samples)
-    return _Running(means, info, Closing(workers, loops))
+    means = RecordingContext(tokens, loops, workers, _speech_detector, ahead, listened, as_samples)
+    return _Running(means, info, Shutdown(workers, loops))
 
 
 def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:
     """How many windows of one recording are with the engine, waiting or decoded, at a time.
 
     Enough to fill the slots, and some that wait. On a processor, where more company gains little,
-    and nobody said how much there should be, `ALONE_ON_CPU`: a slot of a full context takes 18 MB
+    and nobody said how much there should be, `MAX_WINDOWS_AHEAD_CPU`: a slot of a full context takes 18 MB
     with base, and more with larger models.
     """
     if not devices.on_gpu and isinstance(settings.max_batch_size, str):
-        return ALONE_ON_CPU
+        return MAX_WINDOWS_AHEAD_CPU
     return max_batch_size + max(2, max_batch_size // 4)
 
 

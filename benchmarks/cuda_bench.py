@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from batched_whisper.errors import ModelError
-from batched_whisper.formats.atomic_write import write_whole
+from batched_whisper.formats.atomic_write import write_atomically
 from batched_whisper.models.checkpoint import random_checkpoint
 from batched_whisper.models.dimensions import Dimensions
 from batched_whisper.tokens.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "float16": {"precision": "float16"},
     "bfloat16": {"precision": "bfloat16"},
-    "float16, heard in 16 bits": {"precision": "float16", "kv_cache_dtype": "same"},
+    "float16, heard in 16 bits": {"precision": "float16", "kv_cache_dtype": "model"},
     "float16, from samples": {"precision": "float16", "from_samples": True},
     "fp8": {"precision": "fp8"},
 }
@@ -105,7 +105,7 @@ class Report:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
+        write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
 
     def figures(self, name: str) -> dict[str, Any]:
         """Of a part that ran; else none."""
@@ -182,7 +182,7 @@ def _divided_best(rig: Rig, scale: parts.Scale, report: Report) -> Rig:
     """The rig whose engines share the device the faster way, which is measured first."""
     report.add("overlap", lambda: parts.overlap(rig, scale))
     found = report.figures("overlap")
-    return replace(rig, options={"n_for_steps": found["best"]}) if "best" in found else rig
+    return replace(rig, options={"n_step_sms": found["best"]}) if "best" in found else rig
 
 
 def _head(rig: Rig, scale: parts.Scale, name: str) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def _make_rig(given: argparse.Namespace, name: str) -> Rig:
         memory_fraction=0.9,
         noises=make_noises(sizes),
         workload=_workload(given, sizes),
-        options={} if given.for_steps in (None, BEST) else {"n_for_steps": given.for_steps},
+        options={} if given.for_steps in (None, BEST) else {"n_step_sms": given.for_steps},
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from batched_whisper.evaluation import Errors, count_errors
+from batched_whisper.evaluation import ErrorCounts, count_errors
 from benchmarks.systems.catalog import Configuration, Work
 from benchmarks.workloads import Clip, Workload
 
@@ -53,7 +53,7 @@ class Figures:
     spread: float  # of the wall times, (longest - shortest) / median
     foreign_share: float | None  # the worst turn's
     error_rate: float | None
-    errors: Errors
+    errors: ErrorCounts
     error_rates: Mapping[str, float | None]  # by collection
     n_varying: int  # texts that were not the same in every turn
     counters: Mapping[str, float]  # of the median turn
@@ -87,7 +87,7 @@ def summarise(workload: Workload, work: Work, turns: Sequence[Turn], n_processor
     wall_s = median(walls_s)
     windows = len(clips) if work is Work.SHORT else audio_s / WINDOW_S
     by_collection = count_all_errors(clips, turns[0].texts)
-    errors = sum(by_collection.values(), Errors())
+    errors = sum(by_collection.values(), ErrorCounts())
     return Figures(
         n=len(clips),
         audio_s=audio_s,
@@ -106,16 +106,16 @@ def summarise(workload: Workload, work: Work, turns: Sequence[Turn], n_processor
     )
 
 
-def count_all_errors(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Errors]:
+def count_all_errors(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, ErrorCounts]:
     """Word errors by collection; a clip that is brought again counts once, the first time."""
-    counted: dict[str, Errors] = {}
+    counted: dict[str, ErrorCounts] = {}
     seen: set[str] = set()
     for clip, text in zip(clips, texts, strict=True):
         if clip.audio in seen:
             continue
         seen.add(clip.audio)
         errors = count_errors(clip.text, text, "en")
-        counted[clip.collection] = counted.get(clip.collection, Errors()) + errors
+        counted[clip.collection] = counted.get(clip.collection, ErrorCounts()) + errors
     return counted
 
 

@@ -26,7 +26,7 @@ from rich.table import Table
 from batched_whisper import evaluation
 from batched_whisper.audio.decode import decode
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.evaluation import Errors
+from batched_whisper.evaluation import ErrorCounts
 from batched_whisper.types import SAMPLING_RATE, Samples, Transcript
 from batched_whisper.whisper import Whisper
 from benchmarks import machine, report
@@ -53,8 +53,8 @@ class Spoken:
 class Measured:
     """What one context made of one variant's clips."""
 
-    errors: Errors
-    by_collection: dict[str, Errors]
+    errors: ErrorCounts
+    by_collection: dict[str, ErrorCounts]
     n_windows: int
     n_encoded_again: int
     n_retried: int
@@ -151,15 +151,15 @@ def _transcripts(whisper: Whisper, clips: Sequence[Spoken], **options: Any) -> l
 def measure(whisper: Whisper, clips: Sequence[Spoken], context: str) -> Measured:
     """One context over one variant's clips."""
     found = _transcripts(whisper, clips, audio_context=context)
-    by_collection: dict[str, Errors] = {}
+    by_collection: dict[str, ErrorCounts] = {}
     for clip, transcript in zip(clips, found, strict=True):
         errors = evaluation.count_errors(clip.text, transcript.text, transcript.language or None)
-        by_collection[clip.collection] = by_collection.get(clip.collection, Errors()) + errors
+        by_collection[clip.collection] = by_collection.get(clip.collection, ErrorCounts()) + errors
     windows = [window for transcript in found for window in transcript.windows]
     again = [window for window in windows if window.decodes > 1]
     full = whisper_context(found)
     return Measured(
-        errors=sum(by_collection.values(), Errors()),
+        errors=sum(by_collection.values(), ErrorCounts()),
         by_collection=by_collection,
         n_windows=len(windows),
         n_encoded_again=sum(window.audio_context == full for window in again)
@@ -240,7 +240,7 @@ def _of_engine(
     return rows
 
 
-def _rate(errors: Errors) -> float:
+def _rate(errors: ErrorCounts) -> float:
     return errors.rate or 0.0
 
 
@@ -257,7 +257,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             row["model"],
             row["precision"],
             f"{row['variant']} ({row['n_clips']})",
-            *(_percent(_rate(Errors(**each["errors"]))) for each in (fit, full)),
+            *(_percent(_rate(ErrorCounts(**each["errors"]))) for each in (fit, full)),
             _percent(row["difference"]),
             _worst(fit["by_collection"], full["by_collection"]),
             _percent(fit["n_encoded_again"] / fit["n_windows"]),
@@ -268,15 +268,15 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 def _worst(fit: dict[str, Any], full: dict[str, Any]) -> str:
     """The collection that lost most words, by its count and in points."""
     lost = {
-        name: _n_errors(Errors(**each)) - _n_errors(Errors(**full[name]))
+        name: _n_errors(ErrorCounts(**each)) - _n_errors(ErrorCounts(**full[name]))
         for name, each in fit.items()
     }
     name = max(lost, key=lambda each: lost[each])
-    points = lost[name] / max(1, Errors(**fit[name]).n_units)
+    points = lost[name] / max(1, ErrorCounts(**fit[name]).n_units)
     return f"{name} {lost[name]:+d} ({_percent(points)})"
 
 
-def _n_errors(errors: Errors) -> int:
+def _n_errors(errors: ErrorCounts) -> int:
     return errors.n_substitutions + errors.n_deletions + errors.n_insertions
 
 

@@ -25,7 +25,7 @@ from benchmarks import machine, report
 from benchmarks.gate import RESULTS, Measured, Spoken, _rate, figures, measure, speech, variants
 from benchmarks.workloads import SpeechMissing, speech_folder
 
-KINDS = ("same", "int8")
+KINDS = ("model", "int8")
 
 
 def make_engine(
@@ -70,7 +70,7 @@ def _of_model(folder: Path, model: str, contexts: Sequence[str]) -> list[dict[st
         spoken = variants(speech(folder, model), whisper)
     found = {kind: _of_kind(model, kind, spoken, contexts) for kind in KINDS}
     rows = []
-    for variant, context in found["same"]:
+    for variant, context in found["model"]:
         same, small = (found[kind][variant, context] for kind in KINDS)
         differ = sum(a != b for a, b in zip(same.texts, small.texts, strict=True))
         rates = [_rate(each.errors) for each in (same, small)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.formats import write_whole
+from batched_whisper.formats import write_atomically
 from benchmarks.compare import RESULTS
 from benchmarks.figures import BUSY
 from benchmarks.peer_models import MODEL
@@ -190,7 +190,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(f"no new pictures: pip install {error.name} to draw", file=sys.stderr)
     readme = README.read_text("utf-8")
-    write_whole(README, readme_with_tables(readme, results))
+    write_atomically(README, readme_with_tables(readme, results))
     return 0
 
 

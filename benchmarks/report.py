@@ -12,7 +12,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from batched_whisper.formats import write_whole
+from batched_whisper.formats import write_atomically
 from benchmarks.figures import BUSY, Figures, SystemResult, ratios
 from benchmarks.systems.catalog import Configuration, Work
 from benchmarks.workloads import Workload
@@ -164,4 +164,4 @@ def _configuration(configuration: Configuration) -> dict[str, Any]:
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """A result file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

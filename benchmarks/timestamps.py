@@ -22,7 +22,7 @@ from typing import Any
 from batched_whisper import DecodingOptions, Transcript, Whisper, evaluation
 from batched_whisper.audio.decode import decode
 from batched_whisper.errors import BatchedWhisperError
-from batched_whisper.evaluation import Errors
+from batched_whisper.evaluation import ErrorCounts
 from benchmarks import machine, report
 from benchmarks.gate import Spoken, speech, variants
 from benchmarks.workloads import SpeechMissing, Workload, speech_folder, standard_workload
@@ -61,12 +61,12 @@ def words(whisper: Whisper, spoken: Mapping[str, Sequence[Spoken]]) -> list[dict
             ]
             found = [future.result() for future in futures]
             told = zip((clip.text for clip in clips), found, strict=True)
-            row[kind] = asdict(sum((_errors(*each) for each in told), Errors()))
+            row[kind] = asdict(sum((_errors(*each) for each in told), ErrorCounts()))
         rows.append(row)
     return rows
 
 
-def _errors(text: str, transcript: Transcript) -> Errors:
+def _errors(text: str, transcript: Transcript) -> ErrorCounts:
     return evaluation.count_errors(text, transcript.text, transcript.language or None)
 
 
@@ -154,7 +154,7 @@ def show(result: Mapping[str, Any]) -> None:
     """The figures, for reading."""
     print(f"{result['model']}, {result['precision']}")
     for row in result["words"]:
-        rates = [100 * (Errors(**row[kind]).rate or 0.0) for kind in KINDS]
+        rates = [100 * (ErrorCounts(**row[kind]).rate or 0.0) for kind in KINDS]
         print(f"  {row['variant']} ({row['n_clips']}): {rates[0]:.2f} %, timed {rates[1]:.2f} %")
     for name in ("short", "long"):
         print(f"  {name}: {result[name]['medians']}")

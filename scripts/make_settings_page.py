@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from batched_whisper.cli.options import written_flag
-from batched_whisper.config.fields import can_be_off, environment_variables
-from batched_whisper.config.option_docs import range_in_words
+from batched_whisper.config.fields import can_be_disabled, environment_variables
+from batched_whisper.config.option_docs import describe_range
 from batched_whisper.config.options import (
     CueLayout,
     DecodingOptions,
@@ -144,12 +144,12 @@ def _default(option: Option) -> str:
 
 def _range(option: Option) -> str:
     """The values that it takes, in words."""
-    return _values(option) + (", or `none`" if can_be_off(option) else "")
+    return _values(option) + (", or `none`" if can_be_disabled(option) else "")
 
 
 def _values(option: Option) -> str:
     words = [f"`{choice}`" for choice in option.metadata["choices"] or ()]
-    numbers = range_in_words(option)
+    numbers = describe_range(option)
     if words or numbers:
         return ", ".join([*words, numbers] if numbers else words)
     return "yes or no" if option.type is bool else "text"

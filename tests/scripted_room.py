@@ -8,7 +8,7 @@ import pytest
 from scripted_speech import Listener
 
 from batched_whisper import whisper as whisper_module
-from batched_whisper.engines.factory import most_windows
+from batched_whisper.engines.factory import max_concurrent_windows
 from batched_whisper.types import Transcript
 from batched_whisper.whisper import Whisper
 
@@ -25,7 +25,7 @@ class Room:
         monkeypatch.setenv("BATCHED_WHISPER_VAD", "false")  # nobody speaks in tones
         self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
         self.tokenizer = model.tokenizer
-        self.listener = Listener(model.tokenizer, most_windows(self.whisper.settings))
+        self.listener = Listener(model.tokenizer, max_concurrent_windows(self.whisper.settings))
         monkeypatch.setattr(whisper_module, "make_engines", lambda *_: [self.listener])
 
     def hear(self, audio: Any, **options: Any) -> Transcript:

@@ -11,12 +11,14 @@ pytest.importorskip("whisper_normalizer", reason="the extra eval is not installe
 
 from batched_whisper import evaluation
 from batched_whisper.errors import MissingExtra
-from batched_whisper.evaluation import Errors, Scored, Unit, count_errors
+from batched_whisper.evaluation import ErrorCounts, ScoredRecording, Unit, count_errors
 
 
-def scored(collection: str, language: str, errors: Errors, **fields: object) -> Scored:
+def scored(
+    collection: str, language: str, errors: ErrorCounts, **fields: object
+) -> ScoredRecording:
     known = {"name": "a", "reference": "", "hypothesis": "", "duration_s": 2.0, **fields}
-    return Scored(
+    return ScoredRecording(
         collection=collection,
         unit=evaluation.unit_of(language),
         errors=errors,
@@ -27,18 +29,18 @@ def scored(collection: str, language: str, errors: Errors, **fields: object) -> 
 @pytest.mark.parametrize(
     ("reference", "hypothesis", "expected"),
     [
-        ("the cat sat", "the cat sat", Errors(3, 0, 0, 0)),
-        ("the cat sat", "the bat sat", Errors(3, 1, 0, 0)),
-        ("the cat sat", "cat sat", Errors(3, 0, 1, 0)),
-        ("the cat sat", "the cat has sat", Errors(3, 0, 0, 1)),
-        ("the cat sat down", "a cat", Errors(4, 1, 2, 0)),
-        ("", "you", Errors(0, 0, 0, 1)),
-        ("you", "", Errors(1, 0, 1, 0)),
-        ("", "", Errors()),
+        ("the cat sat", "the cat sat", ErrorCounts(3, 0, 0, 0)),
+        ("the cat sat", "the bat sat", ErrorCounts(3, 1, 0, 0)),
+        ("the cat sat", "cat sat", ErrorCounts(3, 0, 1, 0)),
+        ("the cat sat", "the cat has sat", ErrorCounts(3, 0, 0, 1)),
+        ("the cat sat down", "a cat", ErrorCounts(4, 1, 2, 0)),
+        ("", "you", ErrorCounts(0, 0, 0, 1)),
+        ("you", "", ErrorCounts(1, 0, 1, 0)),
+        ("", "", ErrorCounts()),
     ],
 )
 def test_errors_are_those_counted_by_hand(
-    reference: str, hypothesis: str, expected: Errors
+    reference: str, hypothesis: str, expected: ErrorCounts
 ) -> None:
     assert count_errors(reference, hypothesis, "en") == expected
     assert count_errors(reference, hypothesis, "de") == expected
@@ -55,41 +57,41 @@ def test_capitals_and_punctuation_are_no_errors_elsewhere_but_accents_are() -> N
 
 
 def test_languages_without_spaces_are_counted_in_characters() -> None:
-    assert count_errors("今日は晴れ。", "今日 は 雨れ", "ja") == Errors(5, 1, 0, 0)
+    assert count_errors("今日は晴れ。", "今日 は 雨れ", "ja") == ErrorCounts(5, 1, 0, 0)
     assert evaluation.unit_of("ja") is Unit.CHARACTER
     assert evaluation.unit_of("ko") is Unit.WORD
     assert evaluation.unit_of(None) is Unit.WORD
 
 
 def test_a_rate_is_over_all_units_not_a_mean_of_rates() -> None:
-    total = Errors(1, 1, 0, 0) + Errors(9, 0, 0, 1)
-    assert total == Errors(10, 1, 0, 1)
+    total = ErrorCounts(1, 1, 0, 0) + ErrorCounts(9, 0, 0, 1)
+    assert total == ErrorCounts(10, 1, 0, 1)
     assert total.rate == 0.2
-    assert Errors(0, 0, 0, 5).rate is None
+    assert ErrorCounts(0, 0, 0, 5).rate is None
 
 
 def test_each_collection_is_summed_for_itself_and_in_its_own_units() -> None:
     summaries = evaluation.summarise(
         [
-            scored("b", "en", Errors(10, 1, 0, 0)),
-            scored("a", "en", Errors(5, 0, 1, 0)),
-            scored("b", "ja", Errors(7, 0, 0, 0)),
-            scored("b", "en", Errors(10, 0, 0, 2)),
+            scored("b", "en", ErrorCounts(10, 1, 0, 0)),
+            scored("a", "en", ErrorCounts(5, 0, 1, 0)),
+            scored("b", "ja", ErrorCounts(7, 0, 0, 0)),
+            scored("b", "en", ErrorCounts(10, 0, 0, 2)),
         ]
     )
     assert [(s.collection, s.unit, s.n_recordings, s.errors) for s in summaries] == [
-        ("b", Unit.WORD, 2, Errors(20, 1, 0, 2)),
-        ("b", Unit.CHARACTER, 1, Errors(7, 0, 0, 0)),
-        ("a", Unit.WORD, 1, Errors(5, 0, 1, 0)),
+        ("b", Unit.WORD, 2, ErrorCounts(20, 1, 0, 2)),
+        ("b", Unit.CHARACTER, 1, ErrorCounts(7, 0, 0, 0)),
+        ("a", Unit.WORD, 1, ErrorCounts(5, 0, 1, 0)),
     ]
     assert [s.duration_s for s in summaries] == [4.0, 2.0, 2.0]
 
 
 def test_words_and_characters_are_never_added_up() -> None:
     everything = [
-        scored("a", "ja", Errors(7, 1, 0, 0)),
-        scored("b", "en", Errors(10, 1, 0, 0)),
-        scored("c", "de", Errors(10, 0, 0, 0)),
+        scored("a", "ja", ErrorCounts(7, 1, 0, 0)),
+        scored("b", "en", ErrorCounts(10, 1, 0, 0)),
+        scored("c", "de", ErrorCounts(10, 0, 0, 0)),
     ]
     assert [(s.collection, s.unit, s.errors.n_units) for s in evaluation.overall(everything)] == [
         ("all", Unit.WORD, 20),
@@ -100,10 +102,10 @@ def test_words_and_characters_are_never_added_up() -> None:
 def test_detection_is_judged_only_where_the_language_is_known_and_was_not_given() -> None:
     (summary,) = evaluation.summarise(
         [
-            scored("a", "en", Errors(), language_spoken="en", language_detected="en"),
-            scored("a", "en", Errors(), language_spoken="en", language_detected="de"),
-            scored("a", "en", Errors(), language_spoken="en"),
-            scored("a", "en", Errors(), language_detected="en"),
+            scored("a", "en", ErrorCounts(), language_spoken="en", language_detected="en"),
+            scored("a", "en", ErrorCounts(), language_spoken="en", language_detected="de"),
+            scored("a", "en", ErrorCounts(), language_spoken="en"),
+            scored("a", "en", ErrorCounts(), language_detected="en"),
         ]
     )
     assert (summary.n_languages_right, summary.n_languages_wrong) == (1, 1)

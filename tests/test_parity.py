@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from batched_whisper.audio.decode import open_audio
 from batched_whisper.audio.features import log_mel
 from batched_whisper.errors import EngineError
-from batched_whisper.evaluation import Errors, Unit, count_errors, unit_of
+from batched_whisper.evaluation import ErrorCounts, Unit, count_errors, unit_of
 from batched_whisper.tokens.prompt import sot_sequence
 from batched_whisper.whisper import Whisper
 
@@ -145,7 +145,7 @@ def error_rates(
     model: LoadedModel, clips: list[Clip], transcripts: list[Tokens]
 ) -> dict[Unit, float]:
     """Words and, of languages without spaces, characters: errors for each one that was said."""
-    errors = dict.fromkeys(Unit, Errors())
+    errors = dict.fromkeys(Unit, ErrorCounts())
     for clip, tokens in zip(clips, transcripts, strict=True):
         said = model.tokenizer.decode(tokens)
         errors[unit_of(clip.language)] += count_errors(clip.text, said, clip.language)

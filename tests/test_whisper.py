@@ -17,7 +17,7 @@ from scripted_speech import LANGUAGES, RATE, SOON_S, Listener, sentence, tone
 
 from batched_whisper import whisper as whisper_module
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.engines.factory import most_windows
+from batched_whisper.engines.factory import max_concurrent_windows
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import (
     Closed,
@@ -46,7 +46,7 @@ def start(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     def start(**settings: Any) -> tuple[Whisper, Listener]:
         options = {"wait_ms": 0, **settings}
         whisper = Whisper(base_model.files.folder, **options)
-        listener = Listener(base_model.tokenizer, most_windows(whisper.settings))
+        listener = Listener(base_model.tokenizer, max_concurrent_windows(whisper.settings))
         monkeypatch.setattr(whisper_module, "make_engines", lambda *_: [listener])
         made.append((whisper, listener))
         return whisper, listener

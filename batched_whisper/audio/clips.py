@@ -24,11 +24,11 @@ class Clip:
     end_sample: int | None = None
 
 
-WHOLE = (Clip(0),)
+WHOLE_RECORDING = (Clip(0),)
 """Everything."""
 
 
-def clips_from(times_s: Sequence[float]) -> tuple[Clip, ...]:
+def clips_from_times(times_s: Sequence[float]) -> tuple[Clip, ...]:
     """The clips of their starts and ends in turn, in seconds, as openai/whisper takes them.
 
     They come in the order of time and do not overlap; the last end may be missing.
@@ -42,7 +42,7 @@ class Cutter(Protocol):
     """Cuts one stream of sound into windows, as it comes in."""
 
     @property
-    def settled_sample(self) -> int:
+    def watermark_sample(self) -> int:
         """No window that is still to come begins before this sample."""
         ...
 
@@ -71,11 +71,11 @@ class ClipCutter:
         self._index = 0
 
     @property
-    def settled_sample(self) -> int:
+    def watermark_sample(self) -> int:
         """No window that is still to come begins before this sample."""
         if not self._clips:
             return self._n_heard
-        return self._clips[0].start_sample + self._cutter.settled_sample
+        return self._clips[0].start_sample + self._cutter.watermark_sample
 
     def add(self, block: Samples) -> Iterator[SpeechWindow]:
         """The windows that the next samples of the recording make complete."""

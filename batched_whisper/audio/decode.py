@@ -24,9 +24,9 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from batched_whisper.audio.constants import N_SAMPLES
-from batched_whisper.audio.resampling import Piece, in_blocks, resampled
+from batched_whisper.audio.resampling import AudioChunk, in_blocks, resample
 from batched_whisper.audio.sources import AudioSource, RawSound, check_rate, resolve, source_name
-from batched_whisper.audio.wav_header import RiffHeader, read_riff_header
+from batched_whisper.audio.wav_header import WavHeader, read_wav_header
 from batched_whisper.errors import EmptyAudio, InvalidSamples, NoAudioStream, UnreadableAudio
 from batched_whisper.types import SAMPLING_RATE, Channels, Recording, Samples
 
@@ -123,7 +123,9 @@ class AudioStream:
         self._reader.close()
 
     def __iter__(self) -> Iterator[Samples]:
-        mono = (Piece(_mono(piece.samples), piece.sampling_rate) for piece in self._reader.pieces())
+        mono = (
+            AudioChunk(_mono(piece.samples), piece.sampling_rate) for piece in self._reader.pieces()
+        )
         for block in self._blocks(mono):
             yield block[0]
 
@@ -136,9 +138,9 @@ class AudioStream:
         """
         return self._blocks(_as_many_channels(self._reader.pieces(), self.warnings))
 
-    def _blocks(self, pieces: Iterator[Piece]) -> Iterator[Channels]:
+    def _blocks(self, pieces: Iterator[AudioChunk]) -> Iterator[Channels]:
         n_read = 0
-        for block in in_blocks(resampled(pieces), BLOCK):
+        for block in in_blocks(resample(pieces), BLOCK):
             finite = np.isfinite(block).all(axis=0)
             if not finite.all():
                 second = (n_read + int(np.argmin(finite))) / SAMPLING_RATE
@@ -159,11 +161,11 @@ class _Array:
         self.warnings = list(sound.warnings)
         self._sound = sound
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[AudioChunk]:
         channels = self._sound.channels
         for start in range(0, channels.shape[1], BLOCK):
             block = _at_full_scale(channels[:, start : start + BLOCK])
-            yield Piece(block, self._sound.sampling_rate)
+            yield AudioChunk(block, self._sound.sampling_rate)
 
     def close(self) -> None:
         pass
@@ -178,7 +180,7 @@ class _File:
         self._read = _Unnamed(file, name)
         if self._read.seek(0, os.SEEK_END) == 0:
             raise EmptyAudio(f"{name}: the file is empty: 0 bytes")
-        self._riff = read_riff_header(self._read)
+        self._riff = read_wav_header(self._read)
         self._container = self._opened()
         try:
             self._stream = self._sound_stream()
@@ -205,16 +207,16 @@ class _File:
         check_rate(stream.codec_context.sample_rate, self._name)
         return stream
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[AudioChunk]:
         decoded_s, faults = 0.0, _Faults()
-        promised_s = self._promised_s()
+        declared_s = self._declared_s()
         for frame in self._frames(faults):
             decoded_s += frame.samples / frame.sample_rate
-            yield Piece(_frame_channels(frame), frame.sample_rate)
-        if decoded_s == 0 and (faults.count or promised_s):
+            yield AudioChunk(_frame_channels(frame), frame.sample_rate)
+        if decoded_s == 0 and (faults.count or declared_s):
             cause = faults.first or "the file is cut off before its sound"
             raise UnreadableAudio(f"{self._name}: none of it can be decoded: {cause}")
-        self._warn(decoded_s, promised_s, faults)
+        self._warn(decoded_s, declared_s, faults)
 
     def _frames(self, faults: _Faults) -> Iterator[AudioFrame]:
         """All frames that can be decoded; what cannot be is counted and skipped."""
@@ -236,10 +238,10 @@ class _File:
                 if isinstance(frame, AudioFrame) and frame.samples:
                     yield frame
 
-    def _promised_s(self) -> float | None:
+    def _declared_s(self) -> float | None:
         """How long the file says it is, where it says so itself."""
         if self._riff is not None:
-            return self._riff.promised_s
+            return self._riff.declared_s
         stream, container = self._stream, self._container
         formats = set(container.format.name.split(","))
         # FFmpeg knows an MP3's start only from the encoder's own header, which has its length.
@@ -250,10 +252,10 @@ class _File:
             return container.duration / 1_000_000  # FFmpeg counts a container's in microseconds
         return None
 
-    def _warn(self, decoded_s: float, promised_s: float | None, faults: _Faults) -> None:
-        if promised_s is not None and decoded_s < promised_s - _TOLERATED_S:
+    def _warn(self, decoded_s: float, declared_s: float | None, faults: _Faults) -> None:
+        if declared_s is not None and decoded_s < declared_s - _TOLERATED_S:
             self.warnings.append(
-                f"the file is cut off or damaged: {decoded_s:.2f} s of the {promised_s:.2f} s "
+                f"the file is cut off or damaged: {decoded_s:.2f} s of the {declared_s:.2f} s "
                 "that its header promises could be read"
             )
         elif faults.count:
@@ -312,7 +314,7 @@ def _said(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _cause(file: _Unnamed, riff: RiffHeader | None) -> str | None:
+def _cause(file: _Unnamed, riff: WavHeader | None) -> str | None:
     """Why a file cannot be read, where its first bytes tell more than FFmpeg does."""
     if riff is not None:
         return riff.fault
@@ -353,7 +355,7 @@ def _mono(channels: Channels) -> Channels:
     return channels if len(channels) == 1 else channels.mean(axis=0, dtype=np.float32)[None, :]
 
 
-def _as_many_channels(pieces: Iterator[Piece], warnings: list[str]) -> Iterator[Piece]:
+def _as_many_channels(pieces: Iterator[AudioChunk], warnings: list[str]) -> Iterator[AudioChunk]:
     """The pieces with as many channels as the first one has."""
     n_channels = 0
     for piece in pieces:
@@ -367,4 +369,4 @@ def _as_many_channels(pieces: Iterator[Piece], warnings: list[str]) -> Iterator[
             warnings.append(warning)
         samples = np.zeros((n_channels, piece.samples.shape[1]), np.float32)
         samples[: min(n_here, n_channels)] = piece.samples[:n_channels]
-        yield Piece(samples, piece.sampling_rate)
+        yield AudioChunk(samples, piece.sampling_rate)

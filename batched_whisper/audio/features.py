@@ -89,11 +89,11 @@ def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
     """
     n_sounding = min(n_frames, -(-(len(samples) + _REFLECTED) // HOP_LENGTH))
     sound = np.zeros((n_sounding - 1) * HOP_LENGTH + N_FFT)
-    lay_mirrored(samples, n_frames, sound)
+    write_reflect_padded(samples, n_frames, sound)
     return sound
 
 
-def lay_mirrored(samples: Samples, n_frames: int, sound: NDArray[np.floating[Any]]) -> None:
+def write_reflect_padded(samples: Samples, n_frames: int, sound: NDArray[np.floating[Any]]) -> None:
     """Write what lies under ``n_frames`` frames of `samples`, or under the first of them.
 
     ``sound`` holds zeros; frame ``t`` is its `N_FFT` samples from ``t * HOP_LENGTH`` on.

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from batched_whisper.audio.constants import WINDOW_S
-from batched_whisper.audio.speech import Heard, SpeechDetector, require_between
+from batched_whisper.audio.speech import SpeechUpdate, SpeechDetector, require_between
 from batched_whisper.audio.windows import quietest_moment
-from batched_whisper.types import SAMPLING_RATE, Samples, Span, Window
+from batched_whisper.types import SAMPLING_RATE, Samples, SpeechSpan, Window
 
 _HEARD_AT_ONCE = SAMPLING_RATE
 """Samples of a block that are heard before what is no longer needed of them is forgotten."""
@@ -91,31 +91,31 @@ class SpeechCutter:
     """
 
     def __init__(self, detector: SpeechDetector, options: PackingOptions | None = None) -> None:
-        self._tape = _Tape()
-        self._packer = _Packer(self._tape, PackingOptions() if options is None else options)
-        self._listener = detector.listen()
+        self._buffer = _SampleBuffer()
+        self._packer = _WindowPacker(self._buffer, PackingOptions() if options is None else options)
+        self._stream = detector.new_stream()
         self._n_samples = 0
 
     @property
-    def settled_sample(self) -> int:
+    def watermark_sample(self) -> int:
         """No window that is still to come begins before this sample."""
-        return self._packer.settled_sample
+        return self._packer.watermark_sample
 
     def add(self, block: Samples) -> Iterator[SpeechWindow]:
         """The windows that the next samples, ``[n_samples]``, make complete."""
         for start in range(0, len(block), _HEARD_AT_ONCE):
             piece = block[start : start + _HEARD_AT_ONCE]
-            self._tape.record(piece)
+            self._buffer.record(piece)
             self._n_samples += len(piece)
-            yield from self._packer.pack(self._listener.hear(piece))
+            yield from self._packer.pack(self._stream.process(piece))
 
     def end(self) -> Iterator[SpeechWindow]:
         """The rest; nothing may be added after this."""
-        yield from self._packer.pack(self._listener.end())
+        yield from self._packer.pack(self._stream.end())
         yield from self._packer.end(self._n_samples)
 
 
-class _Tape:
+class _SampleBuffer:
     """The samples of the recording that may still be needed."""
 
     def __init__(self) -> None:
@@ -143,23 +143,23 @@ class _Tape:
             self._start += len(self._pieces.popleft())
 
 
-class _Packer:
+class _WindowPacker:
     """The window that is being filled: spans of speech with pauses between them."""
 
-    def __init__(self, tape: _Tape, options: PackingOptions) -> None:
-        self.settled_sample = 0
-        self._tape = tape
+    def __init__(self, buffer: _SampleBuffer, options: PackingOptions) -> None:
+        self.watermark_sample = 0
+        self._buffer = buffer
         self._longest = int(options.max_s * SAMPLING_RATE)
         self._max_pause = int(options.max_pause_s * SAMPLING_RATE)
         self._half_overlap = int(options.overlap_s * SAMPLING_RATE / 2)
         # Half of a long pause at most, so that it does not matter when it is known to be one.
         self._margin = min(int(options.margin_s * SAMPLING_RATE), self._max_pause // 2)
-        self._spans: list[Span] = []
+        self._spans: list[SpeechSpan] = []
         self._overlap = 0  # with the window before
         self._covered = 0  # where the window before ends
         self._index = 0
 
-    def pack(self, heard: Heard) -> Iterator[SpeechWindow]:
+    def pack(self, heard: SpeechUpdate) -> Iterator[SpeechWindow]:
         """The windows that are complete now."""
         for span in heard.spans:
             if self._ends_before(span.start_sample):
@@ -167,11 +167,11 @@ class _Packer:
             self._add(span)
             while self._end() - self._start() > self._longest:
                 yield self._cut()
-        if self._ends_before(heard.settled_sample):
+        if self._ends_before(heard.watermark_sample):
             yield self._closed(self._margin)
-        next_start = self._start() if self._spans else heard.settled_sample
-        self.settled_sample = next_start - self._silence_before(next_start)
-        self._tape.forget_before(self.settled_sample)
+        next_start = self._start() if self._spans else heard.watermark_sample
+        self.watermark_sample = next_start - self._silence_before(next_start)
+        self._buffer.forget_before(self.watermark_sample)
 
     def end(self, n_samples: int) -> Iterator[SpeechWindow]:
         """The last window of a recording of this length, if one is being filled."""
@@ -188,9 +188,9 @@ class _Packer:
         """Whether the pause before speech there, or later, ends the window."""
         return bool(self._spans) and next_speech - self._end() > self._max_pause
 
-    def _add(self, span: Span) -> None:
+    def _add(self, span: SpeechSpan) -> None:
         if self._spans and span.start_sample == self._end():
-            span = Span(self._spans.pop().start_sample, span.end_sample)
+            span = SpeechSpan(self._spans.pop().start_sample, span.end_sample)
         self._spans.append(span)
 
     def _cut(self) -> SpeechWindow:
@@ -203,10 +203,10 @@ class _Packer:
         start, end = self._start(), self._end()
         first = start + self._longest - self._longest // 3
         last = start + self._longest - self._half_overlap
-        cut = first + quietest_moment(self._tape.read(first, last))
-        self._spans = [Span(start, cut + self._half_overlap)]
+        cut = first + quietest_moment(self._buffer.read(first, last))
+        self._spans = [SpeechSpan(start, cut + self._half_overlap)]
         closed = self._closed(0)
-        self._spans = [Span(cut - self._half_overlap, end)]
+        self._spans = [SpeechSpan(cut - self._half_overlap, end)]
         self._overlap = 2 * self._half_overlap
         return closed
 
@@ -221,7 +221,7 @@ class _Packer:
             room = self._longest - (end - start)
             start -= min(self._silence_before(start), room // 2)
             end += min(self._margin, silence_after, room // 2)
-        window = Window(self._tape.read(start, end), self._index, start)
+        window = Window(self._buffer.read(start, end), self._index, start)
         closed = SpeechWindow(window, self._overlap)
         self._spans, self._overlap, self._index = [], 0, self._index + 1
         self._covered = end

@@ -20,17 +20,17 @@ _RESAMPLED_AT_ONCE = 4096  # fewer, and the calls cost more than the work
 
 
 @dataclass(frozen=True)
-class Piece:
+class AudioChunk:
     """Some samples, ``[n_channels, n_samples]``, at the rate of their source."""
 
     samples: Channels
     sampling_rate: int
 
 
-def resampled(pieces: Iterator[Piece]) -> Iterator[Channels]:
+def resample(pieces: Iterator[AudioChunk]) -> Iterator[Channels]:
     """The pieces at 16 kHz; a file may change its rate on the way, but not its channels.
 
-    Each channel is resampled by itself, so that it sounds as it would alone.
+    Each channel is resample by itself, so that it sounds as it would alone.
     """
     resamplers: list[_Resampler] = []
     for piece in pieces:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.silero_graph import CONTEXT, FRAME, WIDTH, compiled, spectra_samples
-from batched_whisper.audio.speech import Heard, SpeechOptions, SpeechTracker
+from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
 from batched_whisper.types import Samples
 
 FRAMES_AT_ONCE = 128
@@ -41,23 +41,23 @@ class SileroDetector:
         self._options = SpeechOptions() if options is None else options
         self._network = compiled(FRAMES_AT_ONCE, threads)
 
-    def listen(self) -> SileroListener:
+    def new_stream(self) -> SileroStream:
         """Start on a recording."""
         tracker = SpeechTracker(FRAME, self._options)
-        return SileroListener(SileroProbabilities(self._network), tracker)
+        return SileroStream(SileroProbabilities(self._network), tracker)
 
 
-class SileroListener:
-    """Hears one recording; made by `SileroDetector.listen`."""
+class SileroStream:
+    """Hears one recording; made by `SileroDetector.new_stream`."""
 
     def __init__(self, probabilities: SileroProbabilities, tracker: SpeechTracker) -> None:
         self._probabilities, self._tracker = probabilities, tracker
 
-    def hear(self, block: Samples) -> Heard:
+    def process(self, block: Samples) -> SpeechUpdate:
         """The next samples, ``[n_samples]``, of any length."""
-        return self._tracker.track(self._probabilities.hear(block).tolist())
+        return self._tracker.track(self._probabilities.process(block).tolist())
 
-    def end(self) -> Heard:
+    def end(self) -> SpeechUpdate:
         """The recording is over: the rest of the speech."""
         rest = self._probabilities.end().tolist()
         return self._tracker.end(rest, self._probabilities.n_samples)
@@ -72,13 +72,13 @@ class SileroProbabilities:
 
     def __init__(self, network: Any) -> None:
         self.n_samples = 0
-        """Heard so far."""
+        """SpeechUpdate so far."""
         self._request = network.create_infer_request()
         self._hidden = np.zeros((1, 1, WIDTH), np.float32)
         self._cell = np.zeros((1, 1, WIDTH), np.float32)
         self._sound = np.zeros(CONTEXT + _TURN, np.float32)
 
-    def hear(self, block: Samples) -> NDArray[np.float32]:
+    def process(self, block: Samples) -> NDArray[np.float32]:
         """The probabilities that the next samples make certain, ``[n_frames]``."""
         computed = [np.zeros(0, np.float32)]
         while len(block):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from batched_whisper.errors import OptionError
-from batched_whisper.types import SAMPLING_RATE, Samples, Span
+from batched_whisper.types import SAMPLING_RATE, Samples, SpeechSpan
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,23 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
-class Heard:
+class SpeechUpdate:
     """What is known of a recording after some more of it was heard.
 
     Speech that goes on is told as far as it is certain: a span that begins where the one before
     ended is the same speech, without a pause. Between spans that do not touch there is a pause.
     """
 
-    spans: tuple[Span, ...]
+    spans: tuple[SpeechSpan, ...]
     """The speech not told before, in order, without overlaps."""
-    settled_sample: int
+    watermark_sample: int
     """All speech before this sample has been told."""
 
 
-class SpeechListener(Protocol):
+class SpeechStream(Protocol):
     """Hears one recording from its start to its end; used by one thread at a time."""
 
-    def hear(self, block: Samples) -> Heard:
+    def process(self, block: Samples) -> SpeechUpdate:
         """The next samples, ``[n_samples]``, of any length; they are not kept or changed.
 
         What is told, once put together by `spans`, does not depend on how the recording was
@@ -82,7 +82,7 @@ class SpeechListener(Protocol):
         """
         ...
 
-    def end(self) -> Heard:
+    def end(self) -> SpeechUpdate:
         """The recording is over: the rest of the speech. Nothing may be heard after this."""
         ...
 
@@ -90,22 +90,22 @@ class SpeechListener(Protocol):
 class SpeechDetector(Protocol):
     """Finds speech; one serves many recordings at once, from any thread."""
 
-    def listen(self) -> SpeechListener:
+    def new_stream(self) -> SpeechStream:
         """Start on a recording."""
         ...
 
 
-def spans(blocks: Iterable[Samples], detector: SpeechDetector) -> Iterator[Span]:
+def spans(blocks: Iterable[Samples], detector: SpeechDetector) -> Iterator[SpeechSpan]:
     """The spans of speech of a recording, as it is read; a pause lies between any two.
 
     Args:
         blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
         detector: finds the speech.
     """
-    last: Span | None = None
-    for span in _told(blocks, detector.listen()):
+    last: SpeechSpan | None = None
+    for span in _told(blocks, detector.new_stream()):
         if last is not None and span.start_sample == last.end_sample:
-            last = Span(last.start_sample, span.end_sample)
+            last = SpeechSpan(last.start_sample, span.end_sample)
             continue
         if last is not None:
             yield last
@@ -114,10 +114,10 @@ def spans(blocks: Iterable[Samples], detector: SpeechDetector) -> Iterator[Span]
         yield last
 
 
-def _told(blocks: Iterable[Samples], listener: SpeechListener) -> Iterator[Span]:
+def _told(blocks: Iterable[Samples], stream: SpeechStream) -> Iterator[SpeechSpan]:
     for block in blocks:
-        yield from listener.hear(block).spans
-    yield from listener.end().spans
+        yield from stream.process(block).spans
+    yield from stream.end().spans
 
 
 class SpeechTracker:
@@ -136,30 +136,30 @@ class SpeechTracker:
         self._frame_samples, self._options = frame_samples, options
         self._min_speech = int(options.min_speech_s * SAMPLING_RATE)
         self._min_silence = int(options.min_silence_s * SAMPLING_RATE)
-        self._teller = _Teller(int(options.pad_s * SAMPLING_RATE), frame_samples)
+        self._emitter = _SpanEmitter(int(options.pad_s * SAMPLING_RATE), frame_samples)
         self._now = 0  # where the frames so far end
         self._speech_from: int | None = None
         self._silence_from: int | None = None  # of a silence that may yet prove too short
 
-    def track(self, probabilities: Iterable[float]) -> Heard:
+    def track(self, probabilities: Iterable[float]) -> SpeechUpdate:
         """The next frames' probabilities of speech."""
         for probability in probabilities:
             self._track(probability)
         if self._speech_from is None:
-            self._teller.nothing_until(self._now)
+            self._emitter.nothing_until(self._now)
         elif self._is_believed(self._certain_until()):
-            self._teller.speech(self._speech_from, self._certain_until())
+            self._emitter.speech(self._speech_from, self._certain_until())
         else:
-            self._teller.nothing_until(self._speech_from)
-        return self._teller.heard()
+            self._emitter.nothing_until(self._speech_from)
+        return self._emitter.heard()
 
-    def end(self, probabilities: Iterable[float], n_samples: int) -> Heard:
+    def end(self, probabilities: Iterable[float], n_samples: int) -> SpeechUpdate:
         """The last frames, of which the very last may reach beyond the recording's end."""
         for probability in probabilities:
             self._track(probability)
         if self._speech_from is not None:
             self._close(min(self._certain_until(), n_samples))
-        return self._teller.end(n_samples)
+        return self._emitter.end(n_samples)
 
     def _track(self, probability: float) -> None:
         start, self._now = self._now, self._now + self._frame_samples
@@ -181,12 +181,12 @@ class SpeechTracker:
 
     def _close(self, end: int) -> None:
         if self._speech_from is not None and self._is_believed(end):
-            self._teller.speech(self._speech_from, end)
-            self._teller.pause()
+            self._emitter.speech(self._speech_from, end)
+            self._emitter.pause()
         self._speech_from = self._silence_from = None
 
 
-class _Teller:
+class _SpanEmitter:
     """Pads speech, and tells each sample of it once, as soon as it is certain."""
 
     def __init__(self, pad: int, least_pause: int) -> None:
@@ -194,7 +194,7 @@ class _Teller:
         self._told_until = 0
         self._is_speaking = False
         self._unpadded_end: int | None = None  # of speech whose padding waits for what follows
-        self._spans: list[Span] = []
+        self._spans: list[SpeechSpan] = []
         self._settled = 0
 
     def speech(self, start: int, end: int) -> None:
@@ -218,12 +218,12 @@ class _Teller:
             self._unpadded_end = None
         self._settled = max(self._told_until, sample - self._pad)
 
-    def heard(self) -> Heard:
+    def heard(self) -> SpeechUpdate:
         """What was not told yet."""
         told, self._spans = tuple(self._spans), []
-        return Heard(told, self._settled)
+        return SpeechUpdate(told, self._settled)
 
-    def end(self, n_samples: int) -> Heard:
+    def end(self, n_samples: int) -> SpeechUpdate:
         """The rest, of a recording of this length."""
         if self._unpadded_end is not None:
             self._tell(min(self._unpadded_end + self._pad, n_samples))
@@ -245,5 +245,5 @@ class _Teller:
             return
         if self._spans and self._spans[-1].end_sample == start:
             start = self._spans.pop().start_sample
-        self._spans.append(Span(start, end))
+        self._spans.append(SpeechSpan(start, end))
         self._told_until = end

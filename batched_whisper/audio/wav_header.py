@@ -19,10 +19,10 @@ _MOST_CHUNKS = 1000
 
 
 @dataclass(frozen=True)
-class RiffHeader:
-    """``promised_s`` is the sound's length by its header; ``fault`` what is wrong with that."""
+class WavHeader:
+    """``declared_s`` is the sound's length by its header; ``fault`` what is wrong with that."""
 
-    promised_s: float | None = None
+    declared_s: float | None = None
     fault: str | None = None
 
 
@@ -39,7 +39,7 @@ class Readable(Protocol):
         """The place."""
 
 
-def read_riff_header(file: Readable) -> RiffHeader | None:
+def read_wav_header(file: Readable) -> WavHeader | None:
     """Read a WAV file's chunks up to its sound; None of any other file. Leaves it at 0."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -52,7 +52,7 @@ def read_riff_header(file: Readable) -> RiffHeader | None:
         file.seek(0)
 
 
-def _walk(file: Readable, file_size: int) -> RiffHeader:
+def _walk(file: Readable, file_size: int) -> WavHeader:
     bytes_per_second = 0
     for _ in range(_MOST_CHUNKS):
         head = file.read(8)
@@ -64,20 +64,20 @@ def _walk(file: Readable, file_size: int) -> RiffHeader:
             return _promise(length, bytes_per_second)
         if length > there:
             shown = name.decode("latin-1")
-            return RiffHeader(
+            return WavHeader(
                 fault=f"its header's {shown!r} part should be {length:,} bytes, but only "
                 f"{there:,} follow"
             )
         if name == b"fmt " and length >= 16:
             _, _, rate, bytes_per_second = struct.unpack("<HHII", file.read(12))
             if rate == 0:
-                return RiffHeader(fault="its header gives a sampling rate of 0")
+                return WavHeader(fault="its header gives a sampling rate of 0")
             length -= 12
         file.seek(length + length % 2, os.SEEK_CUR)
-    return RiffHeader(fault="its header ends before any sound")
+    return WavHeader(fault="its header ends before any sound")
 
 
-def _promise(length: int, bytes_per_second: int) -> RiffHeader:
+def _promise(length: int, bytes_per_second: int) -> WavHeader:
     if not 0 < length < _UNKNOWN_SIZE or bytes_per_second == 0:
-        return RiffHeader()
-    return RiffHeader(promised_s=length / bytes_per_second)
+        return WavHeader()
+    return WavHeader(declared_s=length / bytes_per_second)

@@ -76,7 +76,7 @@ class PlainCutter:
         self._index, self._start = 0, 0
 
     @property
-    def settled_sample(self) -> int:
+    def watermark_sample(self) -> int:
         """No window that is still to come begins before this sample."""
         return self._start
 

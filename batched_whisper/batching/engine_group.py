@@ -12,17 +12,17 @@ from concurrent.futures import Future
 from dataclasses import fields
 
 from batched_whisper.batching.clock import Clock
-from batched_whisper.batching.engine_health import Crew
+from batched_whisper.batching.engine_health import LoopRoster
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import Policy
 from batched_whisper.batching.queue import ItemQueue
-from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import OptionError
 
 
-class EngineLoops:
+class EngineGroup:
     """A loop for each engine, and the queue that they share.
 
     Args:
@@ -41,15 +41,15 @@ class EngineLoops:
         max_queue_size: int = 256,
         clock: Clock | None = None,
     ) -> None:
-        self.queue: ItemQueue[WindowTask, DecodedTokens] = ItemQueue(max_queue_size, clock)
-        crew = Crew(len(engines))
+        self.queue: ItemQueue[DecodeRequest, DecodedTokens] = ItemQueue(max_queue_size, clock)
+        roster = LoopRoster(len(engines))
         self._loops = [
             EngineLoop(
                 engine,
                 max_batch_size=engine.info.max_slots,
                 policy=policy,
                 queue=self.queue,
-                crew=crew,
+                roster=roster,
             )
             for engine in engines
         ]
@@ -62,7 +62,7 @@ class EngineLoops:
 
     def submit(
         self,
-        task: WindowTask,
+        task: DecodeRequest,
         *,
         group: Hashable | None = None,
         priority: int = 0,
@@ -74,9 +74,9 @@ class EngineLoops:
             in_all = sum(loop.max_batch_size for loop in self._loops)
             raise OptionError(
                 f"beam_size={task.n_slots} is more than an engine has room for: the {n_loops} "
-                f"engines (streams of the CPU, or GPUs) decode {in_all} windows together, and "
+                f"engines (workers on the CPU, or GPUs) decode {in_all} windows together, and "
                 f"{most} in each, and each beam takes the place of a window; "
-                "give fewer beams, or load the model with fewer streams or a larger max_batch_size"
+                "give fewer beams, or load the model with fewer workers or a larger max_batch_size"
             )
         return self._smallest.submit(task, group=group, priority=priority, wait=wait)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 
-from batched_whisper.batching.sequence import WindowTask
+from batched_whisper.batching.sequence import DecodeRequest
 from batched_whisper.errors import BatchedWhisperError, EngineError
 
-ROUNDS_FAILED = 3
+MAX_FAILED_ROUNDS = 3
 """After so many failed rounds without an answer between them an engine counts as broken."""
 
 
-class Crew:
+class LoopRoster:
     """The loops that serve one queue; the last one never leaves, because somebody has to answer."""
 
     def __init__(self, n_loops: int) -> None:
@@ -32,7 +32,7 @@ class Crew:
             return True
 
 
-class Health:
+class EngineHealth:
     """Whether an engine can still do anything; one loop's, and touched by its thread alone."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Health:
         """
         self.last_error = error
         self._failed = True
-        is_broken = self._n_rounds >= ROUNDS_FAILED and not self._has_stepped
+        is_broken = self._n_rounds >= MAX_FAILED_ROUNDS and not self._has_stepped
         return of_all(error) if is_broken else error
 
     def stepped(self) -> None:
@@ -65,10 +65,10 @@ class Health:
         self._n_rounds += self._failed
         self._has_stepped &= not self._failed
         self._failed = False
-        return self._n_rounds >= ROUNDS_FAILED
+        return self._n_rounds >= MAX_FAILED_ROUNDS
 
 
-def refusal(task: WindowTask) -> BatchedWhisperError | None:
+def refusal(task: DecodeRequest) -> BatchedWhisperError | None:
     """Why a window is dropped: nobody waits for it, or that cannot be found out."""
     try:
         if task.is_wanted():

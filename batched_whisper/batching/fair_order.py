@@ -47,7 +47,7 @@ Members = OrderedDict[int, Item[Payload, Result]]
 Ring = OrderedDict[Hashable, Members[Payload, Result]]
 
 
-class Turns(Generic[Payload, Result]):
+class FairOrder(Generic[Payload, Result]):
     """The items that wait, in the order in which they will be served."""
 
     def __init__(self) -> None:

@@ -20,33 +20,33 @@ from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
-from batched_whisper.batching.engine_health import Crew, Health, failure, refusal
-from batched_whisper.batching.metrics import LoopStats, Meters
+from batched_whisper.batching.engine_health import LoopRoster, EngineHealth, failure, refusal
+from batched_whisper.batching.metrics import LoopStats, LoopMetrics
 from batched_whisper.batching.policy import FixedWait, OfBatch, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.batching.scheduler import Limits, enough_encodes, plan
 from batched_whisper.batching.sequence import (
     DecodedTokens,
-    Feed,
+    StepInputs,
     Sequence,
     SequenceState,
-    WindowTask,
+    DecodeRequest,
 )
 from batched_whisper.batching.slots import SlotTable
 from batched_whisper.engines.interface import (
     AlignRow,
     EncodeRow,
     Engine,
-    Started,
+    PendingStep,
     StepResult,
-    as_working_ahead,
+    as_async_engine,
 )
 from batched_whisper.errors import EngineError, OptionError
 
 log = logging.getLogger(__name__)
 
-Work = Item[WindowTask, DecodedTokens]
-Fed = list[tuple[Sequence, Feed]]
+Work = Item[DecodeRequest, DecodedTokens]
+StepBatch = list[tuple[Sequence, StepInputs]]
 
 _PATIENCE_S = 0.01
 """How long a loop without a step to do waits for another loop before it looks again."""
@@ -62,7 +62,7 @@ class EngineLoop:
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
         queue: where windows wait, if it is shared with other loops; it has its own size and clock.
-        crew: the loops that share it, if there are others.
+        roster: the loops that share it, if there are others.
     """
 
     def __init__(
@@ -73,20 +73,20 @@ class EngineLoop:
         policy: Policy | None = None,
         max_queue_size: int = 256,
         clock: Clock | None = None,
-        queue: ItemQueue[WindowTask, DecodedTokens] | None = None,
-        crew: Crew | None = None,
+        queue: ItemQueue[DecodeRequest, DecodedTokens] | None = None,
+        roster: LoopRoster | None = None,
     ) -> None:
         self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
-        self._ahead = as_working_ahead(engine)
+        self._ahead = as_async_engine(engine)
         self._policy = OfBatch(policy or FixedWait(20), max_batch_size)
-        n_encodes = enough_encodes(max_batch_size, engine.info.tokens_a_call)
-        self._limits = Limits(max_batch_size, max(n_encodes, engine.info.encode_together))
-        self._slots = SlotTable(max_batch_size, engine.info.tokens_a_call)
+        n_encodes = enough_encodes(max_batch_size, engine.info.tokens_per_step)
+        self._limits = Limits(max_batch_size, max(n_encodes, engine.info.encode_batch_size))
+        self._slots = SlotTable(max_batch_size, engine.info.tokens_per_step)
         self._items: dict[Sequence, Work] = {}
-        self._meters = Meters()
-        self._health = Health()
-        self._crew = crew or Crew(1)
+        self._metrics = LoopMetrics()
+        self._health = EngineHealth()
+        self._roster = roster or LoopRoster(1)
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -98,11 +98,11 @@ class EngineLoop:
     @property
     def stats(self) -> LoopStats:
         """The figures of this moment."""
-        return self._meters.read(len(self.queue), len(self._slots))
+        return self._metrics.read(len(self.queue), len(self._slots))
 
     def submit(
         self,
-        task: WindowTask,
+        task: DecodeRequest,
         *,
         group: Hashable | None = None,
         priority: int = 0,
@@ -111,7 +111,7 @@ class EngineLoop:
         """Bring a window; blocks while the queue is full. Raises Closed, OptionError.
 
         Without ``wait`` it returns at once, and a window for which there is no place waits outside
-        (`ItemQueue.put_in_turn`); so a callback on the loop's own thread can bring one.
+        (`ItemQueue.put_queued`); so a callback on the loop's own thread can bring one.
         """
         n_slots, at_most = task.n_slots, self.max_batch_size
         if n_slots > at_most:
@@ -119,7 +119,7 @@ class EngineLoop:
                 f"beam_size={n_slots} is more than max_batch_size={at_most}, and each beam takes "
                 "the place of a window; give fewer beams, or load the model for larger batches"
             )
-        put = self.queue.put if wait else self.queue.put_in_turn
+        put = self.queue.put if wait else self.queue.put_queued
         return put(task, group=group, priority=priority, size=n_slots)
 
     def close(self, *, drain: bool = True) -> None:
@@ -140,12 +140,12 @@ class EngineLoop:
         try:
             while not self.queue.drained or len(self._slots):
                 self._round()
-                if self._health.broken_after_round() and self._crew.leave():
+                if self._health.broken_after_round() and self._roster.leave():
                     self._give_up()
                     break
         except BaseException as error:  # a defect of ours: nobody shall wait for ever because of it
             broken = EngineError(f"the engine's loop broke: {error!r}")
-            if not self._crew.leave():
+            if not self._roster.leave():
                 broken.none_left = True
                 self.queue.close(drain=False)
             self._fail_all(broken)
@@ -215,7 +215,7 @@ class EngineLoop:
         why = refusal(item.payload)
         if why is None:
             return True
-        self._meters.n_cancelled += 1
+        self._metrics.n_cancelled += 1
         item.future.set_exception(why)
         return False
 
@@ -223,21 +223,21 @@ class EngineLoop:
         try:
             sequence = self._slots.give(item.payload)
         except BaseException as error:  # the task's own rules
-            self._meters.n_failed += 1
+            self._metrics.n_failed += 1
             item.future.set_exception(failure(error))
             return None
         self._items[sequence] = item
         return sequence
 
     def _retry(self, sequence: Sequence) -> None:
-        self._meters.n_retries += 1
+        self._metrics.n_retries += 1
         sequence.try_again()
         if len(sequence.slots) > 1:  # a hotter attempt needs one; the engine shall not read more
             self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:
         """Encode windows, so many a call as the engine likes."""
-        together = self._engine.info.encode_together
+        together = self._engine.info.encode_batch_size
         for i in range(0, len(sequences), together):
             began = time.perf_counter()
             heard: list[tuple[Sequence, EncodeRow]] = []
@@ -263,11 +263,11 @@ class EngineLoop:
             for each in heard:
                 self._encode_rows([each], time.perf_counter())
             return
-        self._meters.encoded(len(heard), time.perf_counter() - began)
+        self._metrics.encoded(len(heard), time.perf_counter() - began)
         for sequence, _ in heard:
             sequence.begin()
 
-    def _step(self, fed: Fed) -> None:
+    def _step(self, fed: StepBatch) -> None:
         began = time.perf_counter()
         rows = [row for _, feed in fed for row in feed.rows]
         if self._ahead is None:
@@ -283,22 +283,22 @@ class EngineLoop:
         finally:  # whatever happened, nothing else may be asked of the engine before
             self._finish(fed, started, began)
 
-    def _finish(self, fed: Fed, started: Started, began: float) -> None:
+    def _finish(self, fed: StepBatch, started: PendingStep, began: float) -> None:
         try:
             results = started()
         except Exception as error:
             self._fail_step(fed, error)
             return
         self._health.stepped()
-        self._meters.stepped(len(results), time.perf_counter() - began)
+        self._metrics.stepped(len(results), time.perf_counter() - began)
         self._accept(fed, iter(results))
 
-    def _fail_step(self, fed: Fed, error: Exception) -> None:
+    def _fail_step(self, fed: StepBatch, error: Exception) -> None:
         why = self._health.failed(error)
         for sequence, _ in fed:
             self._fail(sequence, why)
 
-    def _accept(self, fed: Fed, results: Iterator[StepResult | None]) -> None:
+    def _accept(self, fed: StepBatch, results: Iterator[StepResult | None]) -> None:
         done: list[Sequence] = []
         for sequence, feed in fed:
             own = list(islice(results, len(feed.rows)))
@@ -316,12 +316,12 @@ class EngineLoop:
         for sequence in self._in_state(SequenceState.DECODING)[:1]:
             sequence.task.shared_language.wait(_PATIENCE_S)
 
-    def _fed(self) -> Fed:
+    def _fed(self) -> StepBatch:
         """What everybody's slots are fed; who waits for a language, or its audio, is left out."""
-        fed: Fed = []
+        fed: StepBatch = []
         for sequence in self._in_state(SequenceState.DECODING):
             try:
-                feed = sequence.next_feed()
+                feed = sequence.next_inputs()
             except BaseException as error:  # the task's own rules
                 self._fail(sequence, error)
                 continue
@@ -329,7 +329,7 @@ class EngineLoop:
                 fed.append((sequence, feed))
         return fed
 
-    def _copied(self, fed: Fed) -> Fed:
+    def _copied(self, fed: StepBatch) -> StepBatch:
         """Let texts that branched go on in slots of their own; returns who can be stepped."""
         copies = [row for _, feed in fed for row in feed.copies]
         try:
@@ -375,13 +375,13 @@ class EngineLoop:
 
     def _answer(self, sequence: Sequence) -> None:
         assert sequence.result is not None
-        self._meters.n_windows += 1
+        self._metrics.n_windows += 1
         self._health.answered()
         self._leave(sequence).future.set_result(sequence.result)
 
     def _fail(self, sequence: Sequence, error: BaseException) -> None:
         sequence.state = SequenceState.CANCELLED
-        self._meters.n_failed += 1
+        self._metrics.n_failed += 1
         self._leave(sequence).future.set_exception(failure(error))
 
     def _leave(self, sequence: Sequence) -> Work:
@@ -398,5 +398,5 @@ class EngineLoop:
             why = refusal(sequence.task)
             if why is not None:
                 sequence.state = SequenceState.CANCELLED
-                self._meters.n_cancelled += 1
+                self._metrics.n_cancelled += 1
                 self._leave(sequence).future.set_exception(why)

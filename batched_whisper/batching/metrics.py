@@ -32,7 +32,7 @@ class LoopStats:
         return self.n_rows / self.n_batches if self.n_batches else 0.0
 
 
-class Meters:
+class LoopMetrics:
     """The counters. The loop's thread writes; a reader gets a frozen copy."""
 
     def __init__(self) -> None:

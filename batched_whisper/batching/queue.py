@@ -32,7 +32,7 @@ from functools import partial
 from typing import Any, Generic
 
 from batched_whisper.batching.clock import Clock, MonotonicClock
-from batched_whisper.batching.fair_order import Item, Payload, Result, Turns
+from batched_whisper.batching.fair_order import Item, Payload, Result, FairOrder
 from batched_whisper.batching.policy import Policy, WaitUntil
 from batched_whisper.errors import (
     BatchingError,
@@ -46,7 +46,7 @@ __all__ = ["Item", "ItemQueue"]
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _OwnGroup:
     """The group of an item that was given none."""
 
     ticket: int
@@ -61,7 +61,7 @@ class _Sleep:
 
 
 @dataclass(frozen=True, eq=False)
-class _Outside(Generic[Payload, Result]):
+class _Overflowing(Generic[Payload, Result]):
     """A caller who waits for a place, with the item that shall have it."""
 
     item: Item[Payload, Result]
@@ -88,8 +88,8 @@ class ItemQueue(Generic[Payload, Result]):
         self._tickets = itertools.count()
         self._lock = threading.Lock()
         self._takeable = threading.Condition(self._lock)
-        self._inside: Turns[Payload, Result] = Turns()
-        self._outside: OrderedDict[int, _Outside[Payload, Result]] = OrderedDict()
+        self._admitted: FairOrder[Payload, Result] = FairOrder()
+        self._overflow: OrderedDict[int, _Overflowing[Payload, Result]] = OrderedDict()
         self._departed: deque[int] = deque()  # tickets of the cancelled, not yet removed
         self._closed = False
         self._woken = False
@@ -98,13 +98,13 @@ class ItemQueue(Generic[Payload, Result]):
     def __len__(self) -> int:
         """The items that wait inside."""
         with self._exclusive():
-            return len(self._inside)
+            return len(self._admitted)
 
     @property
-    def n_outside(self) -> int:
+    def n_overflow(self) -> int:
         """The callers who wait for a place."""
         with self._exclusive():
-            return len(self._outside)
+            return len(self._overflow)
 
     @property
     def max_size(self) -> int:
@@ -120,7 +120,7 @@ class ItemQueue(Generic[Payload, Result]):
     def drained(self) -> bool:
         """Whether it was closed and nothing is left: there will never be another batch."""
         with self._exclusive():
-            return self._closed and not self._inside
+            return self._closed and not self._admitted
 
     # --- callers -------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class ItemQueue(Generic[Payload, Result]):
             raise
         return item.future
 
-    def put_in_turn(
+    def put_queued(
         self,
         payload: Payload,
         *,
@@ -229,7 +229,7 @@ class ItemQueue(Generic[Payload, Result]):
                 if self._woken:
                     self._woken = False
                     return []
-                is_over = self._closed and not self._inside
+                is_over = self._closed and not self._admitted
                 batch = self._form(max_items, room, late)
             self._fail_late(late)
             if batch or is_over:
@@ -257,9 +257,9 @@ class ItemQueue(Generic[Payload, Result]):
         """
         with self._exclusive():
             self._closed = True
-            outside = tuple(self._outside.values())
-            self._outside.clear()
-            abandoned = [] if drain else self._inside.take_all()
+            outside = tuple(self._overflow.values())
+            self._overflow.clear()
+            abandoned = [] if drain else self._admitted.take_all()
             self._takeable.notify_all()
         for waiting in outside:
             _fail(waiting.admitted, self._closed_error())
@@ -282,7 +282,7 @@ class ItemQueue(Generic[Payload, Result]):
         with self._exclusive():
             if self._closed:
                 raise self._closed_error()
-            is_full = len(self._inside) >= self._max_size
+            is_full = len(self._admitted) >= self._max_size
             if is_full and not block:
                 raise QueueFull(
                     f"{self._name} is full: {self._max_size} wait already; "
@@ -293,16 +293,16 @@ class ItemQueue(Generic[Payload, Result]):
                 payload=payload,
                 ticket=ticket,
                 arrival_s=self._clock.now_s(),
-                group=_Alone(ticket) if group is None else group,
+                group=_OwnGroup(ticket) if group is None else group,
                 priority=priority,
                 size=size,
                 deadline_s=deadline_s,
             )
             if is_full:
-                waiting = self._outside[ticket] = _Outside(item)
+                waiting = self._overflow[ticket] = _Overflowing(item)
                 place = waiting.admitted
             else:
-                self._inside.add(item)
+                self._admitted.add(item)
             self._tell_takers()
         # The callback holds the ticket, not the item: a caller who keeps the future of a result
         # does not keep the payload.
@@ -311,7 +311,7 @@ class ItemQueue(Generic[Payload, Result]):
 
     def _n_known(self) -> int:
         """Those inside and outside; a batch may be larger than the queue, so both count."""
-        return len(self._inside) + len(self._outside)
+        return len(self._admitted) + len(self._overflow)
 
     def _sleep(self, sleep: _Sleep) -> None:
         self._sleepers.append(sleep.n_items)
@@ -329,10 +329,12 @@ class ItemQueue(Generic[Payload, Result]):
         """What the taker has to wait for now; None if it has something to do."""
         if self._woken or self._closed:
             return None
-        if not self._inside:
+        if not self._admitted:
             return _Sleep(until_s=None, n_items=1)
         now_s = self._clock.now_s()
-        decision = policy.decide(self._n_known(), self._inside.oldest_arrival_s(), now_s, max_items)
+        decision = policy.decide(
+            self._n_known(), self._admitted.oldest_arrival_s(), now_s, max_items
+        )
         if isinstance(decision, WaitUntil) and decision.time_s > now_s:
             return _Sleep(decision.time_s, decision.n_items or 1)
         return None
@@ -346,11 +348,11 @@ class ItemQueue(Generic[Payload, Result]):
         """
         now_s = self._clock.now_s()
         batch: list[Item[Payload, Result]] = []
-        late += self._inside.take_late(now_s)
+        late += self._admitted.take_late(now_s)
         self._admit()
         left = math.inf if room is None else room
-        while self._inside and len(batch) < max_items and self._inside.next().size <= left:
-            item = self._inside.take()
+        while self._admitted and len(batch) < max_items and self._admitted.next().size <= left:
+            item = self._admitted.take()
             self._admit()
             if item.is_late(now_s):  # it came in from outside just now
                 late.append(item)
@@ -361,26 +363,26 @@ class ItemQueue(Generic[Payload, Result]):
 
     def _admit(self) -> None:
         """Give free places to those who wait outside, in the order of their arrival."""
-        while self._outside and len(self._inside) < self._max_size:
-            _, waiting = self._outside.popitem(last=False)
-            self._inside.add(waiting.item)
+        while self._overflow and len(self._admitted) < self._max_size:
+            _, waiting = self._overflow.popitem(last=False)
+            self._admitted.add(waiting.item)
             if waiting.admitted.set_running_or_notify_cancel():
                 waiting.admitted.set_result(None)
 
     def _when_done(self, ticket: int, future: Future[Any]) -> None:
         if future.cancelled():
             self._departed.append(ticket)
-            self._sweep_if_free()
+            self._purge_if_free()
 
-    def _sweep(self) -> None:
+    def _purge(self) -> None:
         """Remove the cancelled; the lock is held."""
         while self._departed:
             ticket = self._departed.popleft()
-            if self._outside.pop(ticket, None) is None:
-                self._inside.remove(ticket)
+            if self._overflow.pop(ticket, None) is None:
+                self._admitted.remove(ticket)
         self._admit()
 
-    def _sweep_if_free(self) -> None:
+    def _purge_if_free(self) -> None:
         """Remove the cancelled unless somebody holds the lock: he will look when he is done.
 
         A cancellation never waits for the lock, because it can come from a finaliser that the
@@ -388,7 +390,7 @@ class ItemQueue(Generic[Payload, Result]):
         """
         while self._departed and self._lock.acquire(blocking=False):
             try:
-                self._sweep()
+                self._purge()
             finally:
                 self._lock.release()
 
@@ -396,10 +398,10 @@ class ItemQueue(Generic[Payload, Result]):
     def _exclusive(self) -> Iterator[None]:
         try:
             with self._lock:
-                self._sweep()
+                self._purge()
                 yield
         finally:
-            self._sweep_if_free()
+            self._purge_if_free()
 
     def _fail_late(self, late: list[Item[Payload, Result]]) -> None:
         """Outside the lock, because this runs the callers' callbacks."""

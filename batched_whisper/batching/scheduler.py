@@ -25,14 +25,14 @@ class Limits:
     max_encodes: int = 4
 
 
-def enough_encodes(max_batch_size: int, tokens_a_call: int) -> int:
+def enough_encodes(max_batch_size: int, tokens_per_step: int) -> int:
     """How many windows may have to be encoded between two steps for slots to stay full.
 
     Args:
         max_batch_size: the slots.
-        tokens_a_call: how many tokens each of them says in a step.
+        tokens_per_step: how many tokens each of them says in a step.
     """
-    return max(Limits.max_encodes, max_batch_size * tokens_a_call // _SHORT_TEXT)
+    return max(Limits.max_encodes, max_batch_size * tokens_per_step // _SHORT_TEXT)
 
 
 _SHORT_TEXT = 16

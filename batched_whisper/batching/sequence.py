@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from batched_whisper.batching.beam_slots import BeamSlots
-from batched_whisper.decoding.beam import ONE_TEXT, Beams, BeamSearch, Hypothesis
+from batched_whisper.decoding.beam import SINGLE_BEAM, Beams, BeamSearch, Hypothesis
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
@@ -108,7 +108,7 @@ class SharedLanguage:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowTask:
+class DecodeRequest:
     """What a caller wants of one window.
 
     Attributes:
@@ -145,7 +145,7 @@ class WindowTask:
     align: Callable[[DecodedTokens], AlignedText | None] = lambda decoded: None
     is_wanted: Callable[[], bool] = lambda: True
     seed: int = 0
-    beams: Beams = ONE_TEXT
+    beams: Beams = SINGLE_BEAM
 
     @property
     def n_slots(self) -> int:
@@ -154,7 +154,7 @@ class WindowTask:
 
 
 @dataclass(frozen=True)
-class Feed:
+class StepInputs:
     """What a window's slots are fed in a step, after the copies were made; one row at least."""
 
     rows: tuple[StepRow, ...]
@@ -167,13 +167,15 @@ class Sequence:
     Args:
         task: what is wanted.
         slots: its own, as many as the task takes.
-        tokens_a_call: the engine's (`EngineInfo`).
+        tokens_per_step: the engine's (`EngineInfo`).
     """
 
-    def __init__(self, task: WindowTask, slots: tuple[int, ...], tokens_a_call: int = 1) -> None:
+    def __init__(
+        self, task: DecodeRequest, slots: tuple[int, ...], tokens_per_step: int = 1
+    ) -> None:
         self.task = task
         self.slots = slots
-        self._tokens_a_call = tokens_a_call
+        self._tokens_per_step = tokens_per_step
         self.attempt = task.first
         self.state = SequenceState.WAITING
         self.result: DecodedTokens | None = None
@@ -182,7 +184,7 @@ class Sequence:
         self._decodes = 0
         self._position = 0
         self._pending: tuple[int, ...] = ()  # of the prompt
-        self._search = BeamSearch(ONE_TEXT, task.rules.ids.eot)
+        self._search = BeamSearch(SINGLE_BEAM, task.rules.ids.eot)
         self._places = BeamSlots(slots)
         self._sampling = GREEDY
         self._limit = task.max_tokens
@@ -225,7 +227,7 @@ class Sequence:
         else:
             self.state = SequenceState.WAITING
 
-    def next_feed(self) -> Feed | None:
+    def next_inputs(self) -> StepInputs | None:
         """What to feed its slots next; None while another window detects the language.
 
         The prompt and the start go in one piece. The few tokens after it go one by one, in the
@@ -234,13 +236,13 @@ class Sequence:
         """
         if self._position == 0:
             start = self._start_row()
-            return None if start is None else Feed((start,))
-        if len(self._pending) > 1 and self._tokens_a_call == 1:
-            return Feed((StepRow(self.slots[0], self._pending[:1], self._position, None),))
+            return None if start is None else StepInputs((start,))
+        if len(self._pending) > 1 and self._tokens_per_step == 1:
+            return StepInputs((StepRow(self.slots[0], self._pending[:1], self._position, None),))
         rows = map(self._text_row, self._places.taken, self._search.live)
-        return Feed(tuple(rows), self._copies)
+        return StepInputs(tuple(rows), self._copies)
 
-    def accept(self, feed: Feed, results: Several[StepResult | None]) -> None:
+    def accept(self, feed: StepInputs, results: Several[StepResult | None]) -> None:
         """Take what the engine made of the rows that were fed."""
         n_tokens = len(feed.rows[0].tokens)
         if self._position == 0:
@@ -265,7 +267,7 @@ class Sequence:
 
     def _beams(self) -> Beams:
         is_searched = self.attempt.temperature == 0 and len(self.slots) > 1
-        return self.task.beams if is_searched else ONE_TEXT
+        return self.task.beams if is_searched else SINGLE_BEAM
 
     def _text_row(self, slot: int, text: Hypothesis) -> StepRow:
         """The last token of a text, or of the prompt."""
@@ -276,12 +278,18 @@ class Sequence:
             return StepRow(
                 slot, tokens, position, allowed, self._sampling, n_best=beams.n_candidates
             )
-        n_tokens = min(self._tokens_a_call, self._limit - self._search.length)
+        n_tokens = min(self._tokens_per_step, self._limit - self._search.length)
         if n_tokens <= 1:
             return StepRow(slot, tokens, position, allowed, self._sampling)
-        course = rules.course(text.tokens)
+        constraints = rules.constraints(text.tokens)
         return StepRow(
-            slot, tokens, position, allowed, self._sampling, n_tokens=n_tokens, course=course
+            slot,
+            tokens,
+            position,
+            allowed,
+            self._sampling,
+            n_tokens=n_tokens,
+            constraints=constraints,
         )
 
     def _start_row(self) -> StepRow | None:
@@ -299,7 +307,7 @@ class Sequence:
             among = Allowed(TokenMask(MaskMode.ONLY, task.languages))
             return StepRow(self.slots[0], self._pending, 0, among, probe=no_speech)
         after = self._after_sot()
-        if after and self._tokens_a_call == 1:
+        if after and self._tokens_per_step == 1:
             return StepRow(self.slots[0], self._pending, 0, None, probe=no_speech)
         row = self._text_row(self.slots[0], self._search.live[0])
         return replace(row, tokens=self._pending + after, probe=no_speech, probe_at=n_to_start - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from batched_whisper.batching.sequence import Sequence, WindowTask
+from batched_whisper.batching.sequence import Sequence, DecodeRequest
 
 
 class SlotTable:
@@ -12,12 +12,12 @@ class SlotTable:
 
     Args:
         n_slots: how many.
-        tokens_a_call: the engine's (`EngineInfo`), for the sequences.
+        tokens_per_step: the engine's (`EngineInfo`), for the sequences.
     """
 
-    def __init__(self, n_slots: int, tokens_a_call: int = 1) -> None:
+    def __init__(self, n_slots: int, tokens_per_step: int = 1) -> None:
         self._n_slots = n_slots
-        self._tokens_a_call = tokens_a_call
+        self._tokens_per_step = tokens_per_step
         self._free = list(range(n_slots - 1, -1, -1))
         self._sequences: dict[int, Sequence] = {}
 
@@ -38,12 +38,12 @@ class SlotTable:
         """How many are given out: at least as many as there are sequences."""
         return self._n_slots - len(self._free)
 
-    def give(self, task: WindowTask) -> Sequence:
+    def give(self, task: DecodeRequest) -> Sequence:
         """As many slots as a window takes. Raises IndexError where too few are free."""
         if task.n_slots > len(self._free):
             raise IndexError(f"{task.n_slots} slots are wanted, {len(self._free)} are free")
         slots = tuple(self._free[: -task.n_slots - 1 : -1])
-        sequence = Sequence(task, slots, self._tokens_a_call)  # may fail: a task's own rules
+        sequence = Sequence(task, slots, self._tokens_per_step)  # may fail: a task's own rules
         del self._free[-task.n_slots :]
         self._sequences[slots[0]] = sequence
         return sequence

@@ -10,11 +10,11 @@ import typer
 import batched_whisper
 from batched_whisper.cli.bench import bench
 from batched_whisper.cli.demo import demo
-from batched_whisper.cli.dependencies import Services
+from batched_whisper.cli.dependencies import Dependencies
 from batched_whisper.cli.download import download
 from batched_whisper.cli.evaluate import evaluate
 from batched_whisper.cli.info import info
-from batched_whisper.cli.messages import write_any_name
+from batched_whisper.cli.messages import escape_unencodable_output
 from batched_whisper.cli.options import ENVIRONMENT_NOTE
 from batched_whisper.cli.transcribe import transcribe
 
@@ -47,7 +47,7 @@ def program(
     ] = False,
 ) -> None:
     """Whisper on your own machine: many small calls become few full batches."""
-    ctx.obj = ctx.obj or Services()
+    ctx.obj = ctx.obj or Dependencies()
 
 
 app.command(epilog=ENVIRONMENT_NOTE)(transcribe)
@@ -58,12 +58,14 @@ app.command(epilog=ENVIRONMENT_NOTE)(info)
 app.command()(download)
 
 
-def run_program(arguments: Sequence[str] | None = None, services: Services | None = None) -> None:
+def run_program(
+    arguments: Sequence[str] | None = None, dependencies: Dependencies | None = None
+) -> None:
     """Run the program and leave with its exit code.
 
     Args:
         arguments: the command line; the process's own if not given.
-        services: what the commands work with, where it is not the real thing.
+        dependencies: what the commands work with, where it is not the real thing.
     """
-    write_any_name()
-    app(args=arguments, prog_name=PROGRAM, obj=services)
+    escape_unencodable_output()
+    app(args=arguments, prog_name=PROGRAM, obj=dependencies)

@@ -20,15 +20,22 @@ import batched_whisper
 from batched_whisper.cli.demo import demo_sources
 from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.cli.info import PACKAGES, installed_version
-from batched_whisper.cli.io.inputs import Source, find_sources
+from batched_whisper.cli.io.inputs import RecordingSource, find_sources
 from batched_whisper.cli.job.job_runner import loaded, origin
 from batched_whisper.cli.job.progress import Display
 from batched_whisper.cli.job.results import Failed, outcomes
-from batched_whisper.cli.load_patterns import Clip, Figures, Pass, measure, n_differing, summarise
-from batched_whisper.cli.messages import FAILED, Failure, count, explains_errors, report, say
+from batched_whisper.cli.load_patterns import (
+    BenchClip,
+    LoadSummary,
+    Pass,
+    measure,
+    n_differing,
+    summarise,
+)
+from batched_whisper.cli.messages import FAILED, Failure, count, handle_errors, report, print_err
 from batched_whisper.cli.options import takes_options
 from batched_whisper.config.options import DecodingOptions, Settings
-from batched_whisper.formats import write_whole
+from batched_whisper.formats import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
 N_CALLS = 64
 
 
-@explains_errors
+@handle_errors
 @takes_options
 def bench(
     ctx: typer.Context,
@@ -79,32 +86,34 @@ def bench(
         for each in measure(whisper, clips, options, n_calls=calls, n_rounds=rounds):
             passes.append(each)
             if not quiet:
-                say(f"{each.way.value}: {count(len(each.texts), 'call')} in {each.wall_s:.1f} s")
+                print_err(
+                    f"{each.pattern.value}: {count(len(each.texts), 'call')} in {each.wall_s:.1f} s"
+                )
         info = whisper.info
     if passes:
         _show(passes, clips)
         if output is not None:
             document = {**origin(info, settings, options), **_document(passes, clips)}
-            write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+            write_atomically(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
     report(failures)
     raise typer.Exit(FAILED if failures else 0)
 
 
 def _warm_up(
-    whisper: Transcriber, sources: Sequence[Source], options: DecodingOptions
-) -> tuple[list[Clip], list[Failure]]:
+    whisper: Transcriber, sources: Sequence[RecordingSource], options: DecodingOptions
+) -> tuple[list[BenchClip], list[Failure]]:
     """Transcribe every recording once; those that can be, and why the others cannot."""
-    clips, failures = list[Clip](), list[Failure]()
+    clips, failures = list[BenchClip](), list[Failure]()
     with closing(outcomes(whisper, sources, options)) as ended:
         for each in ended:
             if isinstance(each, Failed):
                 failures.append(each.failure)
             else:
-                clips.append(Clip(each.source.open(), each.transcript.duration))
+                clips.append(BenchClip(each.source.open(), each.transcript.duration))
     return clips, failures
 
 
-def _show(passes: Sequence[Pass], clips: Sequence[Clip]) -> None:
+def _show(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> None:
     """The table, on standard output, and what to know about it."""
     from rich.console import Console
 
@@ -113,7 +122,7 @@ def _show(passes: Sequence[Pass], clips: Sequence[Clip]) -> None:
     total_s = sum(clip.duration_s for clip in clips)
     print(f"{count(len(clips), 'recording')}, {total_s:,.1f} s, brought again and again.")
     n_different = n_differing(passes, len(clips))
-    print("Every way gave the same texts." if not n_different else _differ(n_different))
+    print("Every pattern gave the same texts." if not n_different else _differ(n_different))
     print(f"Peak memory of the process: {_peak_memory_bytes() / 1e6:,.0f} MB.")
     if _is_checkout():
         print("make bench compares with other programs.")
@@ -123,7 +132,7 @@ def _differ(n_different: int) -> str:
     return f"{count(n_different, 'recording')} had texts that were not the same in every call."
 
 
-def _table(figures: Sequence[Figures]) -> Table:
+def _table(figures: Sequence[LoadSummary]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -133,13 +142,13 @@ def _table(figures: Sequence[Figures]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for each in figures:
         table.add_row(
-            each.way.value,
+            each.pattern.value,
             f"{each.n_calls:,}",
             f"{each.wall_s:,.1f}",
             f"{each.calls_per_s:,.2f}",
             f"{each.times_real_time:,.1f}",
             f"{each.mean_batch_size:,.1f}",
-            f"{each.over_alone:,.2f}",
+            f"{each.speedup:,.2f}",
         )
     return table
 
@@ -147,7 +156,7 @@ def _table(figures: Sequence[Figures]) -> Table:
 _HEADINGS = ("calls", "seconds", "calls/s", "x real time", "mean batch", "times as fast")
 
 
-def _document(passes: Sequence[Pass], clips: Sequence[Clip]) -> dict[str, Any]:
+def _document(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> dict[str, Any]:
     """Everything that was measured, as JSON's types."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

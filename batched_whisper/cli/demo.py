@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from batched_whisper.cli.io.inputs import Source, find_sources
+from batched_whisper.cli.io.inputs import RecordingSource, find_sources
 from batched_whisper.cli.io.outputs import StandardOutput
-from batched_whisper.cli.job.job_runner import Job, run
+from batched_whisper.cli.job.job_runner import TranscriptionJob, run
 from batched_whisper.cli.job.progress import Display
-from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.messages import handle_errors
 from batched_whisper.cli.options import takes_options
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import MissingExtra
@@ -23,7 +23,7 @@ PACKAGE = "moonshine_voice"
 RECORDINGS = ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")
 
 
-@explains_errors
+@handle_errors
 @takes_options
 def demo(
     ctx: typer.Context,
@@ -43,11 +43,11 @@ def demo(
     sources = find_sources(paths, lambda: b"") if paths else demo_sources()
     display = Display(quiet=False)
     output = StandardOutput(FORMATS["text"], named=True, write=display.print)
-    job = Job(sources=sources, outputs=[output], settings=settings, options=options)
+    job = TranscriptionJob(sources=sources, outputs=[output], settings=settings, options=options)
     raise typer.Exit(run(job, ctx.obj, display))
 
 
-def demo_sources(folder_of: Callable[[str], Path | None] | None = None) -> list[Source]:
+def demo_sources(folder_of: Callable[[str], Path | None] | None = None) -> list[RecordingSource]:
     """The recordings of the extra; `MissingExtra` where it is not installed."""
     folder = (folder_of or _folder_of)(PACKAGE)
     files = [folder / "assets" / name for name in RECORDINGS] if folder else []
@@ -56,7 +56,7 @@ def demo_sources(folder_of: Callable[[str], Path | None] | None = None) -> list[
             "the demo's recordings are not installed: "
             "pip install 'batched-whisper[demo]', or give a recording of yours"
         )
-    return [Source(name=file.name, place=Path(file.name), audio=file) for file in files]
+    return [RecordingSource(name=file.name, place=Path(file.name), audio=file) for file in files]
 
 
 def _folder_of(package: str) -> Path | None:

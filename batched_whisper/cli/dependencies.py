@@ -74,7 +74,7 @@ class Stats(Protocol):
         """Windows that wait."""
 
 
-class Transcribe(Protocol):
+class TranscribeCalls(Protocol):
     """Recordings to transcripts; audio is whatever the transcriber accepts."""
 
     def __call__(self, audio: Any, *, options: DecodingOptions) -> Transcript:
@@ -92,7 +92,7 @@ class Transcriber(Protocol):
     """The part of `batched_whisper.whisper.Whisper` that the commands use."""
 
     @property
-    def transcribe(self) -> Transcribe:
+    def transcribe(self) -> TranscribeCalls:
         """Recordings to transcripts."""
 
     def submit(self, audio: Any, *, options: DecodingOptions) -> Future[Transcript]:
@@ -143,7 +143,7 @@ def _download(model: str, revision: str | None) -> Downloaded:
 
 
 @dataclass(frozen=True)
-class Services:
+class Dependencies:
     """Makes a transcriber from settings, and brings models here."""
 
     open_whisper: Callable[[Settings], Transcriber] = _open_whisper

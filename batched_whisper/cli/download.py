@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.messages import handle_errors
 
 
-@explains_errors
+@handle_errors
 def download(
     ctx: typer.Context,
     model: Annotated[

@@ -14,24 +14,24 @@ import typer
 from batched_whisper import evaluation
 from batched_whisper.cli import wer_report
 from batched_whisper.cli.dependencies import Transcriber
-from batched_whisper.cli.io.inputs import Source, from_manifest
+from batched_whisper.cli.io.inputs import RecordingSource, from_manifest
 from batched_whisper.cli.io.manifest import Row
 from batched_whisper.cli.job.job_runner import loaded, origin
 from batched_whisper.cli.job.progress import Display
 from batched_whisper.cli.job.results import Failed, Transcribed, outcomes
-from batched_whisper.cli.messages import FAILED, count, explains_errors, report, say
+from batched_whisper.cli.messages import FAILED, count, handle_errors, report, print_err
 from batched_whisper.cli.options import takes_options
 from batched_whisper.cli.wer_report import Results
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
-from batched_whisper.evaluation import Scored
-from batched_whisper.formats import write_whole
-from batched_whisper.tokens.languages import language_told
+from batched_whisper.evaluation import ScoredRecording
+from batched_whisper.formats import write_atomically
+from batched_whisper.tokens.languages import language_code_or_none
 
 NO_COLLECTION = "(none)"
 
 
-@explains_errors
+@handle_errors
 @takes_options
 def evaluate(
     ctx: typer.Context,
@@ -66,7 +66,9 @@ def evaluate(
     groups = _collections(from_manifest(manifest), collection or [])
     evaluation.require()
     contexts = _by_context(options)
-    language_told(options.language)  # refuses what Whisper does not know before it is loaded
+    language_code_or_none(
+        options.language
+    )  # refuses what Whisper does not know before it is loaded
     display = Display(quiet=quiet)
     with loaded(ctx.obj, settings, display) as whisper:
         results = _measure(whisper, contexts, groups, display)
@@ -77,15 +79,17 @@ def evaluate(
             **origin(info, settings, options),
             **wer_report.figures(results),
         }
-        write_whole(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        write_atomically(output, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
     failures = list(dict.fromkeys(each for one in results.values() for each in one.failures))
     report(failures)
     raise typer.Exit(FAILED if failures else 0)
 
 
-def _collections(sources: Iterable[Source], wanted: Sequence[str]) -> dict[str, list[Source]]:
+def _collections(
+    sources: Iterable[RecordingSource], wanted: Sequence[str]
+) -> dict[str, list[RecordingSource]]:
     """The recordings with a text, by collection."""
-    groups: dict[str, list[Source]] = {}
+    groups: dict[str, list[RecordingSource]] = {}
     n_without_text = 0
     for source in sources:
         row = _row(source)
@@ -99,11 +103,11 @@ def _collections(sources: Iterable[Source], wanted: Sequence[str]) -> dict[str, 
     if not groups:
         raise ManifestError("no recording of the manifest has a text to compare with")
     if n_without_text:
-        say(f"{count(n_without_text, 'recording')} without a text left out")
+        print_err(f"{count(n_without_text, 'recording')} without a text left out")
     return {name: groups[name] for name in groups if not wanted or name in wanted}
 
 
-def _row(source: Source) -> Row:
+def _row(source: RecordingSource) -> Row:
     assert source.row is not None, "a recording of a manifest"
     return source.row
 
@@ -120,7 +124,7 @@ def _by_context(options: DecodingOptions) -> dict[str, DecodingOptions]:
 def _measure(
     whisper: Transcriber,
     contexts: dict[str, DecodingOptions],
-    groups: dict[str, list[Source]],
+    groups: dict[str, list[RecordingSource]],
     display: Display,
 ) -> dict[str, Results]:
     """Transcribe one collection after the other, so that each has a time of its own.
@@ -142,7 +146,7 @@ def _measure(
 def _measure_one(
     whisper: Transcriber,
     collection: str,
-    sources: Sequence[Source],
+    sources: Sequence[RecordingSource],
     options: DecodingOptions,
     results: Results,
     display: Display,
@@ -163,9 +167,9 @@ def _advance(display: Display, result: Transcribed | Failed) -> Transcribed | Fa
     return result
 
 
-def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scored:
+def _score(done: Transcribed, collection: str, options: DecodingOptions) -> ScoredRecording:
     row, transcript = _row(done.source), done.transcript
-    told = language_told(options.language)
+    told = language_code_or_none(options.language)
     spoken = row.language or told or transcript.language or None
     return evaluation.score(
         name=done.source.name,

@@ -11,14 +11,14 @@ import typer
 
 import batched_whisper
 from batched_whisper.cli.dependencies import Info
-from batched_whisper.cli.messages import explains_errors
+from batched_whisper.cli.messages import handle_errors
 from batched_whisper.cli.options import takes_options
 from batched_whisper.config.options import Settings
 
 PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface_hub", "torch")
 
 
-@explains_errors
+@handle_errors
 @takes_options
 def info(ctx: typer.Context, *, settings: Settings) -> None:
     """Show which model, engine, precision and threads would be used, and why."""

@@ -17,20 +17,20 @@ from typing import Any
 from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.config.options import DecodingOptions
 
-SHARE_ALONE = 4
+SEQUENTIAL_SHARE = 4
 """One caller is given a fourth of the calls, since it takes so much longer; rates are compared."""
 
 
-class Way(str, Enum):
+class LoadPattern(str, Enum):
     """How the calls come."""
 
-    ALONE = "one at a time"
-    CALLERS = "callers at once"
+    SEQUENTIAL = "one at a time"
+    CONCURRENT = "callers at once"
     MAP = "map"
 
 
 @dataclass(frozen=True)
-class Clip:
+class BenchClip:
     """A recording that is known to be readable, and its length."""
 
     audio: Any
@@ -39,9 +39,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Pass:
-    """All calls of a round, one way; texts are those of the clips, in the order of the calls."""
+    """All calls of a round, one pattern; texts are those of the clips, in the order of the calls."""
 
-    way: Way
+    pattern: LoadPattern
     audio_s: float
     wall_s: float
     n_batches: int
@@ -55,28 +55,28 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What the rounds of one way come to; medians."""
+class LoadSummary:
+    """What the rounds of one pattern come to; medians."""
 
-    way: Way
+    pattern: LoadPattern
     n_calls: int
     wall_s: float
     calls_per_s: float
     times_real_time: float
     mean_batch_size: float
-    over_alone: float
+    speedup: float
     """How many times the speed of one at a time."""
 
 
-def n_alone(n_calls: int, n_clips: int) -> int:
+def n_sequential_calls(n_calls: int, n_clips: int) -> int:
     """The calls of a single caller: whole passes over the clips, about a fourth of all."""
-    n_passes = -(-n_calls // (SHARE_ALONE * n_clips))
+    n_passes = -(-n_calls // (SEQUENTIAL_SHARE * n_clips))
     return min(n_calls, n_passes * n_clips)
 
 
 def measure(
     whisper: Transcriber,
-    clips: Sequence[Clip],
+    clips: Sequence[BenchClip],
     options: DecodingOptions,
     *,
     n_calls: int,
@@ -87,13 +87,17 @@ def measure(
         return
     calls = [clips[i % len(clips)] for i in range(n_calls)]
     for _ in range(n_rounds):
-        for way, bring in _WAYS.items():
-            brought = calls[: n_alone(n_calls, len(clips))] if way is Way.ALONE else calls
+        for pattern, bring in _PATTERNS.items():
+            brought = (
+                calls[: n_sequential_calls(n_calls, len(clips))]
+                if pattern is LoadPattern.SEQUENTIAL
+                else calls
+            )
             before, began_s = whisper.stats, time.perf_counter()
             texts = bring(whisper, [clip.audio for clip in brought], options)
             wall_s, after = time.perf_counter() - began_s, whisper.stats
             yield Pass(
-                way=way,
+                pattern=pattern,
                 audio_s=sum(clip.duration_s for clip in brought),
                 wall_s=wall_s,
                 n_batches=after.n_batches - before.n_batches,
@@ -120,28 +124,30 @@ def _map(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) 
     return [transcript.text for transcript in whisper.transcribe.map(audios, options=options)]
 
 
-_WAYS: dict[Way, Callable[[Transcriber, Sequence[Any], DecodingOptions], list[str]]] = {
-    Way.ALONE: _alone,
-    Way.CALLERS: _callers,
-    Way.MAP: _map,
+_PATTERNS: dict[LoadPattern, Callable[[Transcriber, Sequence[Any], DecodingOptions], list[str]]] = {
+    LoadPattern.SEQUENTIAL: _alone,
+    LoadPattern.CONCURRENT: _callers,
+    LoadPattern.MAP: _map,
 }
 
 
-def summarise(passes: Sequence[Pass]) -> list[Figures]:
-    """The figures of each way, over all rounds."""
-    by_way = {way: [each for each in passes if each.way is way] for way in Way}
-    alone = _speed(by_way[Way.ALONE])
+def summarise(passes: Sequence[Pass]) -> list[LoadSummary]:
+    """The figures of each pattern, over all rounds."""
+    by_way = {
+        pattern: [each for each in passes if each.pattern is pattern] for pattern in LoadPattern
+    }
+    alone = _speed(by_way[LoadPattern.SEQUENTIAL])
     return [
-        Figures(
-            way=way,
+        LoadSummary(
+            pattern=pattern,
             n_calls=len(each[0].texts),
             wall_s=median(one.wall_s for one in each),
             calls_per_s=median(len(one.texts) / one.wall_s for one in each),
             times_real_time=_speed(each),
             mean_batch_size=median(one.mean_batch_size for one in each),
-            over_alone=_speed(each) / alone,
+            speedup=_speed(each) / alone,
         )
-        for way, each in by_way.items()
+        for pattern, each in by_way.items()
     ]
 
 
@@ -151,7 +157,7 @@ def _speed(passes: Sequence[Pass]) -> float:
 
 
 def n_differing(passes: Sequence[Pass], n_clips: int) -> int:
-    """Clips whose text was not the same in every call, whatever the way."""
+    """Clips whose text was not the same in every call, whatever the pattern."""
     said: dict[int, set[str]] = {}
     for each in passes:
         for i, text in enumerate(each.texts):

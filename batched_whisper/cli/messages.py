@@ -43,7 +43,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def say(message: str) -> None:
+def print_err(message: str) -> None:
     """A line for the user, apart from the results."""
     print(message, file=sys.stderr, flush=True)
 
@@ -52,9 +52,9 @@ def report(failures: Iterable[Failure]) -> None:
     """What failed and why, a line each."""
     failures = list(failures)
     if failures:
-        say(f"{count(len(failures), 'recording')} failed:")
+        print_err(f"{count(len(failures), 'recording')} failed:")
     for failure in failures:
-        say(f"  {about(failure.name, failure.why)}")
+        print_err(f"  {about(failure.name, failure.why)}")
 
 
 def about(name: str, message: str) -> str:
@@ -67,7 +67,7 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def explains_errors(command: Callable[P, R]) -> Callable[P, R]:
+def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     """End with a sentence and an exit code where a command would end with a traceback."""
 
     @functools.wraps(command)
@@ -77,7 +77,7 @@ def explains_errors(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
-            say("Interrupted.")
+            print_err("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _forget_standard_output()
@@ -91,10 +91,10 @@ def explains_errors(command: Callable[P, R]) -> Callable[P, R]:
 def _explain(error: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
         traceback.print_exception(error)
-    say(f"Error: {one_line(error)}")
+    print_err(f"Error: {one_line(error)}")
     if isinstance(error, BatchedWhisperError):
         return USAGE if isinstance(error, OptionError) else FAILED
-    say(f"That is unexpected; set {DEBUG_VARIABLE}=1 for the traceback.")
+    print_err(f"That is unexpected; set {DEBUG_VARIABLE}=1 for the traceback.")
     return FAILED
 
 
@@ -104,7 +104,7 @@ def _forget_standard_output() -> None:
     os.dup2(nowhere, sys.stdout.fileno())
 
 
-def write_any_name() -> None:
+def escape_unencodable_output() -> None:
     """Let file names that are not UTF-8, and terminals that are not either, be printed."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

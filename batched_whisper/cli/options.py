@@ -19,12 +19,12 @@ import typer
 
 from batched_whisper.config.fields import (
     ENVIRONMENT_PREFIX,
-    can_be_off,
+    can_be_disabled,
     environment_variables,
     kinds,
     variable_set,
 )
-from batched_whisper.config.option_docs import default_in_words, range_in_words
+from batched_whisper.config.option_docs import describe_default, describe_range
 from batched_whisper.config.options import (
     CueLayout,
     DecodingOptions,
@@ -84,7 +84,7 @@ def written_flag(field: dataclasses.Field[Any]) -> str:
     return f"{flag}/--no-{flag[2:]}" if has_opposite else flag
 
 
-def is_said(ctx: typer.Context, owner: type[Any], name: str) -> bool:
+def is_set(ctx: typer.Context, owner: type[Any], name: str) -> bool:
     """Whether the user set this option, by its flag or its variable."""
     if ctx.params.get(name) is not None:
         return True
@@ -130,12 +130,12 @@ def _is_plain(field: dataclasses.Field[Any]) -> bool:
     One that can be switched off is too: "none" is no number.
     """
     types = kinds(field)
-    return len(types) == 1 and types[0] in _PLAIN and not can_be_off(field)
+    return len(types) == 1 and types[0] in _PLAIN and not can_be_disabled(field)
 
 
 def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
     kind: Any = kinds(field)[0] if _is_plain(field) else str
-    metavar = "N|none" if can_be_off(field) else _METAVARS.get(kind, "TEXT")
+    metavar = "N|none" if can_be_disabled(field) else _METAVARS.get(kind, "TEXT")
     details: dict[str, Any] = {"metavar": metavar}
     choices = field.metadata["choices"]
     if choices is not None:
@@ -172,7 +172,7 @@ def _help(field: dataclasses.Field[Any]) -> str:
     variable, *others = environment_variables(field)
     if others:  # all else follows from the flag
         parts.append(f"[variable: {variable}, else {', '.join(others)}]")
-    facts = [fact for fact in (range_in_words(field), default_in_words(field)) if fact]
+    facts = [fact for fact in (describe_range(field), describe_default(field)) if fact]
     if facts:
         parts.append(f"[{', '.join(facts)}]")
     return " ".join(parts).replace("[", r"\[")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from batched_whisper.cli.io.dataset import SMALL, DatasetName, from_dataset
-from batched_whisper.cli.io.inputs import Source, find_sources, from_manifest
+from batched_whisper.cli.io.dataset import EXAMPLE_DATASET, DatasetName, from_dataset
+from batched_whisper.cli.io.inputs import RecordingSource, find_sources, from_manifest
 from batched_whisper.cli.io.output_names import output_names
 from batched_whisper.cli.io.outputs import (
     FolderOfFiles,
@@ -21,10 +21,10 @@ from batched_whisper.cli.io.outputs import (
     make_folder,
     open_json_lines,
 )
-from batched_whisper.cli.job.job_runner import Job, run
+from batched_whisper.cli.job.job_runner import TranscriptionJob, run
 from batched_whisper.cli.job.progress import Display
-from batched_whisper.cli.messages import explains_errors
-from batched_whisper.cli.options import is_said, takes_options
+from batched_whisper.cli.messages import handle_errors
+from batched_whisper.cli.options import is_set, takes_options
 from batched_whisper.config.options import CueLayout, DecodingOptions, Settings
 from batched_whisper.errors import ManifestError, OptionError
 from batched_whisper.formats import FORMATS, Format, format_named
@@ -32,7 +32,7 @@ from batched_whisper.formats import FORMATS, Format, format_named
 INPUT, OUTPUT = "Input", "Output"
 
 
-@explains_errors
+@handle_errors
 @takes_options
 def transcribe(
     ctx: typer.Context,
@@ -59,7 +59,7 @@ def transcribe(
         typer.Option(
             metavar="NAME",
             rich_help_panel=INPUT,
-            help=f"A Hugging Face data set, such as {SMALL}. Needs the package datasets.",
+            help=f"A Hugging Face data set, such as {EXAMPLE_DATASET}. Needs the package datasets.",
         ),
     ] = None,
     config: Annotated[
@@ -138,7 +138,7 @@ def transcribe(
         if output is not None:
             _check_output(output, forms, output_dir)
             outputs.append(stack.enter_context(open_json_lines(output, resume=resume)))
-        job = Job(
+        job = TranscriptionJob(
             sources=sources,
             outputs=outputs or [_standard_output(forms, sources, display)],
             settings=settings,
@@ -159,7 +159,7 @@ def _formats(given: Sequence[str]) -> list[Format]:
 
 def _sources(
     paths: Sequence[str], manifest: Path | None, dataset: DatasetName | None
-) -> list[Source]:
+) -> list[RecordingSource]:
     """The recordings of all kinds of input, each once."""
     found = find_sources(paths, lambda: sys.stdin.buffer.read())
     if manifest is not None:
@@ -184,7 +184,7 @@ def _check_output(output: Path, forms: Sequence[Format], output_dir: Path | None
 
 
 def _standard_output(
-    forms: Sequence[Format], sources: Sequence[Source], display: Display
+    forms: Sequence[Format], sources: Sequence[RecordingSource], display: Display
 ) -> StandardOutput:
     """For reading: one format, and of those that are files only one recording."""
     form, *others = forms or [FORMATS["text"]]
@@ -210,11 +210,11 @@ def _timed(
     options: DecodingOptions, forms: Sequence[Format], layout: CueLayout, ctx: typer.Context
 ) -> DecodingOptions:
     """Turn on the times that the formats live by, unless the user said no."""
-    if any(form.is_timed for form in forms) and not is_said(ctx, DecodingOptions, "timestamps"):
+    if any(form.is_timed for form in forms) and not is_set(ctx, DecodingOptions, "timestamps"):
         options = options.replace(timestamps=True)
     if layout == CueLayout() or not any(form.has_cues for form in forms):
         return options
-    if is_said(ctx, DecodingOptions, "word_timestamps") and not options.word_timestamps:
+    if is_set(ctx, DecodingOptions, "word_timestamps") and not options.word_timestamps:
         raise OptionError(
             "subtitles laid out by words need to know when each was said: "
             "leave out --no-word-timestamps"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batched_whisper import evaluation
 from batched_whisper.cli.messages import Failure, count
-from batched_whisper.evaluation import Scored, Summary, Unit
+from batched_whisper.evaluation import ScoredRecording, Summary, Unit
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Results:
     """What was measured on one audio context, and how long each collection took."""
 
-    scored: list[Scored] = field(default_factory=list)
+    scored: list[ScoredRecording] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     wall_s: dict[str, float] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ def show(results: Mapping[str, Results]) -> None:
         print("language: how many were detected right, of those whose language is known.")
 
 
-def _show_decoded_again(scored: list[Scored]) -> None:
+def _show_decoded_again(scored: list[ScoredRecording]) -> None:
     n_windows = sum(each.n_windows for each in scored)
     if n_windows:
         again = sum(each.n_decoded_again for each in scored)

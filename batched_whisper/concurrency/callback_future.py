@@ -12,14 +12,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
-from batched_whisper.concurrency.serial_executor import InTurn
+from batched_whisper.concurrency.serial_executor import SerialExecutor
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class CallersFuture(Future[T]):
+class CallbackFuture(Future[T]):
     """Calls back on threads where others do not wait, in turn; else a future like any other.
 
     Who cancels it, or adds a callback when it is done, is called back at once, as usual.
@@ -28,7 +28,7 @@ class CallersFuture(Future[T]):
         calls: on those threads.
     """
 
-    def __init__(self, calls: InTurn) -> None:
+    def __init__(self, calls: SerialExecutor) -> None:
         super().__init__()
         self._calls = calls
 
@@ -43,7 +43,7 @@ class CallersFuture(Future[T]):
         if self.cancelled():
             fn(self)
         else:
-            self._calls.ask(partial(self._call, fn))
+            self._calls.submit(partial(self._call, fn))
 
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
@@ -52,6 +52,6 @@ class CallersFuture(Future[T]):
             log.exception("exception calling callback for %r", self)
 
 
-def at_once(future: Future[Any], fn: Callable[[Future[Any]], object]) -> None:
+def add_internal_callback(future: Future[Any], fn: Callable[[Future[Any]], object]) -> None:
     """Have something called by the thread that ends the future, of whatever kind it is."""
     Future.add_done_callback(future, fn)

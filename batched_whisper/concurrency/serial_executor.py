@@ -15,7 +15,7 @@ class Pool(Protocol):
         """Have something called. Raises RuntimeError if it was shut down."""
 
 
-class InTurn:
+class SerialExecutor:
     """Makes calls in the order in which they were asked for, never two at a time.
 
     Args:
@@ -28,7 +28,7 @@ class InTurn:
         self._calls: deque[Callable[[], object]] = deque()
         self._is_busy = False
 
-    def ask(self, call: Callable[[], object]) -> None:
+    def submit(self, call: Callable[[], object]) -> None:
         """Have something called, which raises nothing; returns at once."""
         with self._lock:
             self._calls.append(call)

@@ -1,7 +1,7 @@
 """Which processors and GPUs an engine may run on: how that is written, and what it comes to.
 
 It knows spellings and numbers. Which GPUs a machine has is asked elsewhere (`engines.factory`),
-and told to `chosen`.
+and told to `resolve`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from enum import Enum
 
 from batched_whisper.errors import EngineError, OptionError
 
-SPELLINGS = "auto, cpu, cuda, cuda:1 (that GPU), cuda:0,2 (those) or cuda:all"
+DEVICE_SYNTAX = "auto, cpu, cuda, cuda:1 (that GPU), cuda:0,2 (those) or cuda:all"
 """What ``device`` may be, in words."""
 
 
-class Wanted(Enum):
+class DeviceKind(Enum):
     """What kind of device is asked for."""
 
-    BEST = "auto"  # a GPU if there is one, else the processor
-    PROCESSOR = "cpu"
-    EVERY_GPU = "cuda:all"
-    THESE_GPUS = "cuda"  # the first, or after a colon which
+    AUTO = "auto"  # a GPU if there is one, else the processor
+    CPU = "cpu"
+    ALL_GPUS = "cuda:all"
+    GPU_LIST = "cuda"  # the first, or after a colon which
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,28 @@ class Devices:
 class DeviceOption:
     """The option ``device``, read.
 
-    ``numbers`` are those of the GPUs named; of `Wanted.BEST` the one that it would be.
+    ``numbers`` are those of the GPUs named; of `DeviceKind.AUTO` the one that it would be.
     """
 
-    spelled: str
-    wanted: Wanted
+    text: str
+    kind: DeviceKind
     numbers: tuple[int, ...] = ()
 
-    def chosen(self, n_gpus: int) -> Devices:
+    def resolve(self, n_gpus: int) -> Devices:
         """What it comes to where PyTorch sees so many GPUs.
 
         Raises:
             EngineError: GPUs are asked for that are not there.
         """
-        if self.wanted is Wanted.PROCESSOR or (self.wanted is Wanted.BEST and not n_gpus):
+        if self.kind is DeviceKind.CPU or (self.kind is DeviceKind.AUTO and not n_gpus):
             return Devices()
         there = tuple(range(n_gpus))
-        if self.wanted is Wanted.EVERY_GPU:
+        if self.kind is DeviceKind.ALL_GPUS:
             return Devices(there)
         for number in self.numbers:
             if number not in there:
                 raise EngineError(
-                    f"device={self.spelled}: there is no GPU {number}: PyTorch sees {n_gpus} here "
+                    f"device={self.text}: there is no GPU {number}: PyTorch sees {n_gpus} here "
                     f"({listed(there)}); CUDA_VISIBLE_DEVICES, where it is set, hides others"
                 )
         return Devices(self.numbers)
@@ -82,43 +82,43 @@ class DeviceOption:
 
         ``count`` tells how many PyTorch sees, if that matters.
         """
-        if self.wanted is Wanted.EVERY_GPU:
+        if self.kind is DeviceKind.ALL_GPUS:
             return max(1, count())
-        if self.wanted is Wanted.BEST:
+        if self.kind is DeviceKind.AUTO:
             return min(1, count())
         return len(self.numbers)
 
 
 _WORDS = (
-    DeviceOption("auto", Wanted.BEST, (0,)),
-    DeviceOption("cpu", Wanted.PROCESSOR),
-    DeviceOption("cuda", Wanted.THESE_GPUS, (0,)),
-    DeviceOption("cuda:all", Wanted.EVERY_GPU),
+    DeviceOption("auto", DeviceKind.AUTO, (0,)),
+    DeviceOption("cpu", DeviceKind.CPU),
+    DeviceOption("cuda", DeviceKind.GPU_LIST, (0,)),
+    DeviceOption("cuda:all", DeviceKind.ALL_GPUS),
 )
 
 
-def read_device(spelled: str) -> DeviceOption:
+def read_device(text: str) -> DeviceOption:
     """Read the option ``device``. Raises OptionError for what it cannot be."""
     for option in _WORDS:
-        if spelled == option.spelled:
+        if text == option.text:
             return option
-    kind, _, numbers = spelled.partition(":")
-    if kind != Wanted.THESE_GPUS.value:
-        raise OptionError(f"device={spelled!r}: use {SPELLINGS}")
-    return DeviceOption(spelled, Wanted.THESE_GPUS, _numbers(spelled, numbers.split(",")))
+    kind, _, numbers = text.partition(":")
+    if kind != DeviceKind.GPU_LIST.value:
+        raise OptionError(f"device={text!r}: use {DEVICE_SYNTAX}")
+    return DeviceOption(text, DeviceKind.GPU_LIST, _numbers(text, numbers.split(",")))
 
 
-def _numbers(spelled: str, parts: Sequence[str]) -> tuple[int, ...]:
+def _numbers(text: str, parts: Sequence[str]) -> tuple[int, ...]:
     parts = [part.strip() for part in parts]
     if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
         raise OptionError(
-            f"device={spelled!r}: after cuda: come the numbers of GPUs, from 0 on and with commas "
-            f"between them, or the word all; use {SPELLINGS}"
+            f"device={text!r}: after cuda: come the numbers of GPUs, from 0 on and with commas "
+            f"between them, or the word all; use {DEVICE_SYNTAX}"
         )
     numbers = tuple(int(part) for part in parts)
     twice = [number for i, number in enumerate(numbers) if number in numbers[:i]]
     if twice:
-        raise OptionError(f"device={spelled!r}: GPU {twice[0]} stands there twice; name it once")
+        raise OptionError(f"device={text!r}: GPU {twice[0]} stands there twice; name it once")
     return numbers
 
 

@@ -97,7 +97,7 @@ class CheckedOptions:
         return cls(**values)
 
     @classmethod
-    def started_from(cls: type[T], start: object, **values: Any) -> T:
+    def from_base(cls: type[T], start: object, **values: Any) -> T:
         """The object that a caller gave, with some options changed.
 
         Raises:
@@ -156,12 +156,12 @@ def _members(annotated: Any) -> tuple[Any, ...]:
     return get_args(annotated) if is_union else (annotated,)
 
 
-def can_be_off(declared: dataclasses.Field[Any]) -> bool:
+def can_be_disabled(declared: dataclasses.Field[Any]) -> bool:
     """Whether it has a value unless somebody takes it away, by None or the word none."""
-    return declared.default is not None and may_be_none(declared)
+    return declared.default is not None and is_optional(declared)
 
 
-def may_be_none(declared: dataclasses.Field[Any]) -> bool:
+def is_optional(declared: dataclasses.Field[Any]) -> bool:
     """Whether None is one of its values."""
     return type(None) in _members(declared.type)
 
@@ -174,7 +174,7 @@ def _parse(declared: dataclasses.Field[Any], variable: str, text: str) -> Any:
     try:
         if kind is bool:
             return _BOOLEANS[text.lower()]
-        if kind in (int, float) and may_be_none(declared) and text.lower() == "none":
+        if kind in (int, float) and is_optional(declared) and text.lower() == "none":
             return None
         if kind in (int, float):
             return kind(text)
@@ -189,7 +189,7 @@ def _parse(declared: dataclasses.Field[Any], variable: str, text: str) -> Any:
 
 def _check(declared: dataclasses.Field[Any], value: Any) -> None:
     name = declared.name
-    if value is None and may_be_none(declared):
+    if value is None and is_optional(declared):
         return
     if value is None:
         raise OptionError(f"{name}=None: it always has a value; leave it out for the default")

@@ -13,7 +13,7 @@ from batched_whisper.config.options import (
     Auto,
     ChannelMode,
     KvCacheDtype,
-    LogMelPlace,
+    LogMelDevice,
     Precision,
     TaskName,
 )
@@ -26,13 +26,13 @@ class SettingArguments(TypedDict, total=False):
     device: str
     precision: Precision
     max_batch_size: int | Auto
-    gpu_memory_fraction: float
+    gpu_memory_utilization: float
     kv_cache_dtype: KvCacheDtype
-    log_mel: LogMelPlace
+    log_mel: LogMelDevice
     wait_ms: float
     max_queue_size: int
     threads: int | None
-    streams: int | None
+    num_workers: int | None
     cache_dir: str | None
 
 

@@ -60,7 +60,7 @@ def _with_options(
 def _section(options: tuple[dataclasses.Field[Any], ...]) -> str:
     return "Keyword Args:\n" + "\n".join(
         textwrap.fill(
-            f"{each.name}: {in_words(each)}",
+            f"{each.name}: {describe(each)}",
             width=WIDTH,
             initial_indent=" " * 4,
             subsequent_indent=" " * 8,
@@ -71,17 +71,17 @@ def _section(options: tuple[dataclasses.Field[Any], ...]) -> str:
     )
 
 
-def in_words(option: dataclasses.Field[Any]) -> str:
+def describe(option: dataclasses.Field[Any]) -> str:
     """What is declared of an option, but for its type and default, which a signature has."""
     parts = [option.metadata["help"]]
     if option.metadata["choices"] is not None:
         parts.append(f"One of: {', '.join(option.metadata['choices'])}.")
-    if range_in_words(option):
-        parts.append(f"[{range_in_words(option)}]")
+    if describe_range(option):
+        parts.append(f"[{describe_range(option)}]")
     return " ".join(parts)
 
 
-def range_in_words(option: dataclasses.Field[Any]) -> str:
+def describe_range(option: dataclasses.Field[Any]) -> str:
     """The numbers allowed, such as "1 to 1,024"; empty where any is."""
     low, high = option.metadata["minimum"], option.metadata["maximum"]
     if low is None and high is None:
@@ -91,7 +91,7 @@ def range_in_words(option: dataclasses.Field[Any]) -> str:
     return f"up to {high:,.10g}" if low is None else f"{low:,.10g} to {high:,.10g}"
 
 
-def default_in_words(option: dataclasses.Field[Any]) -> str:
+def describe_default(option: dataclasses.Field[Any]) -> str:
     """Its default, such as "default: on"; empty where it has none."""
     value: Any = option.default
     if value is None:

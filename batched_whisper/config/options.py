@@ -24,12 +24,12 @@ LANGUAGE_PER_WINDOW = "per_window"
 # The words of options that have some: for editors and type checkers, and to choose from.
 Auto = Literal["auto"]
 Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "fp8"]
-KvCacheDtype = Literal["auto", "int8", "same"]
-LogMelPlace = Literal["auto", "host", "device"]
+KvCacheDtype = Literal["auto", "int8", "model"]
+LogMelDevice = Literal["auto", "host", "device"]
 TaskName = Literal["transcribe", "translate"]
 ChannelMode = Literal["mix", "split"]
 
-MOST_BEAMS = 10
+MAX_BEAM_SIZE = 10
 """The widest beam that may be asked for: every engine that has its own choice has room for it."""
 
 
@@ -86,7 +86,7 @@ class Settings(CheckedOptions):
         maximum=1024,
         choices=get_args(Auto),
     )
-    gpu_memory_fraction: float = option(
+    gpu_memory_utilization: float = option(
         0.9, "The share of each GPU's memory that its engine may take.", minimum=0.05, maximum=1
     )
     kv_cache_dtype: KvCacheDtype = option(
@@ -95,11 +95,11 @@ class Settings(CheckedOptions):
         "and of what a step reads; same, as the precision. auto: int8, but with float32 the same.",
         choices=get_args(KvCacheDtype),
     )
-    log_mel: LogMelPlace = option(
+    log_mel: LogMelDevice = option(
         "auto",
         "Where the log-mel spectrogram is computed: host, by the processor; device, by the GPU, "
         "which leaves the processor to reading recordings. auto: device where there is a GPU.",
-        choices=get_args(LogMelPlace),
+        choices=get_args(LogMelDevice),
     )
     wait_ms: float = option(
         20.0,
@@ -113,7 +113,7 @@ class Settings(CheckedOptions):
     threads: int | None = option(
         None, "Processor threads of the engine. Not given: all.", minimum=1, maximum=1024
     )
-    streams: int | None = option(
+    num_workers: int | None = option(
         None,
         "Engines that share a CPU's threads and the queue; several do more in all, and one is "
         "sooner done with a lone call. Not given: one for every 8 threads.",
@@ -198,7 +198,7 @@ class DecodingOptions(CheckedOptions):
         "How many texts of a window are followed at once at temperature 0; each takes the place "
         "of a window in the batch.",
         minimum=1,
-        maximum=MOST_BEAMS,
+        maximum=MAX_BEAM_SIZE,
     )
     patience: float = option(
         1.0,

@@ -3,7 +3,7 @@
 Whisper was trained on 30 s. A shorter context is several times faster, and as exact as long as some
 silence follows the speech as it is; for the silence after that a few positions stand
 (`engines.merged_padding`). *fit* is the default only for models in the table below;
-`fallback.Ladder` decodes on the full context what is not believed all the same.
+`fallback.FallbackPolicy` decodes on the full context what is not believed all the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ POSITIONS_PER_S = 50
 BUCKET = 32
 """A fitted context is a multiple of this many positions: few different shapes to prepare."""
 
-N_STAND_INS = 64
+N_MERGED_POSITIONS = 64
 """So many positions stand for the rest of a window (`engines.merged_padding`); with more of them
 texts are hardly nearer to those of the full context (docs/lab-log.md). Where no more are missing, a
 fitted context would cost as much as the full one, so it is the full one."""
@@ -40,7 +40,7 @@ bfloat16: word errors are those of the full context with 0.5 s and more, and wit
 more (docs/lab-log.md). A model that is not here has not been measured.
 """
 
-CAREFUL_MARGIN_S = 1.0
+DEFAULT_MARGIN_S = 1.0
 """The margin of a model that has not been measured, for those who ask for fit all the same."""
 
 
@@ -67,7 +67,7 @@ class ContextPolicy:
             return self.full
         fitted = needed + round(self.margin_s * POSITIONS_PER_S)
         bucketed = -(-fitted // BUCKET) * BUCKET
-        return bucketed if bucketed + N_STAND_INS < self.full else self.full
+        return bucketed if bucketed + N_MERGED_POSITIONS < self.full else self.full
 
 
 def context_policy(option: str | int, repository: str, full: int) -> ContextPolicy:
@@ -85,7 +85,7 @@ def context_policy(option: str | int, repository: str, full: int) -> ContextPoli
     if option == "full" or (option == "auto" and measured is None):
         return ContextPolicy(full)
     if option in ("auto", "fit"):
-        return ContextPolicy(full, margin_s=CAREFUL_MARGIN_S if measured is None else measured)
+        return ContextPolicy(full, margin_s=DEFAULT_MARGIN_S if measured is None else measured)
     try:
         fixed = int(option)
     except ValueError:

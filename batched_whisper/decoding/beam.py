@@ -44,7 +44,7 @@ class Beams:
         return max(1, round(self.size * self.patience))
 
 
-ONE_TEXT = Beams()
+SINGLE_BEAM = Beams()
 """Greedy decoding, and sampling."""
 
 

@@ -28,7 +28,7 @@ _SAID_TWICE = re.compile(rb"(.{12,200})\1", re.DOTALL)
 class Verdict(Enum):
     """What a decoded window is."""
 
-    BELIEVED = "believed"
+    ACCEPTED = "believed"
     SILENCE = "nobody speaks in it"
     LOOPS = "it repeats itself"
     SAYS_TWICE = "it says a phrase twice in a row"
@@ -56,7 +56,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Figures:
+class TextMetrics:
     """What a verdict is about; as in `types.DecodedWindow`.
 
     ``ended`` is false where the text ran into a limit that is not the caller's own.
@@ -87,7 +87,7 @@ class Thresholds:
     logprob: float | None = -1.0
     no_speech: float | None = 0.6
 
-    def judge(self, figures: Figures) -> Verdict:
+    def evaluate(self, figures: TextMetrics) -> Verdict:
         """The verdict. Silence comes first: what is no speech is not decoded again."""
         likely = self.logprob is None or figures.avg_logprob >= self.logprob
         if self._is_silence(figures):
@@ -101,9 +101,9 @@ class Thresholds:
             return Verdict.ENDLESS
         if not likely:
             return Verdict.UNLIKELY
-        return Verdict.SAYS_TWICE if figures.says_twice else Verdict.BELIEVED
+        return Verdict.SAYS_TWICE if figures.says_twice else Verdict.ACCEPTED
 
-    def _is_silence(self, figures: Figures) -> bool:
+    def _is_silence(self, figures: TextMetrics) -> bool:
         """A likely text speaks against it; where nobody asks how likely it is, nothing does."""
         if self.no_speech is None or figures.no_speech_prob <= self.no_speech:
             return False
@@ -111,7 +111,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class FallbackPolicy:
     """The attempts at one window, in turn.
 
     Attributes:
@@ -129,7 +129,7 @@ class Ladder:
 
     def after(self, attempt: Attempt, verdict: Verdict) -> Attempt | None:
         """The next attempt, or None: believed, silence, or nothing left to try."""
-        if verdict in (Verdict.BELIEVED, Verdict.SILENCE):
+        if verdict in (Verdict.ACCEPTED, Verdict.SILENCE):
             return None
         if attempt.audio_context < self.full_context:
             return Attempt(self.full_context, attempt.temperature)

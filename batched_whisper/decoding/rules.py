@@ -15,7 +15,7 @@ from enum import Enum
 
 from batched_whisper.types import TIMESTAMP_STEP_S
 
-UNWRITTEN_S = 0.5
+MAX_UNTRANSCRIBED_S = 0.5
 """So much sound at the end of a window may be left without text: less than most words."""
 
 
@@ -69,37 +69,39 @@ class TokenIds:
 
 
 @dataclass(frozen=True)
-class Course:
+class ConstraintState:
     """What `Rules` make of whatever is said next, as plain data.
 
     With it a device says several tokens without asking in between.
     """
 
-    text: TokenMask
+    text_mask: TokenMask
     """Rules the tokens below the timestamps within text, and where a segment has begun."""
-    goes_on: TokenMask
-    """The same where a segment has begun at one of the timestamps `unfinished`."""
-    no_text: TokenMask
+    unfinished_mask: TokenMask
+    """The same where a segment has begun at one of the timestamps `unfinished_range`."""
+    segment_end_mask: TokenMask
     """The same where a segment has ended."""
-    unfinished: range
-    begins: bool
+    unfinished_range: range
+    opens_segment: bool
     """Whether a timestamp would begin a segment: nothing was said yet, or just another one."""
-    latest: int
+    last_timestamp: int
     """The last timestamp that was said, before the first the token below all timestamps. Where
     there are none, the last of the vocabulary: nothing may come after it."""
 
-    def after(self, token: int, ids: TokenIds) -> tuple[Allowed, Course]:
+    def after(self, token: int, ids: TokenIds) -> tuple[Allowed, ConstraintState]:
         """What may be said after this token, and how it goes on from there."""
         if token < ids.timestamp_begin:  # no segment of zero length
-            allowed = Allowed(self.text, range(self.latest + 1, ids.n_vocab))
-            return allowed, replace(self, begins=False)
-        latest = max(self.latest, token)
-        on = replace(self, begins=True, latest=latest)
-        if not self.begins:  # a segment ended: the next starts here or later, or the text ends
-            return Allowed(self.no_text, range(latest, ids.n_vocab)), on
-        is_first = self.latest < ids.timestamp_begin
-        is_unfinished = token in self.unfinished and not is_first
-        return Allowed(self.goes_on if is_unfinished else self.text), on
+            allowed = Allowed(self.text_mask, range(self.last_timestamp + 1, ids.n_vocab))
+            return allowed, replace(self, opens_segment=False)
+        latest = max(self.last_timestamp, token)
+        on = replace(self, opens_segment=True, last_timestamp=latest)
+        if (
+            not self.opens_segment
+        ):  # a segment ended: the next starts here or later, or the text ends
+            return Allowed(self.segment_end_mask, range(latest, ids.n_vocab)), on
+        is_first = self.last_timestamp < ids.timestamp_begin
+        is_unfinished = token in self.unfinished_range and not is_first
+        return Allowed(self.unfinished_mask if is_unfinished else self.text_mask), on
 
 
 class Rules:
@@ -135,7 +137,9 @@ class Rules:
         self._first_timestamps = range(begin, min(latest + 1, ids.n_vocab))
         self._unfinished = range(0)
         text = self._text
-        self._untimed = Course(text, text, text, range(0), begins=False, latest=ids.n_vocab - 1)
+        self._untimed = ConstraintState(
+            text, text, text, range(0), opens_segment=False, last_timestamp=ids.n_vocab - 1
+        )
 
     def with_sound_until(self, end_s: float) -> Rules:
         """The rules of a window in which there is sound up to `end_s`.
@@ -143,9 +147,11 @@ class Rules:
         Whisper leaves off where the last sentence of a window is cut, and says from when on it did
         not write: a segment that begins and has no text. openai/whisper goes back there with its
         next window (``transcribe.py``). Here no window begins anew, so the text has to go on where
-        more than `UNWRITTEN_S` of the sound is left.
+        more than `MAX_UNTRANSCRIBED_S` of the sound is left.
         """
-        last = self.ids.timestamp_begin + math.floor((end_s - UNWRITTEN_S) / TIMESTAMP_STEP_S)
+        last = self.ids.timestamp_begin + math.floor(
+            (end_s - MAX_UNTRANSCRIBED_S) / TIMESTAMP_STEP_S
+        )
         rules = copy(self)
         rules._unfinished = range(self.ids.timestamp_begin, last)
         return rules
@@ -158,18 +164,18 @@ class Rules:
             return Allowed(NOTHING, self._first_timestamps)
         return self._next_timed(sampled)
 
-    def course(self, sampled: Sequence[int]) -> Course:
+    def constraints(self, sampled: Sequence[int]) -> ConstraintState:
         """What these rules make of tokens after those sampled so far, as data."""
         if not self.timestamps:
             return self._untimed
         begin = self.ids.timestamp_begin
-        return Course(
+        return ConstraintState(
             self._text,
             self._text_goes_on,
             self._no_text,
             self._unfinished,
-            begins=not sampled or sampled[-1] >= begin,
-            latest=max((token for token in sampled if token >= begin), default=begin - 1),
+            opens_segment=not sampled or sampled[-1] >= begin,
+            last_timestamp=max((token for token in sampled if token >= begin), default=begin - 1),
         )
 
     def _next_timed(self, sampled: Sequence[int]) -> Allowed:

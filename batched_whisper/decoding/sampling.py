@@ -96,14 +96,14 @@ def gumbel(sampling: Sampling, position: int, n_tokens: int) -> NDArray[np.float
     return noise
 
 
-MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
+HASH_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
 """Of the hash of 32 bits: "lowbias32", by Christopher Wellons, nullprogram.com/blog/2018/07/31."""
 
 
 def _mixed(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Every bit of the result hangs on every bit given."""
-    bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(MULTIPLIERS[0])
-    bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(MULTIPLIERS[1])
+    bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(HASH_MULTIPLIERS[0])
+    bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(HASH_MULTIPLIERS[1])
     return bits ^ (bits >> np.uint32(16))
 
 

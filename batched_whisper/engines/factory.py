@@ -9,22 +9,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.config.device import Devices, Wanted, read_device
-from batched_whisper.config.options import MOST_BEAMS, Settings
+from batched_whisper.config.device import Devices, DeviceKind, read_device
+from batched_whisper.config.options import MAX_BEAM_SIZE, Settings
 from batched_whisper.decoding.rules import TokenIds
-from batched_whisper.engines.cuda.availability import count_gpus, demand_gpu, why_useless
+from batched_whisper.engines.cuda.availability import count_gpus, require_gpu, why_unusable
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
-ON_CPU = "batched_whisper.engines.openvino.multi_engine:make_streams"
+CPU_ENGINE = "batched_whisper.engines.openvino.multi_engine:make_cpu_engines"
 """The import string of what makes the engines that share a processor."""
-ON_GPU = "batched_whisper.engines.cuda.engine:CudaEngine"
+GPU_ENGINE = "batched_whisper.engines.cuda.engine:CudaEngine"
 """The import string of what makes the engine of one GPU."""
 
-MOST_SLOTS_ON_CPU = 64
+MAX_SLOTS_CPU = 64
 """What ``max_batch_size=auto`` means on a processor, for all its engines together."""
-MOST_SLOTS_ON_GPU = 320
+MAX_SLOTS_GPU = 320
 """What it means on each GPU; fewer where memory is short.
 
 With more rows a GPU's rate hardly rises: reading keys and values, which no two rows share, is by
@@ -41,12 +41,12 @@ def choose_devices(device: str) -> Devices:
         MissingExtra: PyTorch is not installed.
     """
     option = read_device(device)
-    if option.wanted is Wanted.PROCESSOR:
+    if option.kind is DeviceKind.CPU:
         return Devices()
-    if option.wanted is not Wanted.BEST:
-        demand_gpu(device)
-    chosen = option.chosen(count_gpus())
-    if option.wanted is Wanted.BEST and chosen.on_gpu and (why := why_useless(chosen.gpus[0])):
+    if option.kind is not DeviceKind.AUTO:
+        require_gpu(device)
+    chosen = option.resolve(count_gpus())
+    if option.kind is DeviceKind.AUTO and chosen.on_gpu and (why := why_unusable(chosen.gpus[0])):
         return Devices(why=(why,))
     return chosen
 
@@ -64,47 +64,47 @@ def make_engines(
     """
     devices = choose_devices(settings.device)
     make = partial(
-        _imported(ON_GPU if devices.on_gpu else ON_CPU),
+        _import_object(GPU_ENGINE if devices.on_gpu else CPU_ENGINE),
         checkpoint,
         ids,
-        max_slots=_most_slots(settings, devices.on_gpu),
+        max_slots=_max_slots(settings, devices.on_gpu),
         precision=settings.precision,
         threads=settings.threads,
         cache_dir=cache_dir,
     )
     if not devices.on_gpu:
         # Where nobody said how many windows go together, any beam that is allowed has its place.
-        fewest_slots = MOST_BEAMS if settings.max_batch_size == "auto" else 1
-        return list(make(streams=settings.streams, fewest_slots=fewest_slots))
+        min_slots = MAX_BEAM_SIZE if settings.max_batch_size == "auto" else 1
+        return list(make(streams=settings.num_workers, min_slots=min_slots))
     make = partial(
         make,
-        memory_fraction=settings.gpu_memory_fraction,
+        memory_fraction=settings.gpu_memory_utilization,
         kv_cache_dtype=settings.kv_cache_dtype,
         from_samples=settings.log_mel != "host",
     )
-    return _on_each(devices.gpus, make)
+    return _start_on_each(devices.gpus, make)
 
 
-def most_windows(settings: Settings) -> int:
+def max_concurrent_windows(settings: Settings) -> int:
     """How many windows may be decoded together, as far as that is known before an engine starts."""
     n_gpus = read_device(settings.device).n_gpus(count_gpus)
-    return _most_slots(settings, n_gpus > 0) * max(1, n_gpus)
+    return _max_slots(settings, n_gpus > 0) * max(1, n_gpus)
 
 
-def _most_slots(settings: Settings, on_gpu: bool) -> int:
+def _max_slots(settings: Settings, on_gpu: bool) -> int:
     """Of each GPU's engine, or of the processor's together."""
     wanted = settings.max_batch_size
-    auto = MOST_SLOTS_ON_GPU if on_gpu else MOST_SLOTS_ON_CPU
+    auto = MAX_SLOTS_GPU if on_gpu else MAX_SLOTS_CPU
     return auto if isinstance(wanted, str) else wanted
 
 
-def _imported(where: str) -> Callable[..., Any]:
+def _import_object(where: str) -> Callable[..., Any]:
     module, name = where.split(":")
     made: Callable[..., Any] = getattr(import_module(module), name)
     return made
 
 
-def _on_each(gpus: Sequence[int], make: Callable[..., Engine]) -> list[Engine]:
+def _start_on_each(gpus: Sequence[int], make: Callable[..., Engine]) -> list[Engine]:
     """An engine on each GPU, one after another: only one may record CUDA graphs at a time."""
     started: list[Engine] = []
     for gpu in gpus:

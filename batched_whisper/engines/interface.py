@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.decoding.rules import Allowed, Course
+from batched_whisper.decoding.rules import Allowed, ConstraintState
 from batched_whisper.decoding.sampling import GREEDY, Choice, Sampling
 from batched_whisper.types import Features, Samples
 
@@ -32,15 +32,15 @@ class EngineInfo:
     threads: int
     max_slots: int
     why: tuple[str, ...] = ()
-    encode_together: int = 1
+    encode_batch_size: int = 1
     """How many windows in one call of `Engine.encode` fill the device."""
-    tokens_a_call: int = 1
+    tokens_per_step: int = 1
     """How many tokens of a row one call of `Engine.step` may choose. With more than one, prompts
     are best given whole: then a row's probe may be asked before its last token."""
     takes_samples: bool = False
     """Whether it makes features itself: windows come as samples (`EncodeRow`)."""
-    works_ahead: bool = False
-    """Whether it is a `WorksAhead`: `start` returns before the step is done, so that windows are
+    async_steps: bool = False
+    """Whether it is a `AsyncEngine`: `start` returns before the step is done, so that windows are
     best encoded meanwhile."""
 
 
@@ -81,7 +81,7 @@ class StepRow:
     """Which of ``tokens`` the probe is asked after; the last one if it is not said."""
     n_tokens: int = 1
     """How many tokens may be chosen, one after another, by an engine that can (`EngineInfo`)."""
-    course: Course | None = None
+    constraints: ConstraintState | None = None
     """What is allowed after the first of them; needed for more than one."""
 
 
@@ -177,15 +177,15 @@ class Engine(Protocol):
         """Give back the device's memory; no call may follow."""
 
 
-Started: TypeAlias = Callable[[], list[StepResult | None]]
+PendingStep: TypeAlias = Callable[[], list[StepResult | None]]
 """A step that was begun: called, once, it waits for the step and gives what `Engine.step` would,
 or raises EngineError."""
 
 
-class WorksAhead(Engine, Protocol):
+class AsyncEngine(Engine, Protocol):
     """An engine whose device computes while the host does something else."""
 
-    def start(self, rows: Sequence[StepRow]) -> Started:
+    def start(self, rows: Sequence[StepRow]) -> PendingStep:
         """Begin a step: ``step(rows)`` is ``start(rows)()``.
 
         Until it was waited for, only `encode` and `release` may be called, of slots that no row
@@ -193,12 +193,12 @@ class WorksAhead(Engine, Protocol):
         """
 
 
-def as_working_ahead(engine: Engine) -> WorksAhead | None:
+def as_async_engine(engine: Engine) -> AsyncEngine | None:
     """The engine, if it says that it works ahead."""
-    return cast("WorksAhead", engine) if engine.info.works_ahead else None
+    return cast("AsyncEngine", engine) if engine.info.async_steps else None
 
 
-def together(infos: Sequence[EngineInfo]) -> EngineInfo:
+def combined_info(infos: Sequence[EngineInfo]) -> EngineInfo:
     """One description of engines behind one queue, one at least; slots are added up.
 
     Of engines that share a device the first one speaks for all. Of several devices each is named;

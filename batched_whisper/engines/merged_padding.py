@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.features import pad_features
-from batched_whisper.decoding.audio_context import N_STAND_INS
+from batched_whisper.decoding.audio_context import N_MERGED_POSITIONS
 from batched_whisper.types import Features
 
 _SILENT_FRAMES = 6
@@ -34,7 +34,7 @@ class Layout:
 
     Attributes:
         n_own: how many are the window's own.
-        frames: ``[n]`` int32, which vector of the convolved features (`with_silence`) each gets.
+        frames: ``[n]`` int32, which vector of the convolved features (`append_silence`) each gets.
         positions: ``[n]`` int32, its place in the 30 s, for the positional embedding.
         scores: ``[n]`` float32, added to the score of its key wherever it is attended to: the
             natural logarithm of how many positions it stands for; 0 for the window's own.
@@ -49,13 +49,13 @@ class Layout:
         return len(self.positions)
 
     @property
-    def log_count(self) -> float:
+    def log_size(self) -> float:
         """The score of every stand-in; 0 where all of them stand for themselves."""
         return float(self.scores[-1])
 
     @property
     def n_frames(self) -> int:
-        """Of the window's features `with_silence`."""
+        """Of the window's features `append_silence`."""
         return 2 * self.n_own + (_SILENT_FRAMES if len(self) > self.n_own else 0)
 
 
@@ -63,26 +63,26 @@ class Layout:
 def layout(audio_context: int, full: int) -> Layout:
     """How a window of that many positions is encoded by a model with ``full`` of them.
 
-    Where no more than `N_STAND_INS` are missing, each of those stands for itself.
+    Where no more than `N_MERGED_POSITIONS` are missing, each of those stands for itself.
     """
     n_missing = full - audio_context
-    n_stand_ins = min(N_STAND_INS, n_missing)
+    n_merged = min(N_MERGED_POSITIONS, n_missing)
     own = np.arange(audio_context)
-    bounds = audio_context + np.arange(n_stand_ins + 1) * n_missing // max(1, n_stand_ins)
+    bounds = audio_context + np.arange(n_merged + 1) * n_missing // max(1, n_merged)
     middles = (bounds[:-1] + bounds[1:] - 1) // 2
-    silence = np.full(n_stand_ins, audio_context + 1)  # the only one that hears silence alone
-    log_count = math.log(n_missing / n_stand_ins) if n_stand_ins else 0.0
+    silence = np.full(n_merged, audio_context + 1)  # the only one that hears silence alone
+    log_size = math.log(n_missing / n_merged) if n_merged else 0.0
     return Layout(
         n_own=audio_context,
         frames=np.concatenate([own, silence]).astype(np.int32),
         positions=np.concatenate([own, middles]).astype(np.int32),
-        scores=np.concatenate([np.zeros(audio_context), np.full(n_stand_ins, log_count)]).astype(
+        scores=np.concatenate([np.zeros(audio_context), np.full(n_merged, log_size)]).astype(
             np.float32
         ),
     )
 
 
-def with_silence(features: Features, full: int) -> Features:
+def append_silence(features: Features, full: int) -> Features:
     """A window's features as `Layout.frames` counts them: with silence behind, if there is room.
 
     ``[n_mels, 2 * context]`` to ``[n_mels, 2 * context + 6]``; those of a full window as they are.
@@ -91,7 +91,7 @@ def with_silence(features: Features, full: int) -> Features:
     return features if n_frames == 2 * full else pad_features(features, n_frames + _SILENT_FRAMES)
 
 
-def own_weights(weights: NDArray[np.float32], n_own: int) -> NDArray[np.float32]:
+def renormalise_own(weights: NDArray[np.float32], n_own: int) -> NDArray[np.float32]:
     """Attention weights over the window's own positions alone, as if there were no others.
 
     ``[..., n]`` to ``[..., n_own]``, summing to 1 again: what a softmax over those alone gives.

@@ -20,7 +20,7 @@ from batched_whisper.engines.interface import (
     CopyRow,
     EncodeRow,
     EngineInfo,
-    Started,
+    PendingStep,
     StepResult,
     StepRow,
 )
@@ -47,14 +47,14 @@ class _Slot:
     script: Script
     audio_context: int
     length: int = 0
-    n_said: int = 0
+    n_decoded: int = 0
 
 
 @dataclass(frozen=True)
 class Journal:
-    """What the engine was asked to do, call by call, as lists of slots; and its complaints.
+    """What the engine was asked to do, call by call, as lists of slots; and its violations.
 
-    ``ahead`` are those of ``encodes`` that came while a step was going on.
+    ``encodes_during_step`` are those of ``encodes`` that came while a step was going on.
     """
 
     encodes: list[tuple[int, ...]] = field(default_factory=list)
@@ -62,8 +62,8 @@ class Journal:
     copies: list[tuple[CopyRow, ...]] = field(default_factory=list)
     aligns: list[tuple[int, ...]] = field(default_factory=list)
     releases: list[int] = field(default_factory=list)
-    ahead: list[tuple[int, ...]] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    encodes_during_step: list[tuple[int, ...]] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
 
 class ScriptedEngine:
@@ -73,8 +73,8 @@ class ScriptedEngine:
         read: gives the script of a window by its features and audio context.
         eot: the token that ends a text.
         max_slots: how many slots it has.
-        encode_together: how many windows it likes to encode in one call.
-        works_ahead: whether it asks for windows to be encoded while it steps.
+        encode_batch_size: how many windows it likes to encode in one call.
+        async_steps: whether it asks for windows to be encoded while it steps.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class ScriptedEngine:
         *,
         eot: int,
         max_slots: int,
-        encode_together: int = 1,
-        works_ahead: bool = False,
+        encode_batch_size: int = 1,
+        async_steps: bool = False,
     ) -> None:
         self._read = read
         self._eot = eot
@@ -98,20 +98,20 @@ class ScriptedEngine:
             "exact",
             1,
             max_slots,
-            encode_together=encode_together,
-            works_ahead=works_ahead,
+            encode_batch_size=encode_batch_size,
+            async_steps=async_steps,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """Look up each window's script."""
         slots = tuple(row.slot for row in rows)
-        self._demand(not self.closed, "it is closed")
-        self._demand_not_stepping(slots)
+        self._require(not self.closed, "it is closed")
+        self._require_not_stepping(slots)
         self.journal.encodes.append(slots)
         if self._stepping:
-            self.journal.ahead.append(slots)
+            self.journal.encodes_during_step.append(slots)
         for row in rows:
-            self._demand(0 <= row.slot < self.info.max_slots, f"there is no slot {row.slot}")
+            self._require(0 <= row.slot < self.info.max_slots, f"there is no slot {row.slot}")
             self._slots[row.slot] = _Slot(
                 self._read(row.features, row.audio_context), row.audio_context
             )
@@ -120,57 +120,57 @@ class ScriptedEngine:
         """The next token of each row's script, or the end where it is not allowed."""
         return self.start(rows)()
 
-    def start(self, rows: Sequence[StepRow]) -> Started:
+    def start(self, rows: Sequence[StepRow]) -> PendingStep:
         """Begin a step; nothing is said before it is waited for."""
         slots = tuple(row.slot for row in rows)
-        self._demand_idle()
-        self._demand(len(set(slots)) == len(slots), f"a slot stands in two rows: {slots}")
+        self._require_idle()
+        self._require(len(set(slots)) == len(slots), f"a slot stands in two rows: {slots}")
         self.journal.steps.append(slots)
         self._stepping = slots
 
         def finish() -> list[StepResult | None]:
-            self._demand(self._stepping == slots, "no such step is going on")
+            self._require(self._stepping == slots, "no such step is going on")
             self._stepping = ()
-            return [self._say(row) for row in rows]
+            return [self._next_result(row) for row in rows]
 
         return finish
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         """Let slots be where others are in their scripts."""
-        self._demand_idle()
+        self._require_idle()
         sources, targets = {row.source for row in rows}, {row.target for row in rows}
-        self._demand(len(targets) == len(rows), "a slot is copied to twice")
-        self._demand(not sources & targets, "a slot is read and overwritten in one call")
+        self._require(len(targets) == len(rows), "a slot is copied to twice")
+        self._require(not sources & targets, "a slot is read and overwritten in one call")
         self.journal.copies.append(tuple(rows))
         for row in rows:
-            self._demand(row.source in self._slots, f"slot {row.source} was not encoded")
-            self._demand(0 <= row.target < self.info.max_slots, f"there is no slot {row.target}")
+            self._require(row.source in self._slots, f"slot {row.source} was not encoded")
+            self._require(0 <= row.target < self.info.max_slots, f"there is no slot {row.target}")
             self._slots[row.target] = replace(self._slots[row.source])
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """Every text as if its tokens were said one after another, all equally long."""
-        self._demand_idle()
+        self._require_idle()
         self.journal.aligns.append(tuple(row.slot for row in rows))
-        return [self._lay(row) for row in rows]
+        return [self._align(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
         """Forget what the slots hold."""
-        self._demand_not_stepping(slots)
+        self._require_not_stepping(slots)
         for slot in slots:
             self.journal.releases.append(slot)
             self._slots.pop(slot, None)
 
     def close(self) -> None:
         """No call may follow."""
-        self._demand_idle()
+        self._require_idle()
         self.closed = True
 
-    def _say(self, row: StepRow) -> StepResult | None:
-        self._demand(row.slot in self._slots, f"slot {row.slot} was not encoded")
+    def _next_result(self, row: StepRow) -> StepResult | None:
+        self._require(row.slot in self._slots, f"slot {row.slot} was not encoded")
         slot = self._slots[row.slot]
-        self._demand(row.position <= slot.length, f"slot {row.slot} has a gap in its text")
+        self._require(row.position <= slot.length, f"slot {row.slot} has a gap in its text")
         if row.position == 0:
-            slot.n_said = 0
+            slot.n_decoded = 0
         slot.length = row.position + len(row.tokens)
         probed = slot.script.no_speech_prob if row.probe is not None else None
         if row.allowed is None:
@@ -183,7 +183,7 @@ class ScriptedEngine:
         language, mask = slot.script.language, allowed.mask
         if language in mask.tokens and mask.mode is MaskMode.ONLY:  # asked among the languages
             return language
-        place, slot.n_said = slot.n_said, slot.n_said + 1
+        place, slot.n_decoded = slot.n_decoded, slot.n_decoded + 1
         said = slot.script.tokens[place : place + 1]
         return said[0] if said and _is_allowed(said[0], allowed) else self._eot
 
@@ -196,10 +196,10 @@ class ScriptedEngine:
                 found.append(Choice(token, said.logprob - len(found)))
         return tuple(found)
 
-    def _lay(self, row: AlignRow) -> Alignment:
-        self._demand(row.slot in self._slots, f"slot {row.slot} was not encoded")
+    def _align(self, row: AlignRow) -> Alignment:
+        self._require(row.slot in self._slots, f"slot {row.slot} was not encoded")
         n_tokens = len(row.tokens)
-        self._demand(0 < row.n_prompt < n_tokens, f"slot {row.slot} has no text to align")
+        self._require(0 < row.n_prompt < n_tokens, f"slot {row.slot} has no text to align")
         slot = self._slots[row.slot]
         # The token after token i is heard in one head, at the i-th part of the audio.
         part = np.linspace(0, n_tokens, slot.audio_context, endpoint=False).astype(int)
@@ -208,17 +208,17 @@ class ScriptedEngine:
         logprobs[: row.n_prompt] = 0
         return Alignment((heard / heard.sum(axis=1, keepdims=True))[None], logprobs)
 
-    def _demand_idle(self) -> None:
-        self._demand(not self.closed, "it is closed")
-        self._demand(not self._stepping, f"a step is going on, of slots {self._stepping}")
+    def _require_idle(self) -> None:
+        self._require(not self.closed, "it is closed")
+        self._require(not self._stepping, f"a step is going on, of slots {self._stepping}")
 
-    def _demand_not_stepping(self, slots: Sequence[int]) -> None:
+    def _require_not_stepping(self, slots: Sequence[int]) -> None:
         busy = set(slots) & set(self._stepping)
-        self._demand(not busy, f"a step is going on, of slots {sorted(busy)} too")
+        self._require(not busy, f"a step is going on, of slots {sorted(busy)} too")
 
-    def _demand(self, kept: bool, what: str) -> None:
+    def _require(self, kept: bool, what: str) -> None:
         if not kept:
-            self.journal.complaints.append(what)
+            self.journal.violations.append(what)
             raise EngineError(f"the scripted engine was called wrongly: {what}")
 
 

@@ -16,12 +16,12 @@ from batched_whisper.engines.interface import AlignRow, CopyRow, EncodeRow, Step
 from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
 
-SAMPLES_A_POSITION = 2 * HOP_LENGTH
+SAMPLES_PER_POSITION = 2 * HOP_LENGTH
 """Of sound at 16 kHz, for one encoder position."""
 
 
 @dataclass(frozen=True)
-class CallChecks:
+class CallValidator:
     """What may be asked of an engine with so many slots and a model of these sizes.
 
     ``takes_samples`` is the engine's (`EngineInfo`).
@@ -79,14 +79,14 @@ class CallChecks:
                 f"a text of {n_tokens} tokens after the first {row.n_prompt}: give 1 or more of "
                 f"both, and at most {self.sizes.n_text_ctx} in all"
             )
-        self._check_known(row.tokens)
+        self._check_vocabulary(row.tokens)
 
     def _check_shape(self, shape: tuple[int, ...], context: int) -> None:
         if self.takes_samples:
-            if len(shape) != 1 or shape[0] > context * SAMPLES_A_POSITION:
+            if len(shape) != 1 or shape[0] > context * SAMPLES_PER_POSITION:
                 raise EngineError(
                     f"samples of shape {list(shape)} where {context} positions take one channel of "
-                    f"{context * SAMPLES_A_POSITION} at most"
+                    f"{context * SAMPLES_PER_POSITION} at most"
                 )
         elif shape != (self.sizes.n_mels, 2 * context):
             raise EngineError(
@@ -110,14 +110,14 @@ class CallChecks:
                 f"and at most {self.sizes.n_text_ctx} in all"
             )
         room = self.sizes.n_text_ctx - row.position - n_tokens
-        if row.n_tokens > 1 and (row.course is None or row.n_tokens - 1 > room):
+        if row.n_tokens > 1 and (row.constraints is None or row.n_tokens - 1 > room):
             raise EngineError(
-                f"{row.n_tokens} tokens to say: more than one take a course, and there is room "
+                f"{row.n_tokens} tokens to say: more than one take a constraints, and there is room "
                 f"for {room} to go on from"
             )
-        self._check_known(row.tokens)
+        self._check_vocabulary(row.tokens)
 
-    def _check_known(self, tokens: Sequence[int]) -> None:
+    def _check_vocabulary(self, tokens: Sequence[int]) -> None:
         if not all(0 <= token < self.sizes.n_vocab for token in tokens):
             raise EngineError(
                 f"tokens {list(tokens)}: the model has those from 0 to {self.sizes.n_vocab - 1}"

@@ -6,7 +6,7 @@ these. Knows nothing of how a transcript was made, nor of who asked for it.
 """
 
 from batched_whisper.config.options import CueLayout
-from batched_whisper.formats.atomic_write import write_whole
+from batched_whisper.formats.atomic_write import write_atomically
 from batched_whisper.formats.json_output import as_document, json_document, json_line
 from batched_whisper.formats.registry import FORMATS, Format, format_named
 from batched_whisper.formats.subtitles import srt, vtt
@@ -24,5 +24,5 @@ __all__ = [
     "text",
     "tsv",
     "vtt",
-    "write_whole",
+    "write_atomically",
 ]

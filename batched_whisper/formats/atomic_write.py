@@ -9,7 +9,7 @@ from pathlib import Path
 from batched_whisper.errors import OutputError
 
 
-def write_whole(path: Path, contents: str) -> None:
+def write_atomically(path: Path, contents: str) -> None:
     """Write a file as UTF-8, whole or not at all, whatever happens meanwhile.
 
     Raises:

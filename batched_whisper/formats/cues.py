@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from batched_whisper.config.options import CueLayout
 from batched_whisper.errors import OptionError
-from batched_whisper.formats.text_lines import end_ms, milliseconds, on_one_line, spoken, start_ms
+from batched_whisper.formats.text_lines import (
+    end_ms,
+    milliseconds,
+    on_one_line,
+    spoken_segments,
+    start_ms,
+)
 
 if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import Segment, Transcript
@@ -28,14 +34,14 @@ PAUSE_S = 3.0
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextRun:
     """Part of a line, all of it underlined or none."""
 
     text: str
     is_underlined: bool = False
 
 
-Line = tuple[Piece, ...]
+Line = tuple[TextRun, ...]
 """Pieces that stand side by side; together they are not blank."""
 
 
@@ -85,7 +91,7 @@ def lay_out(
     """
     check_layout(layout)
     is_plain = not (layout.max_line_width or layout.max_words_per_line or layout.highlight_words)
-    for segment, lines in spoken(transcript):
+    for segment, lines in spoken_segments(transcript):
         words = [] if is_plain else _words(segment)
         if not words:  # a text that could not be aligned is shown whole
             yield _plain(segment, lines, prefix(segment))
@@ -125,8 +131,8 @@ def _words(segment: Segment) -> list[_Said]:
 
 
 def _plain(segment: Segment, lines: Sequence[str], prefix: str) -> Cue:
-    first, *others = ((Piece(line),) for line in lines)
-    first = (Piece(prefix + first[0].text),)
+    first, *others = ((TextRun(line),) for line in lines)
+    first = (TextRun(prefix + first[0].text),)
     return Cue(start_ms(segment), end_ms(segment), (first, *others), segment)
 
 
@@ -194,21 +200,21 @@ def _shown(
 ) -> Cue:
     lines = [tuple(_pieces(line, marked)) for line in block.lines]
     if block.prefix:
-        lines[0] = (Piece(block.prefix), *lines[0])
+        lines[0] = (TextRun(block.prefix), *lines[0])
     return Cue(start_ms, end_ms, tuple(lines), segment)
 
 
-def _pieces(line: Sequence[_Said], marked: _Said | None) -> Iterator[Piece]:
+def _pieces(line: Sequence[_Said], marked: _Said | None) -> Iterator[TextRun]:
     """The line's text without space around it, in up to three pieces."""
     place = next((i for i, word in enumerate(line) if word is marked), None)
     if place is None:
-        yield Piece(_text(line).strip())
+        yield TextRun(_text(line).strip())
         return
     word = line[place].text
     n_before = len(word) - len(word.lstrip())
     n_after = len(word.rstrip())
     before = (_text(line[:place]) + word[:n_before]).lstrip()
     after = (word[n_after:] + _text(line[place + 1 :])).rstrip()
-    yield from (Piece(text) for text in (before,) if text)
-    yield Piece(word[n_before:n_after], is_underlined=True)
-    yield from (Piece(text) for text in (after,) if text)
+    yield from (TextRun(text) for text in (before,) if text)
+    yield TextRun(word[n_before:n_after], is_underlined=True)
+    yield from (TextRun(text) for text in (after,) if text)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batched_whisper.config.options import CueLayout
-from batched_whisper.formats.cues import Cue, Piece, lay_out
+from batched_whisper.formats.cues import Cue, TextRun, lay_out
 from batched_whisper.formats.text_lines import prefix, voice
 
 if TYPE_CHECKING:  # the command line's help must not wait for numpy
@@ -65,7 +65,7 @@ def _body(cue: Cue, escape: Callable[[str], str]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def _written(piece: Piece, escape: Callable[[str], str]) -> str:
+def _written(piece: TextRun, escape: Callable[[str], str]) -> str:
     """Its text, nowhere like a time line, in tags where it is underlined."""
     text = escape(_ARROW.sub("->", piece.text))
     return f"<u>{text}</u>" if piece.is_underlined else text

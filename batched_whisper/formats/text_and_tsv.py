@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batched_whisper.formats.text_lines import end_ms, prefix, spoken, start_ms
+from batched_whisper.formats.text_lines import end_ms, prefix, spoken_segments, start_ms
 
 if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import Transcript
@@ -12,7 +12,9 @@ if TYPE_CHECKING:  # the command line's help must not wait for numpy
 
 def text(transcript: Transcript) -> str:
     """One line a segment; ``[channel 0]`` before it where channels were told apart."""
-    return "".join(f"{prefix(part)}{' '.join(lines)}\n" for part, lines in spoken(transcript))
+    return "".join(
+        f"{prefix(part)}{' '.join(lines)}\n" for part, lines in spoken_segments(transcript)
+    )
 
 
 def tsv(transcript: Transcript) -> str:
@@ -22,7 +24,7 @@ def tsv(transcript: Transcript) -> str:
     """
     has_channels = any(part.channel is not None for part in transcript.segments)
     table = ["start\tend\ttext" + "\tchannel" * has_channels]
-    for part, lines in spoken(transcript):
+    for part, lines in spoken_segments(transcript):
         row = f"{start_ms(part)}\t{end_ms(part)}\t{' '.join(lines)}"
         channel = "" if part.channel is None else str(part.channel)
         table.append(f"{row}\t{channel}" if has_channels else row)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the command line's help must not wait for numpy
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
-def spoken(transcript: Transcript) -> Iterable[tuple[Segment, list[str]]]:
+def spoken_segments(transcript: Transcript) -> Iterable[tuple[Segment, list[str]]]:
     """The segments that say something, each with its lines, none of them blank."""
     for segment in transcript.segments:
         lines = [_CONTROL.sub(" ", line).strip() for line in segment.text.splitlines()]

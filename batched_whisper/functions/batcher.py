@@ -23,7 +23,7 @@ from batched_whisper.batching.policy import FixedWait
 from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.errors import BatchingError, OptionError, WrongBatchLength
 from batched_whisper.functions import event_loop_thread, lifecycle
-from batched_whisper.functions.lifecycle import Life
+from batched_whisper.functions.lifecycle import Lifecycle
 
 R = TypeVar("R")
 
@@ -107,7 +107,7 @@ class Batcher(Generic[R]):
     Between batches it holds no reference to the instance.
     """
 
-    def __init__(self, definition: Definition[R], life: Life) -> None:
+    def __init__(self, definition: Definition[R], life: Lifecycle) -> None:
         self._definition = definition
         self._life = life
         self._signature = _signature(definition)
@@ -119,7 +119,7 @@ class Batcher(Generic[R]):
         self._stats_lock = threading.Lock()
 
     @property
-    def life(self) -> Life:
+    def life(self) -> Lifecycle:
         """What it is a part of."""
         return self._life
 
@@ -151,7 +151,7 @@ class Batcher(Generic[R]):
         """Queue a call; blocks while the queue is full.
 
         Raises:
-            Closed: after `Life.close`.
+            Closed: after `Lifecycle.close`.
             BatchingError: called by the batched function itself, which would wait forever.
         """
         if self._life.would_wait_for_itself(self) or self._is_within_its_batch():
@@ -167,7 +167,7 @@ class Batcher(Generic[R]):
         waits for the task cannot be known, and is taken for granted.
 
         Raises:
-            Closed: after `Life.close`.
+            Closed: after `Lifecycle.close`.
             BatchingError: called by the batched function itself, which would wait forever.
         """
         if self._is_within_its_batch():

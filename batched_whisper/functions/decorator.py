@@ -31,7 +31,7 @@ from batched_whisper.batching.clock import Clock
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.concurrency.bounded_map import Arguments, Mapper
 from batched_whisper.functions.batcher import Batcher, BatchStats, Call, Definition
-from batched_whisper.functions.lifecycle import Life, enter, exit, life_of, running
+from batched_whisper.functions.lifecycle import Lifecycle, enter, exit, lifecycle_of, running
 
 __all__ = ["BatchStats", "BatchedFunction", "batched", "enter", "exit", "running"]
 
@@ -71,7 +71,7 @@ class BatchedFunction(Generic[R]):
 
         def batcher() -> Batcher[R]:
             method = replace(self._definition, is_method=True)
-            return life_of(instance).part(self, lambda life: Batcher[R](method, life))
+            return lifecycle_of(instance).part(self, lambda life: Batcher[R](method, life))
 
         return BatchedFunction(self._definition, batcher, instance)
 
@@ -207,7 +207,7 @@ def batched(
         definition = Definition[Any](
             function, max_batch_size, FixedWait(wait_ms), max_queue_size, clock
         )
-        batcher = Batcher[Any](definition, Life(definition.name))
+        batcher = Batcher[Any](definition, Lifecycle(definition.name))
         return BatchedFunction(definition, lambda: batcher)
 
     return decorate

@@ -1,6 +1,6 @@
 """An event loop on a thread of its own, for asynchronous functions that threads call.
 
-It runs whatever it is given, one loop from the first call to `PrivateLoop.stop`, so that sessions
+It runs whatever it is given, one loop from the first call to `EventLoopThread.stop`, so that sessions
 and connections which belong to a loop stay usable from one call to the next. It does not know what
 is run.
 """
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Settled:
+class _Outcome:
     """How an awaitable ended. An error is carried as a value, because a SystemExit that leaves a
     task stops the loop before anybody hears of it."""
 
@@ -27,14 +27,14 @@ class _Settled:
     error: BaseException | None = None
 
 
-async def _settle(awaitable: Awaitable[Any]) -> _Settled:
+async def _outcome_of(awaitable: Awaitable[Any]) -> _Outcome:
     try:
-        return _Settled(value=await awaitable)
+        return _Outcome(value=await awaitable)
     except BaseException as error:
-        return _Settled(error=error)
+        return _Outcome(error=error)
 
 
-class PrivateLoop:
+class EventLoopThread:
     """Starts its thread with the first call; the thread is a daemon.
 
     Args:
@@ -56,12 +56,12 @@ class PrivateLoop:
         """
         loop = self._started()
         if loop is None:
-            settled = asyncio.run(_settle(awaitable))
+            outcome = asyncio.run(_outcome_of(awaitable))
         else:
-            settled = asyncio.run_coroutine_threadsafe(_settle(awaitable), loop).result()
-        if settled.error is not None:
-            raise settled.error
-        return settled.value
+            outcome = asyncio.run_coroutine_threadsafe(_outcome_of(awaitable), loop).result()
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
 
     def is_current(self) -> bool:
         """Whether the caller is on the loop's own thread."""

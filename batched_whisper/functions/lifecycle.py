@@ -9,7 +9,7 @@ What is decided here:
 - Enter methods run in a worker thread, base classes first. If one raises, the callers of that
   batch get the error and the next batch tries again, from the method that failed.
 - Exit methods run after the last batch, in the opposite order, if the enter methods had succeeded.
-  All are run even if one raises; `Life.close` raises the first error.
+  All are run even if one raises; `Lifecycle.close` raises the first error.
 - A life ends with ``close()`` of any of its batched methods, with `running`, or with the
   interpreter, which finishes the batch that is running and fails what still waits.
 - An instance that was entered and has exit methods is kept alive until one of these comes,
@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from batched_whisper.errors import Closed, OptionError
-from batched_whisper.functions.event_loop_thread import PrivateLoop
+from batched_whisper.functions.event_loop_thread import EventLoopThread
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Part(Protocol):
 P = TypeVar("P", bound=Part)
 
 
-class Life:
+class Lifecycle:
     """From the first batch to `close`: the workers of one instance, or of one function.
 
     Args:
@@ -110,9 +110,9 @@ class Life:
         self._closing = False
         self._ended = threading.Event()
         self._exit_error: BaseException | None = None
-        self._loop = PrivateLoop(f"{name} event loop")
+        self._loop = EventLoopThread(f"{name} event loop")
 
-    def part(self, key: Hashable, make: Callable[[Life], P]) -> P:
+    def part(self, key: Hashable, make: Callable[[Lifecycle], P]) -> P:
         """The part of that key, made if this is the first time that somebody asks."""
         with self._lock:
             if key not in self._parts:
@@ -231,7 +231,7 @@ class Life:
 @dataclass(frozen=True)
 class _Entry:
     instance: weakref.ref[Any]
-    life: Life
+    life: Lifecycle
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,10 @@ class _Orphan:
     """A life whose instance is gone; ``key`` is the ``id`` that it had."""
 
     key: int
-    life: Life
+    life: Lifecycle
 
 
-_alive: set[Life] = set()
+_alive: set[Lifecycle] = set()
 """Those with a worker: the interpreter's end closes them."""
 _by_id: dict[int, _Entry] = {}
 _by_id_lock = threading.Lock()
@@ -251,7 +251,7 @@ _orphans: queue.SimpleQueue[_Orphan] = queue.SimpleQueue()
 so it only puts the life here, which is safe, and a thread of its own closes it."""
 
 
-def life_of(instance: object) -> Life:
+def lifecycle_of(instance: object) -> Lifecycle:
     """The life of an instance; it begins with the first of its batches.
 
     Raises:
@@ -266,7 +266,9 @@ def life_of(instance: object) -> Life:
 
 def _new_entry(instance: object) -> _Entry:
     cls = type(instance)
-    life = Life(cls.__qualname__, enter=_marked(cls, _ENTER_MARK), exit=_marked(cls, _EXIT_MARK))
+    life = Lifecycle(
+        cls.__qualname__, enter=_marked(cls, _ENTER_MARK), exit=_marked(cls, _EXIT_MARK)
+    )
     try:
         reference = weakref.ref(instance)
         orphan = _Orphan(id(instance), life)
@@ -320,7 +322,7 @@ class running(Generic[Instance]):  # noqa: N801  used as a verb: with running(mo
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        life_of(self.instance).close()
+        lifecycle_of(self.instance).close()
 
     async def __aenter__(self) -> Instance:
         return self.instance
@@ -331,7 +333,7 @@ class running(Generic[Instance]):  # noqa: N801  used as a verb: with running(mo
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(life_of(self.instance).close)
+        await asyncio.to_thread(lifecycle_of(self.instance).close)
 
 
 def _forget_all() -> None:

@@ -12,7 +12,7 @@ from batched_whisper.batching.sequence import AlignedText, DecodedTokens
 from batched_whisper.tokens.prompt import sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.silence import Pause
-from batched_whisper.transcript.word_timing import HeardText, time_words
+from batched_whisper.transcript.word_timing import AlignedTokens, time_words
 from batched_whisper.types import Word
 
 
@@ -56,7 +56,7 @@ class WindowWords:
             for is_time, run in groupby(decoded.tokens, lambda token: token >= begin)
             if not is_time
         ]
-        heard = HeardText(
+        heard = AlignedTokens(
             segments=segments,
             language=self._language(decoded) or "en",
             weights=alignment.weights,

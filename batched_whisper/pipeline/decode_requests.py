@@ -14,14 +14,19 @@ from functools import partial
 import numpy as np
 
 from batched_whisper.audio.features import log_mel, pad_features
-from batched_whisper.batching.sequence import AlignedText, DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import (
+    AlignedText,
+    DecodedTokens,
+    SharedLanguage,
+    DecodeRequest,
+)
 from batched_whisper.config.options import LANGUAGE_PER_WINDOW, DecodingOptions
 from batched_whisper.decoding.audio_context import context_policy, token_limit
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import (
     Attempt,
-    Figures,
-    Ladder,
+    TextMetrics,
+    FallbackPolicy,
     Thresholds,
     Verdict,
     compression_ratio,
@@ -30,7 +35,7 @@ from batched_whisper.decoding.fallback import (
 from batched_whisper.decoding.rules import Rules
 from batched_whisper.pipeline.align_requests import WindowWords
 from batched_whisper.pipeline.model_tokens import ModelTokens
-from batched_whisper.tokens.languages import language_told
+from batched_whisper.tokens.languages import language_code_or_none
 from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.transcript.silence import Pause, find_pauses
@@ -44,7 +49,7 @@ _FAINTEST = 2**-15
 
 
 @dataclass(frozen=True)
-class Place:
+class WindowPosition:
     """Where a window stands in its recording."""
 
     channel: int
@@ -55,7 +60,7 @@ class Place:
     has_sound: bool = True
 
 
-class WindowTasks:
+class RequestBuilder:
     """The tasks of one recording. Immutable: workers and the loop may share it.
 
     Args:
@@ -84,7 +89,7 @@ class WindowTasks:
             options.logprob_threshold,
             options.no_speech_threshold,
         )
-        self._ladder = Ladder(model.dimensions.n_audio_ctx, _temperatures(options))
+        self._ladder = FallbackPolicy(model.dimensions.n_audio_ctx, _temperatures(options))
         self._context = context_policy(
             options.audio_context, model.repository, model.dimensions.n_audio_ctx
         )
@@ -95,13 +100,15 @@ class WindowTasks:
         self._rules = model.rules(options)
         self._common = self._common_task(is_wanted)
 
-    def place(self, window: Window, channel: int) -> Place:
+    def place(self, window: Window, channel: int) -> WindowPosition:
         """Where the window stands, without its samples."""
         pauses = () if self._words is None else find_pauses(window.samples)
         has_sound = bool(np.abs(window.samples).max(initial=0.0) > _FAINTEST)
-        return Place(channel, window.index, window.start_s, window.end_s, pauses, has_sound)
+        return WindowPosition(
+            channel, window.index, window.start_s, window.end_s, pauses, has_sound
+        )
 
-    def task(self, window: Window, language: SharedLanguage) -> WindowTask:
+    def task(self, window: Window, language: SharedLanguage) -> DecodeRequest:
         """What is asked about a window; computes its features, unless the engine does.
 
         Args:
@@ -133,11 +140,11 @@ class WindowTasks:
             self._model.tokenizer, options.prompt, n_text_ctx, hotwords=options.hotwords
         )
 
-    def after_text(self, task: WindowTask, prefix: tuple[int, ...]) -> WindowTask:
+    def after_text(self, task: DecodeRequest, prefix: tuple[int, ...]) -> DecodeRequest:
         """The task with the text before it, which leaves the less room for its own."""
         return replace(task, prefix=prefix, max_tokens=self._max_tokens(prefix))
 
-    def decoded_window(self, place: Place, decoded: DecodedTokens) -> DecodedWindow:
+    def decoded_window(self, place: WindowPosition, decoded: DecodedTokens) -> DecodedWindow:
         """What the model made of a window; its words are timed if that was asked for."""
         model, found = self._model, decoded.language
         is_said = place.has_sound and self._verdict(decoded).has_text
@@ -163,16 +170,16 @@ class WindowTasks:
             return self._rules
         return self._rules.with_sound_until(_sound_end_s(window.samples))
 
-    def _common_task(self, is_wanted: Callable[[], bool]) -> Callable[..., WindowTask]:
+    def _common_task(self, is_wanted: Callable[[], bool]) -> Callable[..., DecodeRequest]:
         """What all windows of the recording have in common. Raises OptionError."""
         model, options = self._model, self._options
         tokenizer = model.tokenizer
-        language = language_told(options.language)
+        language = language_code_or_none(options.language)
         if language is not None or not model.languages:
             sot_sequence(tokenizer, language, options.task)  # refuses what the model cannot do
         prefix = self.previous_text().prefix()
         return partial(
-            WindowTask,
+            DecodeRequest,
             sot=tokenizer.sot,
             after_sot=partial(_after_sot, tokenizer, model.languages, options),
             max_tokens=self._max_tokens(prefix),
@@ -194,7 +201,7 @@ class WindowTasks:
 
     def _verdict(self, decoded: DecodedTokens) -> Verdict:
         text = self._model.text(decoded.tokens)
-        figures = Figures(
+        figures = TextMetrics(
             compression_ratio(text),
             decoded.avg_logprob,
             decoded.no_speech_prob,
@@ -221,7 +228,7 @@ class WindowTasks:
     def _no_words(self) -> tuple[Word, ...] | None:
         return None if self._words is None else ()
 
-    def _timed(self, place: Place, decoded: DecodedTokens) -> tuple[Word, ...] | None:
+    def _timed(self, place: WindowPosition, decoded: DecodedTokens) -> tuple[Word, ...] | None:
         if self._words is None:
             return None
         return self._words.timed(decoded, place.pauses, place.start_s, place.end_s)

@@ -10,19 +10,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batched_whisper.batching.sequence import WindowTask
-from batched_whisper.pipeline.decode_requests import Place, WindowTasks
+from batched_whisper.batching.sequence import DecodeRequest
+from batched_whisper.pipeline.decode_requests import WindowPosition, RequestBuilder
 from batched_whisper.tokens.prompt import PreviousText
 from batched_whisper.types import DecodedWindow
 
-Send = Callable[[Place, WindowTask], None]
+Send = Callable[[WindowPosition, DecodeRequest], None]
 """Brings a window to the engine, without waiting."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    place: Place
-    task: WindowTask
+    place: WindowPosition
+    task: DecodeRequest
 
 
 class WindowChain:
@@ -34,7 +34,7 @@ class WindowChain:
         send: called with one window at a time.
     """
 
-    def __init__(self, tasks: WindowTasks, previous: PreviousText, send: Send) -> None:
+    def __init__(self, tasks: RequestBuilder, previous: PreviousText, send: Send) -> None:
         self._tasks, self._previous, self._send = tasks, previous, send
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
@@ -45,7 +45,7 @@ class WindowChain:
         """The windows that wait for the one before them."""
         return len(self._waiting)
 
-    def add(self, place: Place, task: WindowTask) -> None:
+    def add(self, place: WindowPosition, task: DecodeRequest) -> None:
         """Bring the next window."""
         with self._lock:
             self._waiting.append(_Waiting(place, task))

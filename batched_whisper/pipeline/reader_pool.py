@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
-from batched_whisper.concurrency.callback_future import CallersFuture, at_once
-from batched_whisper.concurrency.serial_executor import InTurn
+from batched_whisper.concurrency.callback_future import CallbackFuture, add_internal_callback
+from batched_whisper.concurrency.serial_executor import SerialExecutor
 from batched_whisper.concurrency.thread_pool import ThreadPool
 from batched_whisper.errors import Closed
 
@@ -31,13 +31,13 @@ class Job(Protocol):
     """Done when nobody waits for the recording any more."""
 
     def run(self) -> None:
-        """Read on, until enough is read for now; to be called again by `Workers.resume`.
+        """Read on, until enough is read for now; to be called again by `ReaderPool.resume`.
 
         Never called by two threads at a time, and raises nothing.
         """
 
 
-class Workers:
+class ReaderPool:
     """The threads of one loaded model.
 
     Args:
@@ -58,7 +58,7 @@ class Workers:
         self._changed = threading.Condition(threading.RLock())
 
     def start(self, job: Job) -> None:
-        """Begin a recording. Raises Closed after `finish_reading` or `give_up`."""
+        """Begin a recording. Raises Closed after `finish_reading` or `cancel_all`."""
         with self._changed:
             if self._is_closed:
                 raise _closed()
@@ -69,20 +69,20 @@ class Workers:
         """Let a recording read on. Raises Closed when all recordings are done."""
         _submit(self._resumers, job)
 
-    def in_turn(self) -> InTurn:
+    def serial_executor(self) -> SerialExecutor:
         """Calls one after another, whose callees may take their time."""
-        return InTurn(self._tellers)
+        return SerialExecutor(self._tellers)
 
     def future(self) -> Future[Any]:
         """For a caller, whose callbacks may wait for what other threads here do."""
-        return CallersFuture(InTurn(self._callers))
+        return CallbackFuture(SerialExecutor(self._callers))
 
     def is_own_thread(self) -> bool:
         """Whether the caller is one of these threads, for which it must not wait then."""
         pools = (self._readers, self._resumers, self._tellers, self._callers)
         return any(pool.is_own_thread() for pool in pools)
 
-    def give_up(self) -> None:
+    def cancel_all(self) -> None:
         """Let nobody begin any more, and cancel all recordings; returns at once."""
         with self._changed:
             self._is_closed = True
@@ -115,7 +115,7 @@ class Workers:
                     opened.append(job)
             self._changed.notify_all()
         for job in opened:
-            at_once(job.future, partial(self._when_done, job))
+            add_internal_callback(job.future, partial(self._when_done, job))
             _submit(self._readers, job)
 
     def _when_done(self, job: Job, _: Future[Any]) -> None:

@@ -17,17 +17,17 @@ from functools import partial
 
 from batched_whisper.audio.decode import AudioSource, open_audio
 from batched_whisper.audio.speech import SpeechDetector
-from batched_whisper.batching.engine_group import EngineLoops
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
-from batched_whisper.concurrency.callback_future import at_once
+from batched_whisper.batching.engine_group import EngineGroup
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
+from batched_whisper.concurrency.callback_future import add_internal_callback
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.errors import CallbackError, Closed, EmptyAudio
-from batched_whisper.pipeline.decode_requests import Place, WindowTasks
+from batched_whisper.pipeline.decode_requests import WindowPosition, RequestBuilder
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.pipeline.previous_text import Send, WindowChain
-from batched_whisper.pipeline.reader_pool import Workers
-from batched_whisper.pipeline.windowing import Found, WindowSource
-from batched_whisper.tokens.languages import language_told
+from batched_whisper.pipeline.reader_pool import ReaderPool
+from batched_whisper.pipeline.windowing import WindowBatch, WindowSource
+from batched_whisper.tokens.languages import language_code_or_none
 from batched_whisper.transcript.assembly import Assembly
 from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.transcript.stitching import Stitcher
@@ -38,12 +38,12 @@ _READ_AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Means:
+class RecordingContext:
     """What all recordings of a loaded model share."""
 
     model: ModelTokens
-    loops: EngineLoops
-    workers: Workers
+    loops: EngineGroup
+    workers: ReaderPool
     speech_detector: Callable[[], SpeechDetector]
     max_windows_ahead: int
     """Windows of one recording that are not decoded yet, before its reading is resumed: what they
@@ -60,7 +60,7 @@ class RecordingJob:
 
     def __init__(
         self,
-        means: Means,
+        means: RecordingContext,
         audio: AudioSource,
         sampling_rate: int | None,
         options: DecodingOptions,
@@ -74,7 +74,7 @@ class RecordingJob:
         self._options = options
         self._on_segment = on_segment
         is_heard = on_segment is not None
-        self._calls = means.workers.in_turn() if is_heard else None
+        self._calls = means.workers.serial_executor() if is_heard else None
         self._most_ahead = (
             means.max_windows_ahead_of_listener if is_heard else means.max_windows_ahead
         )
@@ -96,7 +96,7 @@ class RecordingJob:
         self._name = "audio"
         self._duration_s = 0.0
         self._warnings: tuple[str, ...] = ()
-        at_once(self.future, self._let_go)
+        add_internal_callback(self.future, self._let_go)
 
     # --- on a worker thread --------------------------------------------------------------------
 
@@ -113,9 +113,9 @@ class RecordingJob:
         except BaseException as error:  # whatever it is: nobody shall wait for ever because of it
             self._fail(error)
 
-    def _read(self) -> Generator[Found, None, None]:
+    def _read(self) -> Generator[WindowBatch, None, None]:
         """Bring the windows of one block after another; may be left after each."""
-        tasks = WindowTasks(
+        tasks = RequestBuilder(
             self._means.model,
             self._options,
             lambda: not self.future.done(),
@@ -134,7 +134,7 @@ class RecordingJob:
         if not self._duration_s:
             raise EmptyAudio(f"{self._name}: there are no samples in it")
 
-    def _bring(self, found: Found, tasks: WindowTasks) -> None:
+    def _bring(self, found: WindowBatch, tasks: RequestBuilder) -> None:
         self._announce(found, tasks)
         for each in found.windows:
             if self.future.done():
@@ -147,15 +147,15 @@ class RecordingJob:
             else:
                 channel.chain.add(place, task)
 
-    def _announce(self, found: Found, tasks: WindowTasks) -> None:
-        """Before any of its windows can be done: what is sure depends on all of them."""
+    def _announce(self, found: WindowBatch, tasks: RequestBuilder) -> None:
+        """Before any of its windows can be done: what is ready depends on all of them."""
         send = partial(self._send, tasks, wait=False)
         with self._lock:
-            while len(self._channels) < len(found.settled_s):
+            while len(self._channels) < len(found.watermarks_s):
                 self._channels.append(_Channel(SharedLanguage(), self._new_chain(tasks, send)))
             for each in found.windows:
-                self._assembly.announce(each.channel, each.window.start_s)
-            self._assembly.settle(found.settled_s)
+                self._assembly.expect(each.channel, each.window.start_s)
+            self._assembly.advance(found.watermarks_s)
             self._n_due += len(found.windows)
         self._give()
 
@@ -165,7 +165,7 @@ class RecordingJob:
         self._give()
         self._one_done()
 
-    def _new_chain(self, tasks: WindowTasks, send: Send) -> WindowChain | None:
+    def _new_chain(self, tasks: RequestBuilder, send: Send) -> WindowChain | None:
         if not self._options.condition_on_previous_text:
             return None
         return WindowChain(tasks, tasks.previous_text(), send)
@@ -184,17 +184,19 @@ class RecordingJob:
 
     # --- on any thread -------------------------------------------------------------------------
 
-    def _send(self, tasks: WindowTasks, place: Place, task: WindowTask, wait: bool) -> None:
+    def _send(
+        self, tasks: RequestBuilder, place: WindowPosition, task: DecodeRequest, wait: bool
+    ) -> None:
         answer = self._means.loops.submit(task, group=self, wait=wait)
         self._answers.add(answer)
         answer.add_done_callback(partial(self._when_decoded, tasks, place))
 
     def _give(self) -> None:
-        """Have the caller told what became sure."""
+        """Have the caller told what became ready."""
         with self._lock:
-            for segment in self._assembly.sure():
+            for segment in self._assembly.ready():
                 if self._calls is not None:
-                    self._calls.ask(partial(self._tell, segment))
+                    self._calls.submit(partial(self._tell, segment))
 
     def _one_done(self) -> None:
         with self._lock:
@@ -204,7 +206,7 @@ class RecordingJob:
         if self._calls is None:
             self._complete()
         else:
-            self._calls.ask(self._complete)
+            self._calls.submit(self._complete)
 
     def _resume(self, *, if_enough: bool) -> None:
         with self._lock:
@@ -231,7 +233,7 @@ class RecordingJob:
     # --- on a loop's thread, and where the caller is told, on its own ------------------------
 
     def _when_decoded(
-        self, tasks: WindowTasks, place: Place, answer: Future[DecodedTokens]
+        self, tasks: RequestBuilder, place: WindowPosition, answer: Future[DecodedTokens]
     ) -> None:
         self._answers.discard(answer)  # with all that words were timed by
         try:
@@ -284,7 +286,7 @@ class RecordingJob:
             text=text,
             language=windows[0].language
             if windows
-            else language_told(self._options.language) or "",
+            else language_code_or_none(self._options.language) or "",
             language_probability=windows[0].language_probability if windows else 0.0,
             duration=self._duration_s,
             segments=segments,

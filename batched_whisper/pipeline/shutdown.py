@@ -13,14 +13,14 @@ import os
 import threading
 from queue import SimpleQueue
 
-from batched_whisper.batching.engine_group import EngineLoops
-from batched_whisper.pipeline.reader_pool import Workers
+from batched_whisper.batching.engine_group import EngineGroup
+from batched_whisper.pipeline.reader_pool import ReaderPool
 
 EXIT_PATIENCE_S = 30.0
 """How long the end of the process waits for what nobody can interrupt, such as an engine's step."""
 
 
-class Closing:
+class Shutdown:
     """The end of one loaded model; its thread is there from the beginning.
 
     Args:
@@ -28,7 +28,7 @@ class Closing:
         loops: the threads that decode.
     """
 
-    def __init__(self, workers: Workers, loops: EngineLoops) -> None:
+    def __init__(self, workers: ReaderPool, loops: EngineGroup) -> None:
         self._workers = workers
         self._loops = loops
         self._asked: SimpleQueue[None] = SimpleQueue()
@@ -55,9 +55,9 @@ class Closing:
         if not self._is_own_thread():
             self._thread.join()
 
-    def give_up(self) -> None:
+    def cancel_all(self) -> None:
         """Cancel what was accepted, and have it closed; returns at once."""
-        self._workers.give_up()
+        self._workers.cancel_all()
         self._loops.queue.close(drain=False)
         self.ask()
 
@@ -83,7 +83,7 @@ class Closing:
             _alive.discard(self)
 
 
-_alive: set[Closing] = set()
+_alive: set[Shutdown] = set()
 """Of the models that have threads."""
 
 
@@ -116,6 +116,6 @@ def _give_up_all() -> None:
     """
     closings = tuple(_alive)
     for closing in closings:
-        closing.give_up()
+        closing.cancel_all()
     for closing in closings:
         closing.wait(EXIT_PATIENCE_S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from batched_whisper.audio.clips import WHOLE, ClipCutter, Cutter, clips_from
+from batched_whisper.audio.clips import WHOLE_RECORDING, ClipCutter, Cutter, clips_from_times
 from batched_whisper.audio.packing import PackingOptions, SpeechCutter, SpeechWindow
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.audio.windows import PlainCutter
@@ -30,11 +30,11 @@ class ChannelWindow:
 
 
 @dataclass(frozen=True)
-class Found:
+class WindowBatch:
     """What some more of the recording brought: windows, and what is certain now."""
 
     windows: tuple[ChannelWindow, ...]
-    settled_s: tuple[float, ...]
+    watermarks_s: tuple[float, ...]
     """By channel: no later window of it begins before this time."""
 
 
@@ -53,7 +53,7 @@ class WindowSource:
         self, options: DecodingOptions, speech_detector: Callable[[], SpeechDetector]
     ) -> None:
         times_s = options.clip_timestamps
-        self._clips = WHOLE if times_s is None else clips_from(times_s)
+        self._clips = WHOLE_RECORDING if times_s is None else clips_from_times(times_s)
         # A model that is told what was said would not say the shared words once more.
         overlap_s = 0.0 if options.condition_on_previous_text else OVERLAP_S
         self._new_cutter: Callable[[], Cutter] = lambda: _EverythingCutter(overlap_s)
@@ -77,7 +77,7 @@ class WindowSource:
             if clip.start_sample >= self._n_samples > 0
         ]
 
-    def read(self, blocks: Iterable[Channels]) -> Iterator[Found]:
+    def read(self, blocks: Iterable[Channels]) -> Iterator[WindowBatch]:
         """The windows of a recording, as it is read, and no further than the last clip's end.
 
         Args:
@@ -100,12 +100,14 @@ class WindowSource:
                 return
 
 
-def _found(cutters: list[ClipCutter], cut: list[Iterator[SpeechWindow]]) -> Found:
+def _found(cutters: list[ClipCutter], cut: list[Iterator[SpeechWindow]]) -> WindowBatch:
     windows = [
         ChannelWindow(each.window, channel) for channel, found in enumerate(cut) for each in found
     ]
     windows.sort(key=lambda found: found.window.start_sample)
-    return Found(tuple(windows), tuple(cutter.settled_sample / SAMPLING_RATE for cutter in cutters))
+    return WindowBatch(
+        tuple(windows), tuple(cutter.watermark_sample / SAMPLING_RATE for cutter in cutters)
+    )
 
 
 class _EverythingCutter:
@@ -115,8 +117,8 @@ class _EverythingCutter:
         self._cutter = PlainCutter(overlap_s=overlap_s)
 
     @property
-    def settled_sample(self) -> int:
-        return self._cutter.settled_sample
+    def watermark_sample(self) -> int:
+        return self._cutter.watermark_sample
 
     def add(self, block: Samples) -> Iterator[SpeechWindow]:
         return map(SpeechWindow, self._cutter.add(block))

@@ -78,7 +78,7 @@ def language_code(text: str) -> str:
     raise OptionError(f"language={text!r} is not one that Whisper knows; {hint}")
 
 
-def language_told(option: str | None) -> str | None:
+def language_code_or_none(option: str | None) -> str | None:
     """The code of the language that the option ``language`` tells; None where it tells none.
 
     Raises:
@@ -92,6 +92,6 @@ def language_told(option: str | None) -> str | None:
 def known_language(text: str | None) -> str | None:
     """The code of what somebody wrote down as a language; None where Whisper knows none such."""
     try:
-        return language_told(text)
+        return language_code_or_none(text)
     except OptionError:
         return None

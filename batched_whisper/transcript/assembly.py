@@ -1,6 +1,6 @@
 """Windows of several channels in, in any order; segments in the order of time out.
 
-A segment is given as soon as it is sure: its window is not stitched to a later one any more, and no
+A segment is given as soon as it is ready: its window is not stitched to a later one any more, and no
 channel can still bring an earlier one. What is given does not depend on the order in which windows
 are done. Knows no engine and no thread.
 """
@@ -52,20 +52,20 @@ class Assembly:
         windows = [window for lane in self._lanes for window in lane.in_order()]
         return tuple(sorted(windows, key=lambda window: window.start))
 
-    def announce(self, channel: int, start_s: float) -> None:
+    def expect(self, channel: int, start_s: float) -> None:
         """There is one more window on a channel; they are announced in the order of time."""
         self._lane(channel).starts_s.append(start_s)
 
-    def settle(self, settled_s: Sequence[float]) -> None:
+    def advance(self, watermarks_s: Sequence[float]) -> None:
         """By channel: windows not announced yet begin no earlier. Tells how many channels exist."""
-        for channel, at_s in enumerate(settled_s):
+        for channel, at_s in enumerate(watermarks_s):
             lane = self._lane(channel)
-            lane.settled_s = at_s
+            lane.watermarks_s = at_s
             self._build(lane)
 
     def end(self) -> None:
         """All windows were announced."""
-        self.settle([math.inf] * len(self._lanes))
+        self.advance([math.inf] * len(self._lanes))
 
     def decoded(self, channel: int, index: int, window: DecodedWindow) -> None:
         """Window `index` of those announced on a channel is done."""
@@ -73,8 +73,8 @@ class Assembly:
         lane.decoded[index] = replace(window, channel=channel) if self._is_split else window
         self._build(lane)
 
-    def sure(self) -> list[Segment]:
-        """The segments that became sure since the last call, in the order of time."""
+    def ready(self) -> list[Segment]:
+        """The segments that became ready since the last call, in the order of time."""
         n_given = len(self.segments)
         while (channel := self._next_channel()) is not None:
             segment = replace(self._lanes[channel].built.popleft().segment, id=len(self.segments))
@@ -110,7 +110,7 @@ class _Lane:
 
     def __init__(self) -> None:
         self.starts_s: list[float] = []
-        self.settled_s = 0.0
+        self.watermarks_s = 0.0
         self.decoded: dict[int, DecodedWindow] = {}
         self.built: deque[_Built] = deque()
         self.n_built = 0  # windows whose segments are built
@@ -122,14 +122,14 @@ class _Lane:
         if self.built:
             return self.built[0].at_s
         is_announced = self.n_built < len(self.starts_s)
-        bound_s = self.starts_s[self.n_built] if is_announced else self.settled_s
+        bound_s = self.starts_s[self.n_built] if is_announced else self.watermarks_s
         return max(self._last_s, bound_s)
 
     @property
     def starts_next_s(self) -> float:
         """Where the window after the next one to be built begins, or before which it cannot."""
         next_ = self.n_built + 1
-        return self.starts_s[next_] if next_ < len(self.starts_s) else self.settled_s
+        return self.starts_s[next_] if next_ < len(self.starts_s) else self.watermarks_s
 
     def build(self, segments: Iterable[Segment]) -> None:
         """Add the segments of the next window."""

@@ -16,7 +16,7 @@ _MEDIAN_OF_7 = (
 _MEDIAN_REACH = 3
 
 
-def entries(cost: NDArray[np.floating]) -> NDArray[np.int64]:
+def path_entries(cost: NDArray[np.floating]) -> NDArray[np.int64]:
     """The column in which the cheapest path enters each row, ``[n_rows]``.
 
     The path goes from the first row and column to the last ones, by steps of one row, one column

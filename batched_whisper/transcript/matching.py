@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-DOUBT_PER_UNIT = 0.5
+SHIFT_PENALTY = 0.5
 """By how much a match counts less for each unit that its place is off."""
 
-ALLOWED_SHARE = 2.0
+MAX_OVERLAP_RATIO = 2.0
 """How many times the expected units of the overlap may lie in it."""
-ALLOWED_MORE = 3
+EXTRA_UNITS = 3
 """And so many more: a fast talker, or half words at the borders."""
 
 
@@ -46,7 +46,7 @@ def match(earlier: Sequence[str], later: Sequence[str], expected: float) -> Matc
     Returns:
         None where nothing within reach is the same.
     """
-    reach = int(ALLOWED_SHARE * expected) + ALLOWED_MORE
+    reach = int(MAX_OVERLAP_RATIO * expected) + EXTRA_UNITS
     first = max(0, len(earlier) - reach)
     ends = [normalised(unit) for unit in earlier[first:]]
     begins = [normalised(unit) for unit in later[:reach]]
@@ -56,7 +56,7 @@ def match(earlier: Sequence[str], later: Sequence[str], expected: float) -> Matc
         if n_shared > reach or found.length < _n_unlike(ends, begins, found):
             continue
         different = set(begins[found.later : found.later + found.length])
-        worth = len(different) - DOUBT_PER_UNIT * abs(n_shared - expected)
+        worth = len(different) - SHIFT_PENALTY * abs(n_shared - expected)
         if best is None or worth > best_worth:
             best, best_worth = found, worth
     return None if best is None else Match(best.earlier + first, best.later, best.length)

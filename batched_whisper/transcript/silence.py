@@ -13,7 +13,7 @@ import numpy as np
 from batched_whisper.types import SAMPLING_RATE, Samples
 
 FRAME_S = 0.01
-SHORTEST_S = 0.1
+MIN_PAUSE_S = 0.1
 """Shorter quiet is the closure of a plosive, inside a word."""
 
 _FRAME = round(SAMPLING_RATE * FRAME_S)
@@ -51,5 +51,5 @@ def find_pauses(samples: Samples) -> tuple[Pause, ...]:
     return tuple(
         Pause(float(start * FRAME_S), float(end * FRAME_S))
         for start, end in zip(edges[::2], edges[1::2], strict=True)
-        if start == 0 or end == n_frames or (end - start) * FRAME_S >= SHORTEST_S
+        if start == 0 or end == n_frames or (end - start) * FRAME_S >= MIN_PAUSE_S
     )

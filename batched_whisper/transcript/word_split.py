@@ -22,7 +22,7 @@ DecodeBytes = Callable[[Iterable[int]], bytes]
 
 
 @dataclass(frozen=True)
-class Spelled:
+class WordTokens:
     """A word and its tokens, ``first`` to ``last`` (exclusive) of the text's.
 
     Punctuation that was added to it is in its text, but not among its tokens: it is not said.
@@ -33,23 +33,23 @@ class Spelled:
     begin: int
     first: int
     last: int
-    pausing: bool = False
+    after_pause: bool = False
     """Whether it begins the text, or punctuation stands before it."""
 
-    def moved(self, n_tokens: int) -> Spelled:
+    def moved(self, n_tokens: int) -> WordTokens:
         """The same word where so many tokens come before."""
-        return Spelled(
+        return WordTokens(
             self.text,
             self.begin + n_tokens,
             self.first + n_tokens,
             self.last + n_tokens,
-            self.pausing,
+            self.after_pause,
         )
 
 
 def split_words(
     tokens: Sequence[int], language: str, decode_bytes: DecodeBytes
-) -> tuple[Spelled, ...]:
+) -> tuple[WordTokens, ...]:
     """The words of a text with their punctuation.
 
     Args:
@@ -63,22 +63,22 @@ def split_words(
     return tuple(_closed(_opened(pieces)))
 
 
-def _characters(tokens: Sequence[int], decode_bytes: DecodeBytes) -> list[Spelled]:
+def _characters(tokens: Sequence[int], decode_bytes: DecodeBytes) -> list[WordTokens]:
     """As few tokens as make whole characters; what never does comes out as U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    pieces, text, first = list[Spelled](), "", 0
+    pieces, text, first = list[WordTokens](), "", 0
     for last, token in enumerate(tokens, start=1):
         at_end = last == len(tokens)
         text += decoder.decode(decode_bytes([token]), at_end)
         if at_end or not decoder.getstate()[0]:
-            pieces.append(Spelled(text, first, first, last))
+            pieces.append(WordTokens(text, first, first, last))
             text, first = "", last
     return pieces
 
 
-def _spaced(pieces: list[Spelled]) -> list[Spelled]:
+def _spaced(pieces: list[WordTokens]) -> list[WordTokens]:
     """A word goes on until a space, or until punctuation."""
-    words = list[Spelled]()
+    words = list[WordTokens]()
     for piece in pieces:
         begins = piece.text.startswith(" ") or _all_among(string.punctuation, piece.text)
         if begins or not words:
@@ -89,32 +89,32 @@ def _spaced(pieces: list[Spelled]) -> list[Spelled]:
     return words
 
 
-def _opened(pieces: list[Spelled]) -> list[Spelled]:
+def _opened(pieces: list[WordTokens]) -> list[WordTokens]:
     """Opening punctuation goes to the word after it."""
-    words, held, begin = list[Spelled](), "", 0
+    words, held, begin = list[WordTokens](), "", 0
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
         if piece.text.startswith(" ") and _all_among(OPENING, piece.text.strip()) and not is_last:
             begin = begin if held else piece.begin
             held += piece.text
         elif held:
-            words.append(replace(piece, text=held + piece.text, begin=begin, pausing=True))
+            words.append(replace(piece, text=held + piece.text, begin=begin, after_pause=True))
             held = ""
         else:
             words.append(piece)
     return words
 
 
-def _closed(pieces: list[Spelled]) -> list[Spelled]:
+def _closed(pieces: list[WordTokens]) -> list[WordTokens]:
     """Closing punctuation goes to the word before it."""
-    words, pausing = list[Spelled](), True
+    words, after_pause = list[WordTokens](), True
     for piece in pieces:
         if words and _all_among(CLOSING, piece.text) and not words[-1].text.endswith(" "):
             words[-1] = replace(words[-1], text=words[-1].text + piece.text)
-            pausing = True
+            after_pause = True
         else:
-            words.append(replace(piece, pausing=pausing or piece.pausing))
-            pausing = False
+            words.append(replace(piece, after_pause=after_pause or piece.after_pause))
+            after_pause = False
     return words
 
 

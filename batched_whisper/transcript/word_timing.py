@@ -6,7 +6,7 @@ time. Departures, each measured by ``benchmarks/word_times.py``:
 
 - The token before the text takes part, so that what comes before the first word is not that
   word's.
-- Paths enter a token early, so all times are moved by `LATE_POSITIONS`.
+- Paths enter a token early, so all times are moved by `SHIFT_POSITIONS`.
 - Words end and begin at the pauses of the sound, where there is one near.
 - The median filter runs over the mean of the heads, not over each: as exact, and faster.
 
@@ -21,32 +21,32 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.transcript.dtw import entries, median_of_7
+from batched_whisper.transcript.dtw import path_entries, median_of_7
 from batched_whisper.transcript.silence import Pause
-from batched_whisper.transcript.word_split import DecodeBytes, Spelled, split_words
+from batched_whisper.transcript.word_split import DecodeBytes, WordTokens, split_words
 from batched_whisper.types import Word
 
 POSITION_S = 0.02
 """Between two encoder positions."""
 
-LATE_POSITIONS = 3
+SHIFT_POSITIONS = 3
 """Moves all times: without, starts of words are 0.13 s early in the median, and ends 0.04 s."""
 
-PAUSE_REACH_S = 0.15
+MAX_PAUSE_DISTANCE_S = 0.15
 """A pause that ends longer before two words meet is not between them."""
 
 LEAD = 2.0
 """Words swallow the pause before them more often than the one after them: a pause may begin so
 many times farther after the place where two words meet."""
 
-SHORTEST_WORD_S = 0.06
+MIN_WORD_S = 0.06
 
 _LONGEST_MEDIAN_S = 0.7
 _LONG_WORD = 2  # times the median: longer after a pause, and the word has swallowed the pause
 
 
 @dataclass(frozen=True, eq=False)
-class HeardText:
+class AlignedTokens:
     """A window's text and where it was heard.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Times:
 
 
 def time_words(
-    text: HeardText,
+    text: AlignedTokens,
     pauses: Sequence[Pause],
     decode_bytes: DecodeBytes,
     *,
@@ -101,7 +101,7 @@ def time_words(
     times = _Times(
         bounds_s[[word.first for word in words]], bounds_s[[word.last for word in words]]
     )
-    _shorten(times, np.array([word.pausing for word in words]))
+    _shorten(times, np.array([word.after_pause for word in words]))
     _meet_pauses(times, pauses, duration_s)
     first_s, last_s = (np.clip(each, 0, duration_s) for each in (times.starts, times.ends))
     probabilities = np.exp(text.logprobs[text.n_prompt :])
@@ -116,9 +116,9 @@ def time_words(
     )
 
 
-def _words(text: HeardText, decode_bytes: DecodeBytes) -> list[Spelled]:
+def _words(text: AlignedTokens, decode_bytes: DecodeBytes) -> list[WordTokens]:
     """The words of all segments; none reaches from one into the next."""
-    words, offset = list[Spelled](), 0
+    words, offset = list[WordTokens](), 0
     for tokens in text.segments:
         for word in split_words(tokens, text.language, decode_bytes):
             words.append(word.moved(offset))
@@ -126,12 +126,12 @@ def _words(text: HeardText, decode_bytes: DecodeBytes) -> list[Spelled]:
     return words
 
 
-def _bounds(text: HeardText, n_positions: int) -> NDArray[np.int64]:
+def _bounds(text: AlignedTokens, n_positions: int) -> NDArray[np.int64]:
     """The position where each token begins, and where the last one ends: ``[n_text + 1]``."""
     n_text = sum(map(len, text.segments))
     first = max(text.n_prompt - 2, 0)  # one token before the one that is followed by the text
     map_ = token_map(text.weights[:, :, :n_positions])[first : text.n_prompt + n_text]
-    return entries(-map_)[text.n_prompt - 1 - first :] + LATE_POSITIONS
+    return path_entries(-map_)[text.n_prompt - 1 - first :] + SHIFT_POSITIONS
 
 
 def token_map(weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,13 +147,13 @@ def token_map(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     return median_of_7(compared.mean(axis=0))
 
 
-def _shorten(times: _Times, pausing: NDArray[np.bool_]) -> None:
+def _shorten(times: _Times, after_pause: NDArray[np.bool_]) -> None:
     """A long word after a pause has swallowed the pause: leave it as much as a word needs."""
     durations = times.ends - times.starts
     if durations.any():
         usual_s = min(float(np.median(durations[durations > 0])), _LONGEST_MEDIAN_S)
         shortened = np.maximum(times.starts, times.ends - _LONG_WORD * usual_s)
-        times.starts[pausing] = shortened[pausing]
+        times.starts[after_pause] = shortened[after_pause]
 
 
 def _meet_pauses(times: _Times, pauses: Sequence[Pause], duration_s: float) -> None:
@@ -166,7 +166,7 @@ def _meet_pauses(times: _Times, pauses: Sequence[Pause], duration_s: float) -> N
     for pause in sorted(pauses, key=lambda pause: -pause.duration_s):
         distance = np.where(taken, np.inf, _distances(times, pause, duration_s))
         place = int(distance.argmin())
-        if distance[place] <= PAUSE_REACH_S:
+        if distance[place] <= MAX_PAUSE_DISTANCE_S:
             taken[place] = True
             times.ends[max(place - 1, 0) : place] = pause.start_s
             times.starts[place : place + 1] = pause.end_s
@@ -183,6 +183,6 @@ def _distances(times: _Times, pause: Pause, duration_s: float) -> NDArray[np.flo
         distance[0] = 0
     if pause.end_s >= duration_s:
         distance[-1] = 0
-    distance[1:][pause.start_s < starts + SHORTEST_WORD_S] = np.inf
-    distance[:-1][pause.end_s > ends - SHORTEST_WORD_S] = np.inf
+    distance[1:][pause.start_s < starts + MIN_WORD_S] = np.inf
+    distance[:-1][pause.end_s > ends - MIN_WORD_S] = np.inf
     return distance

@@ -19,7 +19,7 @@ import numpy as np
 
 from batched_whisper.audio.features import log_mel
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import WindowTask
+from batched_whisper.batching.sequence import DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
@@ -123,7 +123,7 @@ def _decode(
 
 def _task(
     checkpoint: Checkpoint, tokenizer: Tokenizer, ids: TokenIds, clip: Clip, as_samples: bool
-) -> WindowTask:
+) -> DecodeRequest:
     sizes = checkpoint.dimensions
     sot, *rest = sot_sequence(tokenizer, clip.language if tokenizer.multilingual else None)
     rules = Rules(
@@ -133,7 +133,7 @@ def _task(
         suppress_begin=frozenset(checkpoint.begin_suppress_tokens),
         timestamps=False,
     )
-    return WindowTask(
+    return DecodeRequest(
         features=lambda context: (
             clip.samples if as_samples else log_mel(clip.samples, sizes.n_mels, 2 * context)
         ),

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from batched_whisper.engines.cuda.kv_cache import Kept
+from batched_whisper.engines.cuda.kv_cache import LayerKV
 from batched_whisper.engines.cuda.model import attention
 from batched_whisper.engines.cuda.model.layers import normalise
-from batched_whisper.engines.cuda.packed_batch import Company, Extent, describe
+from batched_whisper.engines.cuda.packed_batch import PackedBatch, BatchShape, write_batch
 from batched_whisper.engines.merged_padding import layout
 from benchmarks.gpu.parts import Figures, Scale, _dtype
 from benchmarks.gpu.rig import Rig
@@ -51,9 +51,16 @@ def over_tables(rig: Rig, scale: Scale) -> Measured:
         for n in _SLOTS:
             case = _tables(rig, kind, n, heads, context, width)
             for block, n_warps, n_stages in tried:
-                launch = launch_config.AttendLaunch(block=block, n_warps=n_warps, n_stages=n_stages)
+                launch = launch_config.DecoderAttentionLaunch(
+                    block=block, n_warps=n_warps, n_stages=n_stages
+                )
                 name = f"{_name(kind)}, {n} slots, {_name(launch)}"
-                yield name, partial(_heard, rig, scale, case, partial(ours.attend, launch=launch))
+                yield (
+                    name,
+                    partial(
+                        _heard, rig, scale, case, partial(ours.decoder_attention, launch=launch)
+                    ),
+                )
 
 
 _SLOTS = (1, 256)
@@ -70,26 +77,26 @@ def _tables(rig: Rig, kind: torch.dtype, n: int, *shape: int) -> tuple[Any, ...]
     return tables, queries, rows, lengths
 
 
-def _table(rig: Rig, kind: torch.dtype, n: int, *shape: int) -> Kept:
+def _table(rig: Rig, kind: torch.dtype, n: int, *shape: int) -> LayerKV:
     heads, _, width = shape
     if kind is torch.int8:
         numbers = torch.randint(-127, 128, (2, n, *shape), dtype=kind, device=rig.device)
-        return Kept(numbers, torch.rand((2, n, heads, width), device=rig.device) / 40)
-    return Kept(torch.randn((2, n, *shape), dtype=kind, device=rig.device))
+        return LayerKV(numbers, torch.rand((2, n, heads, width), device=rig.device) / 40)
+    return LayerKV(torch.randn((2, n, *shape), dtype=kind, device=rig.device))
 
 
-def _heard(rig: Rig, scale: Scale, case: tuple[Any, ...], attend: Any) -> Figures:
+def _heard(rig: Rig, scale: Scale, case: tuple[Any, ...], decoder_attention: Any) -> Figures:
     tables, queries, rows, lengths = case
     moved = sum(each.numbers.numel() * each.numbers.element_size() for each in tables)
 
     def run() -> None:
         for table in tables:
-            attend(queries, table, rows, lengths)
+            decoder_attention(queries, table, rows, lengths)
 
     figures = {"bytes_per_s": 8 * moved / _of_eight(rig, scale, run)}
     if len(queries) <= 64:
-        exact = attention.attend(queries.double(), tables[0], rows, lengths)
-        figures["error"] = _off(attend(queries, tables[0], rows, lengths), exact)
+        exact = attention.decoder_attention(queries.double(), tables[0], rows, lengths)
+        figures["error"] = _off(decoder_attention(queries, tables[0], rows, lengths), exact)
     return figures
 
 
@@ -104,12 +111,12 @@ def within_windows(rig: Rig, scale: Scale) -> Measured:
         ("full windows", [full] * TOGETHER),
         ("of 2 to 15 s", np.linspace(full / 15, full / 2, 30).astype(int).tolist()),
     ):
-        company, lengths = _company(rig, contexts)
+        packed, lengths = _packed(rig, contexts)
         qkv = torch.randn((sum(lengths), 3, heads, width), device=rig.device).to(_dtype(rig))
         n_operations = sum(4 * n * n * heads * width for n in lengths)
         for block, n_warps, n_stages in ((64, 4, 2), (64, 4, 3), (64, 8, 3), (128, 8, 2)):
-            launch = launch_config.ListenLaunch(block, n_warps, n_stages)
-            work = partial(ours.listen, qkv, company, launch)
+            launch = launch_config.EncoderAttentionLaunch(block, n_warps, n_stages)
+            work = partial(ours.encoder_attention, qkv, packed, launch)
             yield f"{mix}, {_name(launch)}", partial(_rate, rig, scale, work, n_operations)
         if mix == "full windows":
             batch = qkv.view(TOGETHER, full, 3, heads, width).permute(2, 0, 3, 1, 4)
@@ -131,13 +138,16 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     from batched_whisper.engines.cuda.kernels import launch_config
 
     full, d, dtype = rig.sizes.n_audio_ctx, rig.sizes.n_audio_state, _dtype(rig)
-    company, lengths = _company(rig, [full] * TOGETHER)
+    packed, lengths = _packed(rig, [full] * TOGETHER)
     n = sum(lengths)
     x, wide = (torch.randn((n, k * d), device=rig.device).to(dtype) for k in (1, 4))
-    weight, bias, owed = torch.randn((3, d), device=rig.device)
+    weight, bias, deferred_bias = torch.randn((3, d), device=rig.device)
     n_bytes = 2 * x.numel() * x.element_size()
     for name, norm in (("norm, ours", ours.normalise), ("norm, PyTorch", normalise)):
-        yield name, partial(_moved, rig, scale, partial(norm, x, weight, bias, owed), n_bytes)
+        yield (
+            name,
+            partial(_moved, rig, scale, partial(norm, x, weight, bias, deferred_bias), n_bytes),
+        )
     yield "GELU", partial(_moved, rig, scale, partial(F.gelu, wide), 4 * n_bytes)
     first = torch.randn((4 * d, d), device=rig.device).to(dtype)
     offset = torch.randn(4 * d, device=rig.device).to(dtype)
@@ -152,25 +162,25 @@ def passes_over_memory(rig: Rig, scale: Scale) -> Measured:
     heads = rig.sizes.n_text_head
     pair = torch.randn((n, 2, heads, d // heads), device=rig.device).to(dtype)
     shape = (2, TOGETHER + 1, heads)
-    table = Kept(
+    table = LayerKV(
         torch.zeros((*shape, full, d // heads), dtype=torch.int8, device=rig.device),
         torch.ones((*shape, d // heads), device=rig.device),
     )
     moved = pair.numel() * (pair.element_size() + 1)
     for block, n_warps in ((64, 4), (128, 4), (128, 8), (256, 8)):
-        launch = launch_config.KeepLaunch(block, n_warps)
-        work = partial(ours.keep, pair, company, table, launch)
+        launch = launch_config.WriteCrossKVLaunch(block, n_warps)
+        work = partial(ours.write_cross_kv, pair, packed, table, launch)
         yield f"keep in 8 bits, {launch}", partial(_moved, rig, scale, work, moved)
 
 
-def _company(rig: Rig, contexts: list[int]) -> tuple[Company, list[int]]:
+def _packed(rig: Rig, contexts: list[int]) -> tuple[PackedBatch, list[int]]:
     full = rig.sizes.n_audio_ctx
     layouts = [layout(context, full) for context in contexts]
     lengths = [len(each) for each in layouts]
-    extent = Extent(sum(lengths), full, nobody=len(contexts))
+    extent = BatchShape(sum(lengths), full, padding_slot=len(contexts))
     numbers = np.zeros(extent.n_numbers, np.int32)
-    describe(range(len(contexts)), layouts, extent, numbers)
-    return Company.of(torch.from_numpy(numbers).to(rig.device), extent), lengths
+    write_batch(range(len(contexts)), layouts, extent, numbers)
+    return PackedBatch.of(torch.from_numpy(numbers).to(rig.device), extent), lengths
 
 
 def _rate(rig: Rig, scale: Scale, work: Callable[[], object], n_operations: int) -> Figures:

@@ -124,18 +124,22 @@ def _step(
     rows = [StepRow(slot, (1,), position, ALLOWED) for slot in range(batch)]
     n = 10 if rig.device != "cpu" else 1
     call_s = rig.seconds(lambda: [engine.step(rows) for _ in range(n)], scale.repeats) / n
-    endless, n_tokens = rules_of(ids_of(rig.sizes)), engine.info.tokens_a_call
-    asked = {"allowed": endless.next((1,)), "course": endless.course((1,)), "n_tokens": n_tokens}
+    endless, n_tokens = rules_of(ids_of(rig.sizes)), engine.info.tokens_per_step
+    asked = {
+        "allowed": endless.next((1,)),
+        "constraints": endless.constraints((1,)),
+        "n_tokens": n_tokens,
+    }
     on = [replace(row, **asked) for row in rows]
     n_calls = max(1, n // n_tokens)
     several_s = rig.seconds(lambda: [engine.step(on) for _ in range(n_calls)], scale.repeats)
     several_s /= n_calls
-    steps = engine._passes.recordings  # the device's part alone, on the same tokens again
+    steps = engine._decoder_runner.graphs  # the device's part alone, on the same tokens again
     size = steps.size(batch)
-    device_s = rig.seconds(lambda: [steps.play(size) for _ in range(n)], scale.repeats) / n
+    device_s = rig.seconds(lambda: [steps.replay(size) for _ in range(n)], scale.repeats) / n
     n_bytes = _number_bytes(rig)
     n_positions = len(layout(context, rig.sizes.n_audio_ctx))
-    heard_bytes = engine._arithmetic.kept.itemsize
+    heard_bytes = engine._precision.cross_dtype.itemsize
     moved = decoder_weight_bytes(rig.sizes, n_bytes) + batch * row_bytes(
         rig.sizes, n_positions, position, n_bytes, heard_bytes
     )
@@ -184,11 +188,11 @@ def throughput(rig: Rig, scale: Scale) -> Figures:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "heard in 16 bits": {"kv_cache_dtype": "same"},
+    "heard in 16 bits": {"kv_cache_dtype": "model"},
     "one stream": {"one_stream": True},
     "from samples": {"from_samples": True},
-    "4 tokens a call": {"tokens_a_call": 4},
-    "16 tokens a call": {"tokens_a_call": 16},
+    "4 tokens a call": {"tokens_per_step": 4},
+    "16 tokens a call": {"tokens_per_step": 16},
 }
 
 
@@ -213,14 +217,14 @@ def overlap(rig: Rig, scale: Scale) -> Figures:
     """
     figures: Figures = {}
     runs: dict[int, Run] = {}
-    for n_for_steps in N_FOR_STEPS:
+    for n_step_sms in N_FOR_STEPS:
         try:
-            found, runs[n_for_steps] = _with_for_steps(rig, scale, n_for_steps)
+            found, runs[n_step_sms] = _with_for_steps(rig, scale, n_step_sms)
         except Exception as error:
             found = {"failed": f"{type(error).__name__}: {error}"}
-        figures[f"{n_for_steps} for steps"] = found
-    for n_for_steps, run in runs.items():
-        figures[f"{n_for_steps} for steps"]["share_equal"] = _share_equal(run, runs[min(runs)])
+        figures[f"{n_step_sms} for steps"] = found
+    for n_step_sms, run in runs.items():
+        figures[f"{n_step_sms} for steps"]["share_equal"] = _share_equal(run, runs[min(runs)])
     figures["best"] = max(
         (n for n in runs if not n or figures[f"{n} for steps"]["divided"]),
         key=lambda n: figures[f"{n} for steps"]["packed, full"]["windows_per_s"],
@@ -232,12 +236,12 @@ def overlap(rig: Rig, scale: Scale) -> Figures:
 N_FOR_STEPS = (0, 40)
 
 
-def _with_for_steps(rig: Rig, scale: Scale, n_for_steps: int) -> tuple[Figures, Run]:
+def _with_for_steps(rig: Rig, scale: Scale, n_step_sms: int) -> tuple[Figures, Run]:
     """Two mixes, and each part of the device alone; the run is that of the short mix."""
     slower = with_mean_tokens(rig.workload.windows(PACKED, scale.n_windows), MLPERF_TOKENS)
     short = rig.workload.windows(SHORT, scale.n_windows)
-    with rig.engine(n_for_steps=n_for_steps) as engine:
-        figures: Figures = {"why": "; ".join(engine.info.why), "divided": engine._divided}
+    with rig.engine(n_step_sms=n_step_sms) as engine:
+        figures: Figures = {"why": "; ".join(engine.info.why), "divided": engine._is_split}
         run_windows(rig, engine, short[: engine.info.max_slots], fitted=True)
         for name, windows, fitted in (("packed, full", slower, False), ("short", short, True)):
             run = run_windows(rig, engine, windows, fitted=fitted)
@@ -256,12 +260,12 @@ def _each_alone(rig: Rig, scale: Scale, engine: Any) -> Figures:
     few = slots[:8]
     engine.encode([EncodeRow(slot, rig.features(slot, full), full) for slot in few])
     figures: Figures = {}
-    for name, recordings, n in (
-        ("pass", engine._passes.recordings, len(slots)),
-        ("batch", engine._encodings.recordings, len(few) * full),
+    for name, graphs, n in (
+        ("pass", engine._decoder_runner.graphs, len(slots)),
+        ("batch", engine._encoder_runner.graphs, len(few) * full),
     ):
-        for place in range(max(1, recordings.n_places)):
-            work = partial(recordings.play, recordings.size(n), place)
+        for place in range(max(1, graphs.n_stream_slots)):
+            work = partial(graphs.replay, graphs.size(n), place)
             figures[f"{name}, place {place}"] = rig.seconds(work, scale.repeats)
     return figures
 

@@ -19,11 +19,11 @@ import torch
 
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
-from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
-from batched_whisper.engines.validation import SAMPLES_A_POSITION
+from batched_whisper.engines.validation import SAMPLES_PER_POSITION
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.models.dimensions import SHAPES, Dimensions
 from batched_whisper.types import SAMPLING_RATE, Features, Samples
@@ -115,20 +115,20 @@ class Rig:
         """A window's own samples, or noise, for an engine that takes those."""
         found = getattr(size, "samples", None)
         if found is None:
-            n_samples = min(round(size.duration_s * SAMPLING_RATE), context * SAMPLES_A_POSITION)
+            n_samples = min(round(size.duration_s * SAMPLING_RATE), context * SAMPLES_PER_POSITION)
             random = np.random.default_rng(i % N_NOISES)
             found = 0.1 * random.standard_normal(n_samples, dtype=np.float32)
-        return found[: context * SAMPLES_A_POSITION]
+        return found[: context * SAMPLES_PER_POSITION]
 
     def task(
         self, i: int, size: WindowSize, *, fitted: bool, as_samples: bool = False
-    ) -> WindowTask:
+    ) -> DecodeRequest:
         """A window that says just so many tokens."""
         ids, context = ids_of(self.sizes), size.context(self.sizes.n_audio_ctx, fitted=fitted)
         prompt = tuple(range(ids.eot + 2, ids.eot + 2 + PROMPT))
         # Now, before the clock starts.
         heard = (self.sound if as_samples else self.heard)(i, size, context)
-        return WindowTask(
+        return DecodeRequest(
             features=lambda positions: heard if as_samples else heard[:, : 2 * positions],
             sot=ids.eot + 1,
             after_sot=lambda language: prompt,

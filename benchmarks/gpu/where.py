@@ -50,9 +50,9 @@ def where(rig: Rig, scale: Scale) -> Figures:
             engine.step([StepRow(slot, (1,) * POSITION, 0, None)])
         for n in (1, n_slots):
             engine.step([StepRow(slot, (1,), POSITION, ALLOWED) for slot in range(n)])
-            passes = engine._passes.recordings
+            passes = engine._decoder_runner.graphs
             size = passes.size(n)
-            figures[f"a pass of {n} slots"] = kernels_of(rig, scale, partial(passes.play, size))
+            figures[f"a pass of {n} slots"] = kernels_of(rig, scale, partial(passes.replay, size))
     return figures
 
 

@@ -98,7 +98,7 @@ _OURS = (
     Configuration(
         "ours, int8, two streams",
         OURS,
-        {"calls": "map", "options": {"precision": "int8", "streams": 2}},
+        {"calls": "map", "options": {"precision": "int8", "num_workers": 2}},
     ),
     Configuration(
         "ours, int8, one at a time",

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batched_whisper.audio.clips import WHOLE, Clip, ClipCutter, clips_from
+from batched_whisper.audio.clips import WHOLE_RECORDING, Clip, ClipCutter, clips_from_times
 from batched_whisper.audio.packing import SpeechWindow
 from batched_whisper.audio.windows import PlainCutter, cut
 from batched_whisper.types import Samples, Window
@@ -36,10 +36,10 @@ def clipped(sound: Samples, clips: tuple[Clip, ...], block: int) -> list[Window]
     cutter = ClipCutter(clips, Cutter)
     found = list[Window]()
     for start in range(0, len(sound), block):
-        settled = cutter.settled_sample
+        settled = cutter.watermark_sample
         new = [each.window for each in cutter.add(sound[start : start + block])]
         assert all(window.start_sample >= settled for window in new)
-        assert cutter.settled_sample >= settled
+        assert cutter.watermark_sample >= settled
         found += new
     return [*found, *(each.window for each in cutter.end())]
 
@@ -58,7 +58,7 @@ def assert_same(ones: list[Window], others: list[Window]) -> None:
 )
 def test_a_clip_is_cut_as_if_it_were_alone(n_samples: int, edges: list[int], block: int) -> None:
     sound = noise(n_samples)
-    clips = clips_from([edge / RATE for edge in edges])
+    clips = clips_from_times([edge / RATE for edge in edges])
     expected = list[Window]()
     for clip in clips:
         for window in cut([sound[clip.start_sample : clip.end_sample]], LONGEST_S):
@@ -69,14 +69,14 @@ def test_a_clip_is_cut_as_if_it_were_alone(n_samples: int, edges: list[int], blo
 
 def test_the_whole_is_a_clip_too() -> None:
     sound = noise(5 * RATE)
-    assert_same(clipped(sound, WHOLE, RATE), list(cut([sound], LONGEST_S)))
+    assert_same(clipped(sound, WHOLE_RECORDING, RATE), list(cut([sound], LONGEST_S)))
 
 
 def test_starts_and_ends_come_in_turn_and_the_last_end_may_be_missing() -> None:
-    assert clips_from([0, 1.5]) == (Clip(0, 24_000),)
-    assert clips_from([0.5, 1, 2]) == (Clip(8_000, 16_000), Clip(32_000, None))
+    assert clips_from_times([0, 1.5]) == (Clip(0, 24_000),)
+    assert clips_from_times([0.5, 1, 2]) == (Clip(8_000, 16_000), Clip(32_000, None))
 
 
 def test_clips_that_touch_are_two() -> None:
-    found = clipped(noise(2 * RATE), clips_from([0, 1, 1, 2]), RATE)
+    found = clipped(noise(2 * RATE), clips_from_times([0, 1, 1, 2]), RATE)
     assert [(w.start_s, w.end_s) for w in found] == [(0, 1), (1, 2)]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batched_whisper.audio.packing import PackingOptions, SpeechWindow, windows_by_speech
-from batched_whisper.audio.speech import Heard
+from batched_whisper.audio.speech import SpeechUpdate
 from batched_whisper.errors import OptionError
-from batched_whisper.types import Samples, Span
+from batched_whisper.types import Samples, SpeechSpan
 
 RATE = 16_000
 
@@ -24,11 +24,11 @@ RATE = 16_000
 class ScriptedDetector:
     """Tells the speech that it was given, a while after it was heard."""
 
-    speech: tuple[Span, ...]
+    speech: tuple[SpeechSpan, ...]
     lag: int = 0
     turn: int = 1
 
-    def listen(self) -> ScriptedListener:
+    def new_stream(self) -> ScriptedListener:
         return ScriptedListener(self)
 
 
@@ -36,32 +36,32 @@ class ScriptedListener:
     def __init__(self, script: ScriptedDetector) -> None:
         self._script, self._n_heard, self._settled = script, 0, 0
 
-    def hear(self, block: Samples) -> Heard:
+    def process(self, block: Samples) -> SpeechUpdate:
         self._n_heard += len(block)
         turn = self._script.turn
         return self._tell(max(0, self._n_heard // turn * turn - self._script.lag))
 
-    def end(self) -> Heard:
+    def end(self) -> SpeechUpdate:
         return self._tell(self._n_heard)
 
-    def _tell(self, until: int) -> Heard:
+    def _tell(self, until: int) -> SpeechUpdate:
         clipped = [
-            Span(max(s.start_sample, self._settled), min(s.end_sample, until))
+            SpeechSpan(max(s.start_sample, self._settled), min(s.end_sample, until))
             for s in self._script.speech
         ]
         self._settled = until
-        return Heard(tuple(s for s in clipped if s.start_sample < s.end_sample), until)
+        return SpeechUpdate(tuple(s for s in clipped if s.start_sample < s.end_sample), until)
 
 
 BARE = PackingOptions(margin_s=0)
 
 
-def in_seconds(*pairs: tuple[float, float]) -> tuple[Span, ...]:
-    return tuple(Span(int(start * RATE), int(end * RATE)) for start, end in pairs)
+def in_seconds(*pairs: tuple[float, float]) -> tuple[SpeechSpan, ...]:
+    return tuple(SpeechSpan(int(start * RATE), int(end * RATE)) for start, end in pairs)
 
 
 def packed(
-    spans: tuple[Span, ...], n_s: float, options: PackingOptions | None = None
+    spans: tuple[SpeechSpan, ...], n_s: float, options: PackingOptions | None = None
 ) -> list[SpeechWindow]:
     sound = np.random.default_rng(0).standard_normal(int(n_s * RATE)).astype(np.float32)
     return list(windows_by_speech([sound], ScriptedDetector(spans), options))
@@ -72,11 +72,11 @@ def edges(windows: list[SpeechWindow]) -> list[tuple[float, float]]:
 
 
 @st.composite
-def scripts(draw: st.DrawFn) -> tuple[Span, ...]:
+def scripts(draw: st.DrawFn) -> tuple[SpeechSpan, ...]:
     lengths = draw(st.lists(st.tuples(st.integers(1, 30_000), st.integers(1, 90_000)), max_size=8))
     spans, at = [], draw(st.sampled_from([0, 0, 20_000]))
     for pause, speech in lengths:
-        spans.append(Span(at, at + speech))
+        spans.append(SpeechSpan(at, at + speech))
         at += speech + pause
     return tuple(spans)
 
@@ -104,7 +104,7 @@ def blocked(sound: Samples, sizes: list[int]) -> Iterator[Samples]:
     turn=st.sampled_from([1, 7_000, 50_000]),
 )
 def test_packing_keeps_its_laws(
-    spans: tuple[Span, ...],
+    spans: tuple[SpeechSpan, ...],
     silence: int,
     max_s: float,
     max_pause_s: float,
@@ -137,7 +137,7 @@ def test_packing_keeps_its_laws(
 
 
 def assert_every_sample_of_speech_is_in_a_window(
-    spans: tuple[Span, ...], starts: list[int], ends: list[int]
+    spans: tuple[SpeechSpan, ...], starts: list[int], ends: list[int]
 ) -> None:
     n_samples = max([0, *ends, *(span.end_sample for span in spans)])
     covered = np.zeros(n_samples, bool)
@@ -147,7 +147,7 @@ def assert_every_sample_of_speech_is_in_a_window(
 
 
 def assert_no_long_pause_is_in_a_window(
-    spans: tuple[Span, ...], starts: list[int], ends: list[int], max_pause_s: float
+    spans: tuple[SpeechSpan, ...], starts: list[int], ends: list[int], max_pause_s: float
 ) -> None:
     inside = [{span.start_sample for span in spans}, {span.end_sample for span in spans}]
     for start, end in zip(starts, ends, strict=True):
@@ -160,7 +160,7 @@ def assert_no_long_pause_is_in_a_window(
 
 
 def assert_overlaps_only_where_there_was_no_pause(
-    spans: tuple[Span, ...],
+    spans: tuple[SpeechSpan, ...],
     windows: list[SpeechWindow],
     starts: list[int],
     ends: list[int],
@@ -200,7 +200,7 @@ def test_speech_of_exactly_thirty_seconds_is_one_window() -> None:
     lag=st.integers(0, 40_000),
 )
 def test_margins_are_silence_that_no_other_window_has(
-    spans: tuple[Span, ...], silence: int, margin_s: float, sizes: list[int], lag: int
+    spans: tuple[SpeechSpan, ...], silence: int, margin_s: float, sizes: list[int], lag: int
 ) -> None:
     n_samples = (spans[-1].end_sample if spans else 0) + silence
     sound = np.random.default_rng(1).standard_normal(n_samples).astype(np.float32)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batched_whisper.audio.speech import Heard, SpeechOptions, SpeechTracker
+from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
 from batched_whisper.errors import OptionError
-from batched_whisper.types import Span
+from batched_whisper.types import SpeechSpan
 
 RATE = 16_000
 FRAME = 512
@@ -33,7 +33,7 @@ OPTIONS = st.builds(
 
 def told(
     probabilities: list[float], options: SpeechOptions, n_samples: int, size: int
-) -> Iterator[Heard]:
+) -> Iterator[SpeechUpdate]:
     tracker = SpeechTracker(FRAME, options)
     start = 0
     while start + size < len(probabilities):
@@ -42,16 +42,18 @@ def told(
     yield tracker.end(probabilities[start:], n_samples)
 
 
-def joined(pieces: Iterable[Span]) -> list[Span]:
-    spans: list[Span] = []
+def joined(pieces: Iterable[SpeechSpan]) -> list[SpeechSpan]:
+    spans: list[SpeechSpan] = []
     for piece in pieces:
         if spans and spans[-1].end_sample == piece.start_sample:
-            piece = Span(spans.pop().start_sample, piece.end_sample)
+            piece = SpeechSpan(spans.pop().start_sample, piece.end_sample)
         spans.append(piece)
     return spans
 
 
-def of_the_whole(probabilities: list[float], options: SpeechOptions, n_samples: int) -> list[Span]:
+def of_the_whole(
+    probabilities: list[float], options: SpeechOptions, n_samples: int
+) -> list[SpeechSpan]:
     """The rule as one would write it with the whole recording at hand."""
     speech: list[list[int]] = []
     start = silence = None
@@ -71,7 +73,7 @@ def of_the_whole(probabilities: list[float], options: SpeechOptions, n_samples: 
     pad = int(options.pad_s * RATE)
     room = [(b[0] - a[1] - FRAME) // 2 for a, b in pairwise(speech)]
     return [
-        Span(max(0, s[0] - min(pad, before)), min(n_samples, s[1] + min(pad, after)))
+        SpeechSpan(max(0, s[0] - min(pad, before)), min(n_samples, s[1] + min(pad, after)))
         for s, before, after in zip(speech, [pad, *room], [*room, pad], strict=False)
     ]
 
@@ -95,9 +97,9 @@ def test_nothing_is_told_before_what_was_called_settled(
     settled = 0
     for heard in told(probabilities, options, len(probabilities) * FRAME, size):
         assert all(span.start_sample >= settled for span in heard.spans)
-        assert all(span.end_sample <= heard.settled_sample for span in heard.spans)
-        assert heard.settled_sample >= settled
-        settled = heard.settled_sample
+        assert all(span.end_sample <= heard.watermark_sample for span in heard.spans)
+        assert heard.watermark_sample >= settled
+        settled = heard.watermark_sample
 
 
 @given(PROBABILITIES, OPTIONS)
@@ -114,13 +116,13 @@ def test_a_frame_of_pause_stays_between_spans(
 def test_speech_that_goes_on_is_told_as_it_goes() -> None:
     tracker = SpeechTracker(FRAME, SpeechOptions())
     first, second = tracker.track([0.9] * 100), tracker.track([0.9] * 100)
-    assert first.spans == (Span(0, 100 * FRAME),)
-    assert second.spans == (Span(100 * FRAME, 200 * FRAME),)
+    assert first.spans == (SpeechSpan(0, 100 * FRAME),)
+    assert second.spans == (SpeechSpan(100 * FRAME, 200 * FRAME),)
 
 
 def test_a_long_silence_is_settled_while_it_lasts() -> None:
     tracker = SpeechTracker(FRAME, SpeechOptions(pad_s=0.25))
-    assert tracker.track([0.0] * 1000).settled_sample == 1000 * FRAME - RATE // 4
+    assert tracker.track([0.0] * 1000).watermark_sample == 1000 * FRAME - RATE // 4
 
 
 def test_a_probability_between_the_thresholds_neither_begins_nor_ends_speech() -> None:
@@ -128,7 +130,7 @@ def test_a_probability_between_the_thresholds_neither_begins_nor_ends_speech() -
     quiet, between, loud = [0.0] * 30, [0.4] * 30, [0.9] * 30
     n_samples = 120 * FRAME
     spans = of_the_whole([*between, *loud, *between, *quiet], options, n_samples)
-    assert spans == [Span(30 * FRAME, 90 * FRAME)]
+    assert spans == [SpeechSpan(30 * FRAME, 90 * FRAME)]
     heard = told([*between, *loud, *between, *quiet], options, n_samples, 1000)
     assert [span for some in heard for span in some.spans] == spans
 

@@ -22,7 +22,7 @@ from batched_whisper.audio.silero import FRAMES_AT_ONCE, SileroDetector, SileroP
 from batched_whisper.audio.silero_graph import compiled
 from batched_whisper.audio.speech import SpeechOptions, spans
 from batched_whisper.errors import ModelFileMissing, WrongHash
-from batched_whisper.types import Samples, Span
+from batched_whisper.types import Samples, SpeechSpan
 
 RATE = 16_000
 PAD_S = SpeechOptions().pad_s
@@ -55,7 +55,7 @@ def manifest(speech: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (speech / "manifest.jsonl").read_text().splitlines()]
 
 
-def seconds(found: list[Span]) -> list[tuple[float, float]]:
+def seconds(found: list[SpeechSpan]) -> list[tuple[float, float]]:
     return [(span.start_sample / RATE, span.end_sample / RATE) for span in found]
 
 
@@ -88,7 +88,7 @@ def test_many_frames_at_once_give_what_each_gives_in_turn(
     precision: str, most: float, mean: float, chapter: Samples, in_turn: NDArray[np.float64]
 ) -> None:
     probabilities = SileroProbabilities(compiled(FRAMES_AT_ONCE, 1, precision))
-    at_once = np.concatenate((probabilities.hear(chapter[:BEGINNING]), probabilities.end()))
+    at_once = np.concatenate((probabilities.process(chapter[:BEGINNING]), probabilities.end()))
     assert in_turn.max() > 0.9 and in_turn.min() < 0.1
     np.testing.assert_allclose(at_once, in_turn, atol=most)
     assert np.abs(at_once - in_turn).mean() < mean

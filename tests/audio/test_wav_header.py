@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from batched_whisper.audio.decode import decode
-from batched_whisper.audio.wav_header import read_riff_header
+from batched_whisper.audio.wav_header import read_wav_header
 
 
 def wav(n_samples: int = 16_000, *, size: int | None = None, before: bytes = b"") -> bytes:
@@ -21,18 +21,18 @@ def wav(n_samples: int = 16_000, *, size: int | None = None, before: bytes = b""
 
 
 def test_the_promised_length_is_the_sounds() -> None:
-    header = read_riff_header(io.BytesIO(wav()))
+    header = read_wav_header(io.BytesIO(wav()))
     assert header is not None
-    assert header.promised_s == 1.0
+    assert header.declared_s == 1.0
     assert header.fault is None
 
 
 def test_parts_between_header_and_sound_are_passed_over() -> None:
     odd = struct.pack("<4sI", b"JUNK", 3) + b"abc\x00"
     assert decode(wav(before=odd)).warnings == ()
-    header = read_riff_header(io.BytesIO(wav(before=odd)))
+    header = read_wav_header(io.BytesIO(wav(before=odd)))
     assert header is not None
-    assert header.promised_s == 1.0
+    assert header.declared_s == 1.0
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF])
@@ -52,5 +52,5 @@ def test_a_cut_off_wav_file_warns_wherever_it_was_cut(n_left: int) -> None:
 
 def test_other_files_are_none_of_its_business() -> None:
     file = io.BytesIO(b"fLaC and so on and so on")
-    assert read_riff_header(file) is None
+    assert read_wav_header(file) is None
     assert file.tell() == 0

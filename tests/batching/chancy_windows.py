@@ -14,7 +14,7 @@ from naive_beams import Heard, Text, naive_beam_search
 from numpy.typing import NDArray
 from scripted_windows import EOT, IDS, number_in
 
-from batched_whisper.batching.sequence import WindowTask
+from batched_whisper.batching.sequence import DecodeRequest
 from batched_whisper.decoding.sampling import apply, best, choose, log_sum_exp, probability
 from batched_whisper.engines.interface import (
     Alignment,
@@ -22,7 +22,7 @@ from batched_whisper.engines.interface import (
     CopyRow,
     EncodeRow,
     EngineInfo,
-    Started,
+    PendingStep,
     StepResult,
     StepRow,
 )
@@ -38,7 +38,7 @@ def logits_after(number: int, text: Text) -> NDArray[np.float32]:
     return logits
 
 
-def said_alone(task: WindowTask, number: int, prompt: Text) -> Heard:
+def said_alone(task: DecodeRequest, number: int, prompt: Text) -> Heard:
     """What a search through everything finds, without slots, steps or candidates."""
 
     def following(text: Text) -> dict[int, float]:
@@ -69,8 +69,8 @@ class ChancyEngine:
     """Says what `logits_after` makes likely; notes how many rows its steps have."""
 
     max_slots: int = 16
-    tokens_a_call: int = 1
-    works_ahead: bool = False
+    tokens_per_step: int = 1
+    async_steps: bool = False
     n_rows: list[int] = field(default_factory=list)
     held: dict[int, _Slot] = field(default_factory=dict)
     before_copy: Callable[[], None] = lambda: None
@@ -85,8 +85,8 @@ class ChancyEngine:
             "exact",
             1,
             self.max_slots,
-            tokens_a_call=self.tokens_a_call,
-            works_ahead=self.works_ahead,
+            tokens_per_step=self.tokens_per_step,
+            async_steps=self.async_steps,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
@@ -98,7 +98,7 @@ class ChancyEngine:
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         return self.start(rows)()
 
-    def start(self, rows: Sequence[StepRow]) -> Started:
+    def start(self, rows: Sequence[StepRow]) -> PendingStep:
         slots = frozenset(row.slot for row in rows)
         assert len(slots) == len(rows) <= self.max_slots
         assert not self.stepping
@@ -143,12 +143,12 @@ class ChancyEngine:
         logits = logits_after(slot.number, slot.text)
         choices = [choose(logits, row.allowed, BEGIN, row.sampling, len(slot.text))]
         found = best(logits, row.allowed, BEGIN, row.n_best) if row.n_best else ()
-        course = row.course
-        while course and len(choices) < min(row.n_tokens, self.tokens_a_call):
+        constraints = row.constraints
+        while constraints and len(choices) < min(row.n_tokens, self.tokens_per_step):
             last = choices[-1].token
             if last == EOT:
                 break
-            allowed, course = course.after(last, IDS)
+            allowed, constraints = constraints.after(last, IDS)
             slot.text += (last,)
             logits = logits_after(slot.number, slot.text)
             choices.append(choose(logits, allowed, BEGIN, row.sampling, len(slot.text)))

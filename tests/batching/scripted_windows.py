@@ -18,7 +18,7 @@ import pytest
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import Decision, WaitUntil
-from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.interface import (
@@ -27,7 +27,7 @@ from batched_whisper.engines.interface import (
     CopyRow,
     EncodeRow,
     EngineInfo,
-    Started,
+    PendingStep,
     StepResult,
     StepRow,
 )
@@ -48,7 +48,7 @@ RULES = Rules(
 )
 CONTEXT = 5
 
-either_order = pytest.mark.parametrize("works_ahead", [False, True])
+either_order = pytest.mark.parametrize("async_steps", [False, True])
 """For laws that hold whether windows are encoded before the others are stepped, or meanwhile."""
 
 
@@ -64,7 +64,7 @@ def after_sot(language: int | None) -> tuple[int, ...]:
     return (TRANSCRIBE,) if language is None else (language, TRANSCRIBE)
 
 
-def window(number: int, **changes: Any) -> WindowTask:
+def window(number: int, **changes: Any) -> DecodeRequest:
     """A task that says the script of its number."""
     task: dict[str, Any] = {
         "features": features_of(number),
@@ -74,7 +74,7 @@ def window(number: int, **changes: Any) -> WindowTask:
         "max_tokens": 100,
         "first": Attempt(CONTEXT),
     }
-    return WindowTask(**{**task, **changes})
+    return DecodeRequest(**{**task, **changes})
 
 
 @dataclass
@@ -87,8 +87,8 @@ class Stage:
 
     scripts: Mapping[int, Script]
     max_slots: int = 8
-    encode_together: int = 1
-    works_ahead: bool = False
+    encode_batch_size: int = 1
+    async_steps: bool = False
     before_encode: Callable[[int], None] = lambda number: None
     before_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
     after_step: Callable[[tuple[int, ...]], None] = lambda numbers: None
@@ -104,8 +104,8 @@ class Stage:
             self._read,
             eot=EOT,
             max_slots=self.max_slots,
-            encode_together=self.encode_together,
-            works_ahead=self.works_ahead,
+            encode_batch_size=self.encode_batch_size,
+            async_steps=self.async_steps,
         )
 
     def _read(self, features: Features, audio_context: int) -> Script:
@@ -127,7 +127,7 @@ class Stage:
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
         return self.start(rows)()
 
-    def start(self, rows: Sequence[StepRow]) -> Started:
+    def start(self, rows: Sequence[StepRow]) -> PendingStep:
         numbers = tuple(self.held[row.slot] for row in rows)
         self.steps.append(numbers)
         self.before_step(numbers)
@@ -182,7 +182,7 @@ def waiting_loop(stage: Stage, max_batch_size: int) -> EngineLoop:
 
 
 def run(
-    stage: Stage, tasks: Iterable[WindowTask], max_batch_size: int = 8
+    stage: Stage, tasks: Iterable[DecodeRequest], max_batch_size: int = 8
 ) -> list[Future[DecodedTokens]]:
     """Everything at once, and wait until the engine is closed."""
     loop = waiting_loop(stage, max_batch_size)
@@ -191,7 +191,7 @@ def run(
     assert all(future.done() for future in futures)
     assert not stage.held, "no slot leaks"
     assert stage.engine.closed
-    assert stage.engine.journal.complaints == []
+    assert stage.engine.journal.violations == []
     assert loop.stats.n_active == loop.stats.queue_depth == 0
     return futures
 

@@ -22,12 +22,12 @@ from scripted_windows import (
 )
 
 from batched_whisper.batching.clock import ManualClock
-from batched_whisper.batching.engine_group import EngineLoops, total
-from batched_whisper.batching.engine_health import ROUNDS_FAILED, Crew
+from batched_whisper.batching.engine_group import EngineGroup, total
+from batched_whisper.batching.engine_health import MAX_FAILED_ROUNDS, LoopRoster
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
 from batched_whisper.decoding.rules import MaskMode, TokenMask
 from batched_whisper.engines.interface import EncodeRow, StepRow
 from batched_whisper.engines.scripted import Script
@@ -36,17 +36,17 @@ from batched_whisper.errors import Closed, EngineError, OptionError
 SCRIPTS = {number: Script((number % 30 + 1,) * (number % 7)) for number in range(60)}
 
 
-def stages(n: int, max_slots: int = 4, works_ahead: bool = False) -> list[Stage]:
-    return [Stage(SCRIPTS, max_slots=max_slots, works_ahead=works_ahead) for _ in range(n)]
+def stages(n: int, max_slots: int = 4, async_steps: bool = False) -> list[Stage]:
+    return [Stage(SCRIPTS, max_slots=max_slots, async_steps=async_steps) for _ in range(n)]
 
 
 @either_order
 @pytest.mark.parametrize("n_engines", [1, 2, 3])
-def test_everybody_is_answered_as_by_one_engine(n_engines: int, works_ahead: bool) -> None:
+def test_everybody_is_answered_as_by_one_engine(n_engines: int, async_steps: bool) -> None:
     tasks = [window(number) for number in SCRIPTS]
     alone = [said(future) for future in run(Stage(SCRIPTS), tasks)]
-    several = stages(n_engines, works_ahead=works_ahead)
-    loops = EngineLoops(several, policy=UntilClosed(), max_queue_size=100, clock=ManualClock())
+    several = stages(n_engines, async_steps=async_steps)
+    loops = EngineGroup(several, policy=UntilClosed(), max_queue_size=100, clock=ManualClock())
     futures = [loops.submit(task) for task in tasks]
     loops.close()
     assert [said(future) for future in futures] == alone
@@ -66,7 +66,7 @@ def test_while_one_engine_is_busy_another_takes_what_comes() -> None:
             assert others.wait(SOON_S)
 
     several = [Stage(SCRIPTS, max_slots=4, before_encode=hold) for _ in range(2)]
-    loops = EngineLoops(several, policy=FixedWait(0))
+    loops = EngineGroup(several, policy=FixedWait(0))
     first = loops.submit(window(0))
     assert held.wait(SOON_S)
     for number in range(1, 9):  # one engine stands still, so these are the other one's
@@ -90,16 +90,16 @@ class Meeting:
 
 def two_windows_of_a_recording(
     several: list[Stage], shared: SharedLanguage
-) -> tuple[EngineLoops, list[Future[DecodedTokens]]]:
-    loops = EngineLoops(several, policy=FixedWait(0))
-    tasks: list[WindowTask] = [
+) -> tuple[EngineGroup, list[Future[DecodedTokens]]]:
+    loops = EngineGroup(several, policy=FixedWait(0))
+    tasks: list[DecodeRequest] = [
         window(number, languages=LANGUAGES, shared_language=shared) for number in range(2)
     ]
     return loops, [loops.submit(task) for task in tasks]
 
 
 @either_order
-def test_a_window_waits_for_the_language_that_another_engine_detects(works_ahead: bool) -> None:
+def test_a_window_waits_for_the_language_that_another_engine_detects(async_steps: bool) -> None:
     waits = threading.Event()
 
     class Watched(SharedLanguage):
@@ -122,7 +122,7 @@ def test_a_window_waits_for_the_language_that_another_engine_detects(works_ahead
         Stage(
             scripts,
             max_slots=1,
-            works_ahead=works_ahead,
+            async_steps=async_steps,
             before_encode=meeting,
             before_step=before_step,
         )
@@ -141,7 +141,7 @@ def _detects(row: StepRow) -> bool:
 
 @either_order
 def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects(
-    works_ahead: bool,
+    async_steps: bool,
 ) -> None:
     scripts = {0: Script((1, 2), ENGLISH), 1: Script((3, 4), ENGLISH)}
     meeting = Meeting()
@@ -155,7 +155,7 @@ def test_where_the_detecting_window_fails_in_one_engine_the_other_engine_detects
         Stage(
             scripts,
             max_slots=1,
-            works_ahead=works_ahead,
+            async_steps=async_steps,
             before_encode=meeting,
             after_step=fail_once,
         )
@@ -186,32 +186,32 @@ class Watched(Stage):
 
 
 def one_breaks(
-    fault: Callable[[tuple[int, ...]], None], at: str = "before_step", works_ahead: bool = False
-) -> tuple[EngineLoops, Watched, Watched]:
+    fault: Callable[[tuple[int, ...]], None], at: str = "before_step", async_steps: bool = False
+) -> tuple[EngineGroup, Watched, Watched]:
     """The first engine has the fault; the other one begins when that one is closed."""
-    breaks = Watched(SCRIPTS, max_slots=N_SLOTS, works_ahead=works_ahead)
+    breaks = Watched(SCRIPTS, max_slots=N_SLOTS, async_steps=async_steps)
     setattr(breaks, at, fault)
 
     def hold(number: int) -> None:
         assert breaks.closed.wait(SOON_S)
 
-    sound = Watched(SCRIPTS, max_slots=N_SLOTS, works_ahead=works_ahead, before_encode=hold)
-    return EngineLoops([breaks, sound], policy=FixedWait(0)), breaks, sound
+    sound = Watched(SCRIPTS, max_slots=N_SLOTS, async_steps=async_steps, before_encode=hold)
+    return EngineGroup([breaks, sound], policy=FixedWait(0)), breaks, sound
 
 
-def assert_the_other_goes_on(loops: EngineLoops, breaks: Watched, sound: Watched) -> None:
+def assert_the_other_goes_on(loops: EngineGroup, breaks: Watched, sound: Watched) -> None:
     """Those whom the broken engine held fail, all others are answered, then and later."""
     futures = {number: loops.submit(window(number)) for number in SCRIPTS}
     lost = {number for number, future in futures.items() if said(future) == "EngineError"}
     assert lost == {number for number, _ in breaks.encoded}
-    assert 0 < len(lost) <= ROUNDS_FAILED * N_SLOTS
+    assert 0 < len(lost) <= MAX_FAILED_ROUNDS * N_SLOTS
     for number in SCRIPTS.keys() - lost:
         assert said(futures[number]) == SCRIPTS[number].tokens
     assert said(loops.submit(window(7))) == SCRIPTS[7].tokens
     assert not sound.closed.is_set()
     loops.close()
     assert not breaks.held and not sound.held
-    assert breaks.engine.closed and breaks.engine.journal.complaints == []
+    assert breaks.engine.closed and breaks.engine.journal.violations == []
     assert loops.stats.n_failed == len(lost)
     assert loops.stats.n_active == 0
 
@@ -219,19 +219,19 @@ def assert_the_other_goes_on(loops: EngineLoops, breaks: Watched, sound: Watched
 @either_order
 @pytest.mark.parametrize("at", ["before_step", "after_step"])
 def test_an_engine_that_only_fails_leaves_the_queue_to_the_others(
-    at: str, works_ahead: bool, caplog: pytest.LogCaptureFixture
+    at: str, async_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(numbers: tuple[int, ...]) -> None:
         raise RuntimeError("the GPU fell off the bus")
 
-    loops, breaks, sound = one_breaks(fail, at, works_ahead)
+    loops, breaks, sound = one_breaks(fail, at, async_steps)
     assert_the_other_goes_on(loops, breaks, sound)
     assert "out of service" in caplog.text and "fell off the bus" in caplog.text
 
 
 @either_order
-def test_an_engine_that_cannot_encode_any_more_leaves_too(works_ahead: bool) -> None:
-    loops, breaks, sound = one_breaks(lambda numbers: None, works_ahead=works_ahead)
+def test_an_engine_that_cannot_encode_any_more_leaves_too(async_steps: bool) -> None:
+    loops, breaks, sound = one_breaks(lambda numbers: None, async_steps=async_steps)
 
     def encode(rows: Sequence[EncodeRow]) -> None:
         breaks.encoded.extend((number_in(row.features), 0) for row in rows)
@@ -244,11 +244,11 @@ def test_an_engine_that_cannot_encode_any_more_leaves_too(works_ahead: bool) -> 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @either_order
 @pytest.mark.parametrize("at", ["before_step", "after_step"])
-def test_a_loop_that_dies_takes_only_its_own_windows_with_it(at: str, works_ahead: bool) -> None:
+def test_a_loop_that_dies_takes_only_its_own_windows_with_it(at: str, async_steps: bool) -> None:
     def die(numbers: tuple[int, ...]) -> None:
         raise SystemExit
 
-    loops, breaks, sound = one_breaks(die, at, works_ahead)
+    loops, breaks, sound = one_breaks(die, at, async_steps)
     assert_the_other_goes_on(loops, breaks, sound)
     assert len(breaks.steps) == 1
 
@@ -263,7 +263,11 @@ def test_a_window_that_waited_in_a_slot_of_an_engine_given_up_is_told_so() -> No
 
     stage = Stage(SCRIPTS, max_slots=N_SLOTS, before_step=fail)
     loop = EngineLoop(
-        stage, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock(), crew=Crew(2)
+        stage,
+        max_batch_size=N_SLOTS,
+        policy=UntilClosed(),
+        clock=ManualClock(),
+        roster=LoopRoster(2),
     )
     waits = loop.submit(window(0, languages=LANGUAGES, shared_language=OfAnotherEngine()))
     for number in range(1, 20):
@@ -283,7 +287,7 @@ def test_the_last_engine_stays_whatever_happens_and_serves_on_when_it_is_well() 
             raise RuntimeError("no")
 
     several = [Watched(SCRIPTS, max_slots=N_SLOTS, before_step=fail) for _ in range(3)]
-    loops = EngineLoops(several, policy=FixedWait(0))
+    loops = EngineGroup(several, policy=FixedWait(0))
     futures = [loops.submit(window(number)) for number in SCRIPTS]
     assert {said(future) for future in futures} == {"EngineError"}
     ill.clear()
@@ -309,11 +313,13 @@ def test_a_window_is_told_that_no_engine_is_left_only_by_the_last_one_and_while_
         if ill.is_set():
             raise RuntimeError("no")
 
-    loops = EngineLoops(
+    loops = EngineGroup(
         [Watched(SCRIPTS, max_slots=1, before_step=fail) for _ in range(3)], policy=FixedWait(0)
     )
-    told = [none_left(loops.submit(window(number))) for number in range(4 * ROUNDS_FAILED)]
-    assert sum(told) == ROUNDS_FAILED and told[-1]  # two engines leave, the last is found broken
+    told = [none_left(loops.submit(window(number))) for number in range(4 * MAX_FAILED_ROUNDS)]
+    assert (
+        sum(told) == MAX_FAILED_ROUNDS and told[-1]
+    )  # two engines leave, the last is found broken
     ill.clear()
     assert said(loops.submit(window(5))) == SCRIPTS[5].tokens
     ill.set()
@@ -333,9 +339,9 @@ def test_an_engine_that_steps_again_is_left_though_windows_fail_in_it() -> None:
             meanwhile.append(loops.submit(window(1), wait=False))
 
     stage = Stage(SCRIPTS, max_slots=2, before_encode=refuse, before_step=bring_more)
-    loops = EngineLoops([stage], policy=FixedWait(0))
-    told = [none_left(loops.submit(window(1))) for _ in range(ROUNDS_FAILED + 1)]
-    assert told == [False] * ROUNDS_FAILED + [True]
+    loops = EngineGroup([stage], policy=FixedWait(0))
+    told = [none_left(loops.submit(window(1))) for _ in range(MAX_FAILED_ROUNDS + 1)]
+    assert told == [False] * MAX_FAILED_ROUNDS + [True]
     assert said(loops.submit(window(6))) == SCRIPTS[6].tokens
     assert [none_left(future) for future in meanwhile] == [False] * 3
     loops.close()
@@ -343,7 +349,7 @@ def test_an_engine_that_steps_again_is_left_though_windows_fail_in_it() -> None:
 
 @either_order
 def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
-    works_ahead: bool, caplog: pytest.LogCaptureFixture
+    async_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of any four in a row one is answered, and idle engines take four."""
 
@@ -352,10 +358,10 @@ def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
             raise RuntimeError("not this one")
 
     several = [
-        Stage(SCRIPTS, max_slots=N_SLOTS, works_ahead=works_ahead, before_encode=refuse)
+        Stage(SCRIPTS, max_slots=N_SLOTS, async_steps=async_steps, before_encode=refuse)
         for _ in range(2)
     ]
-    loops = EngineLoops(several, policy=UntilClosed(), clock=ManualClock())
+    loops = EngineGroup(several, policy=UntilClosed(), clock=ManualClock())
     futures = [loops.submit(window(number)) for number in SCRIPTS]
     loops.close()
     for number, future in enumerate(futures):
@@ -370,7 +376,7 @@ def test_an_engine_that_cannot_be_closed_keeps_nobody_waiting(
         def close(self) -> None:
             raise RuntimeError("the context is gone")
 
-    loops = EngineLoops([Stuck(SCRIPTS), Stage(SCRIPTS)], policy=FixedWait(0))
+    loops = EngineGroup([Stuck(SCRIPTS), Stage(SCRIPTS)], policy=FixedWait(0))
     assert said(loops.submit(window(5))) == SCRIPTS[5].tokens
     loops.close()
     assert "could not be closed: the context is gone" in caplog.text
@@ -378,7 +384,7 @@ def test_an_engine_that_cannot_be_closed_keeps_nobody_waiting(
 
 def test_without_draining_what_waits_fails_and_every_engine_is_closed() -> None:
     several = stages(2)
-    loops = EngineLoops(several, policy=UntilClosed(), clock=ManualClock())
+    loops = EngineGroup(several, policy=UntilClosed(), clock=ManualClock())
     future = loops.submit(window(3))
     loops.close(drain=False)
     assert said(future) in ("Closed", SCRIPTS[3].tokens)  # taken already, or not
@@ -390,7 +396,7 @@ def test_without_draining_what_waits_fails_and_every_engine_is_closed() -> None:
 def test_a_window_must_fit_into_one_engine() -> None:
     from batched_whisper.decoding.beam import Beams
 
-    loops = EngineLoops(stages(2, max_slots=2), policy=FixedWait(0))
+    loops = EngineGroup(stages(2, max_slots=2), policy=FixedWait(0))
     both_numbers = "beam_size=3 .* 2 engines .* 4 windows together, and 2 in each"
     with pytest.raises(OptionError, match=both_numbers):
         loops.submit(window(1, beams=Beams(size=3)))

@@ -30,7 +30,7 @@ from scripted_windows import (
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import Decision, FixedWait, Start
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import AudioError, Closed, EngineError
@@ -72,9 +72,9 @@ class Cancellable:
     st.lists(texts, min_size=1, max_size=25), st.integers(1, 8), st.integers(1, 6), st.booleans()
 )
 def test_every_window_says_in_a_batch_what_it_says_alone(
-    said_in: list[tuple[int, ...]], max_batch_size: int, encode_together: int, works_ahead: bool
+    said_in: list[tuple[int, ...]], max_batch_size: int, encode_batch_size: int, async_steps: bool
 ) -> None:
-    stage = staged(*said_in, encode_together=encode_together, works_ahead=works_ahead)
+    stage = staged(*said_in, encode_batch_size=encode_batch_size, async_steps=async_steps)
     futures = run(stage, map(window, range(len(said_in))), max_batch_size)
     assert [said(future) for future in futures] == said_in
     assert sorted(stage.encoded) == [(number, CONTEXT) for number in range(len(said_in))]
@@ -109,9 +109,9 @@ def test_a_large_batch_fills_up_while_it_is_stepped() -> None:
 
 
 @either_order
-def test_nobody_is_overtaken_for_ever(works_ahead: bool) -> None:
+def test_nobody_is_overtaken_for_ever(async_steps: bool) -> None:
     texts = [(1,) * (1 + number % 5) for number in range(40)]
-    stage = staged(*texts, works_ahead=works_ahead)
+    stage = staged(*texts, async_steps=async_steps)
     run(stage, map(window, range(40)), 3)
     first_seen = {number: i for i, step in reversed([*enumerate(stage.steps)]) for number in step}
     starts = [first_seen[number] for number in range(40)]
@@ -121,9 +121,9 @@ def test_nobody_is_overtaken_for_ever(works_ahead: bool) -> None:
 @given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 5), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_the_figures_are_those_of_what_happened(
-    said_in: list[tuple[int, ...]], max_batch_size: int, works_ahead: bool
+    said_in: list[tuple[int, ...]], max_batch_size: int, async_steps: bool
 ) -> None:
-    stage = staged(*said_in, works_ahead=works_ahead)
+    stage = staged(*said_in, async_steps=async_steps)
     loop = waiting_loop(stage, max_batch_size)
     for number in range(len(said_in)):
         loop.submit(window(number))
@@ -146,7 +146,7 @@ class Spoiled:
 
     kind: str
 
-    def task(self, number: int) -> WindowTask:
+    def task(self, number: int) -> DecodeRequest:
         def broken(*_: object) -> Any:
             raise self.error
 
@@ -166,7 +166,7 @@ class BadRules:
         raise ZeroDivisionError
 
 
-SPOILED: dict[str, Callable[[int], WindowTask]] = {
+SPOILED: dict[str, Callable[[int], DecodeRequest]] = {
     "features": Spoiled("features").task,
     "after_sot": Spoiled("after_sot").task,
     "judge": Spoiled("judge").task,
@@ -188,15 +188,15 @@ kinds = st.sampled_from(["good", "good", "encode", *SPOILED])
 def test_what_goes_wrong_with_a_window_is_its_own_affair(
     windows: list[tuple[str, tuple[int, ...]]],
     max_batch_size: int,
-    encode_together: int,
-    works_ahead: bool,
+    encode_batch_size: int,
+    async_steps: bool,
 ) -> None:
     bad = [number for number, (kind, _) in enumerate(windows) if kind == "encode"]
     stage = staged(
         *(text for _, text in windows),
         before_encode=fails(*bad),
-        encode_together=encode_together,
-        works_ahead=works_ahead,
+        encode_batch_size=encode_batch_size,
+        async_steps=async_steps,
     )
     tasks = [SPOILED.get(kind, window)(number) for number, (kind, _) in enumerate(windows)]
     futures = run(stage, tasks, max_batch_size)
@@ -204,20 +204,20 @@ def test_what_goes_wrong_with_a_window_is_its_own_affair(
     assert [said(future) for future in futures] == expected
 
 
-@pytest.mark.parametrize("encode_together", [1, 3, 6, 9])
-def test_windows_are_encoded_as_many_a_call_as_the_engine_likes(encode_together: int) -> None:
-    stage = staged(*[(1,)] * 9, max_slots=9, encode_together=encode_together)
+@pytest.mark.parametrize("encode_batch_size", [1, 3, 6, 9])
+def test_windows_are_encoded_as_many_a_call_as_the_engine_likes(encode_batch_size: int) -> None:
+    stage = staged(*[(1,)] * 9, max_slots=9, encode_batch_size=encode_batch_size)
     run(stage, map(window, range(9)), 9)
     sizes = [len(slots) for slots in stage.engine.journal.encodes]
     assert sum(sizes) == 9
-    assert max(sizes) == encode_together
+    assert max(sizes) == encode_batch_size
     assert stage.encoded == [(number, CONTEXT) for number in range(9)]
 
 
 @either_order
 @pytest.mark.parametrize("at", ["before_step", "after_step"])
-def test_a_failed_step_fails_those_who_were_in_it(at: str, works_ahead: bool) -> None:
-    stage = staged(*[(1, 2, 3)] * 6, works_ahead=works_ahead)
+def test_a_failed_step_fails_those_who_were_in_it(at: str, async_steps: bool) -> None:
+    stage = staged(*[(1, 2, 3)] * 6, async_steps=async_steps)
     failed: list[int] = []
 
     def fail(numbers: tuple[int, ...]) -> None:
@@ -234,11 +234,11 @@ def test_a_failed_step_fails_those_who_were_in_it(at: str, works_ahead: bool) ->
 
 @either_order
 @pytest.mark.parametrize("at", ["before_step", "after_step"])
-def test_an_engine_that_always_fails_answers_everybody(at: str, works_ahead: bool) -> None:
+def test_an_engine_that_always_fails_answers_everybody(at: str, async_steps: bool) -> None:
     def fail(numbers: tuple[int, ...]) -> None:
         raise MemoryError
 
-    stage = staged(*[(1,)] * 20, works_ahead=works_ahead, **{at: fail})
+    stage = staged(*[(1,)] * 20, async_steps=async_steps, **{at: fail})
     futures = run(stage, map(window, range(20)), 4)
     assert {said(future) for future in futures} == {"EngineError"}
 
@@ -288,10 +288,10 @@ def test_a_callback_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture
 @either_order
 @pytest.mark.parametrize("at_step", [1, 2, 4])
 def test_a_recording_given_up_loses_its_windows_and_their_slots(
-    at_step: int, works_ahead: bool
+    at_step: int, async_steps: bool
 ) -> None:
     gone = Cancellable()
-    stage = staged(*[(1,) * 20] * 6, (9,) * 3, works_ahead=works_ahead)
+    stage = staged(*[(1,) * 20] * 6, (9,) * 3, async_steps=async_steps)
 
     def before_step(numbers: tuple[int, ...]) -> None:
         if len(stage.steps) == at_step:
@@ -345,10 +345,10 @@ attempts = st.lists(
     st.lists(st.tuples(texts, attempts), min_size=1, max_size=12), st.integers(1, 5), st.booleans()
 )
 def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
-    windows: list[tuple[tuple[int, ...], list[Attempt]]], max_batch_size: int, works_ahead: bool
+    windows: list[tuple[tuple[int, ...], list[Attempt]]], max_batch_size: int, async_steps: bool
 ) -> None:
     doubts = [Doubts(tried) for _, tried in windows]
-    stage = staged(*(text for text, _ in windows), works_ahead=works_ahead)
+    stage = staged(*(text for text, _ in windows), async_steps=async_steps)
     slots: dict[int, set[int]] = {}
 
     def before_step(_: tuple[int, ...]) -> None:
@@ -382,9 +382,9 @@ def test_a_retry_is_as_hot_as_it_was_asked_to_be() -> None:
 
 
 @either_order
-def test_a_retry_whose_encoding_fails_frees_its_slot(works_ahead: bool) -> None:
+def test_a_retry_whose_encoding_fails_frees_its_slot(async_steps: bool) -> None:
     doubts = Doubts([Attempt(3), Attempt(8)])
-    stage = staged((1,), (2,), works_ahead=works_ahead)
+    stage = staged((1,), (2,), async_steps=async_steps)
     before = stage.before_encode
 
     def second_time(number: int) -> None:
@@ -400,7 +400,7 @@ def test_a_retry_whose_encoding_fails_frees_its_slot(works_ahead: bool) -> None:
 # --- languages ------------------------------------------------------------------------------------
 
 
-def multilingual(number: int, shared: SharedLanguage, **changes: Any) -> WindowTask:
+def multilingual(number: int, shared: SharedLanguage, **changes: Any) -> DecodeRequest:
     return window(number, languages=LANGUAGES, shared_language=shared, **changes)
 
 
@@ -417,7 +417,7 @@ def detections(stage: Stage) -> list[int]:
     st.booleans(),
 )
 def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
-    recordings: list[list[tuple[int, ...]]], max_batch_size: int, random: Any, works_ahead: bool
+    recordings: list[list[tuple[int, ...]]], max_batch_size: int, random: Any, async_steps: bool
 ) -> None:
     shared = [SharedLanguage() for _ in recordings]
     windows = [(owner, text) for owner, said_in in enumerate(recordings) for text in said_in]
@@ -425,7 +425,7 @@ def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
     stage = Stage(
         # Every window alone would be heard as another language.
         {i: Script(text, random.choice([ENGLISH, GERMAN])) for i, (_, text) in enumerate(windows)},
-        works_ahead=works_ahead,
+        async_steps=async_steps,
     )
     tasks = [multilingual(i, shared[owner]) for i, (owner, _) in enumerate(windows)]
     futures = run(stage, tasks, max_batch_size)
@@ -448,12 +448,12 @@ def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
     st.booleans(),
 )
 def test_if_the_detector_dies_the_next_window_takes_over(
-    n_dead: int, max_batch_size: int, way: str, works_ahead: bool
+    n_dead: int, max_batch_size: int, way: str, async_steps: bool
 ) -> None:
     n_windows = n_dead + 2
     shared, failed = SharedLanguage(), list[int]()
     scripts = {i: Script((i + 1,), GERMAN) for i in range(n_windows)}
-    stage = Stage(scripts, works_ahead=works_ahead)
+    stage = Stage(scripts, async_steps=async_steps)
     if way == "encode":
         stage.before_encode = fails(*range(n_dead))
 
@@ -516,14 +516,14 @@ def test_an_english_only_model_has_no_language() -> None:
 
 
 @either_order
-def test_close_answers_everything_that_was_accepted(works_ahead: bool) -> None:
-    futures = run(staged(*[(1, 2)] * 30, works_ahead=works_ahead), map(window, range(30)), 4)
+def test_close_answers_everything_that_was_accepted(async_steps: bool) -> None:
+    futures = run(staged(*[(1, 2)] * 30, async_steps=async_steps), map(window, range(30)), 4)
     assert {said(future) for future in futures} == {(1, 2)}
 
 
 @either_order
-def test_close_without_draining_answers_only_what_is_being_decoded(works_ahead: bool) -> None:
-    stage = staged(*[(1, 2, 3)] * 6, works_ahead=works_ahead)
+def test_close_without_draining_answers_only_what_is_being_decoded(async_steps: bool) -> None:
+    stage = staged(*[(1, 2, 3)] * 6, async_steps=async_steps)
     loop: EngineLoop
 
     def before_step(numbers: tuple[int, ...]) -> None:
@@ -546,8 +546,8 @@ def test_after_close_nobody_comes_in() -> None:
 
 
 @either_order
-def test_an_idle_loop_closes(works_ahead: bool) -> None:
-    stage = staged(works_ahead=works_ahead)
+def test_an_idle_loop_closes(async_steps: bool) -> None:
+    stage = staged(async_steps=async_steps)
     waiting_loop(stage, 1).close()
     assert stage.engine.closed
 
@@ -645,9 +645,9 @@ def said_soon(future: Future[DecodedTokens]) -> tuple[int, ...]:
 
 
 @either_order
-def test_windows_may_come_from_many_threads(works_ahead: bool) -> None:
+def test_windows_may_come_from_many_threads(async_steps: bool) -> None:
     scripts = {number: Script((number % 30 + 1,) * (number % 7)) for number in range(200)}
-    stage = Stage(scripts, works_ahead=works_ahead)
+    stage = Stage(scripts, async_steps=async_steps)
     loop = EngineLoop(stage, max_batch_size=8, policy=FixedWait(0), max_queue_size=16)
     results: dict[int, Future[DecodedTokens]] = {}
 

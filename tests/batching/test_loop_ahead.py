@@ -24,7 +24,7 @@ from scripted_windows import (
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.scripted import Script
@@ -36,7 +36,7 @@ texts = st.lists(st.integers(1, 30), max_size=9).map(tuple)
 
 def ahead(*texts: tuple[int, ...], **hooks: Any) -> Stage:
     scripts = {number: Script(text) for number, text in enumerate(texts)}
-    return Stage(scripts, works_ahead=True, **{"max_slots": 16, **hooks})
+    return Stage(scripts, async_steps=True, **{"max_slots": 16, **hooks})
 
 
 # --- the same answers -----------------------------------------------------------------------------
@@ -57,7 +57,7 @@ kinds = st.fixed_dictionaries(
 )
 
 
-def task_of(number: int, kind: dict[str, Any], shared: SharedLanguage) -> WindowTask:
+def task_of(number: int, kind: dict[str, Any], shared: SharedLanguage) -> DecodeRequest:
     """Goes through all its attempts; the first of them may end with the language."""
     left = kind["tried"][1:]
 
@@ -99,11 +99,11 @@ def answers(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(kinds, min_size=1, max_size=14), st.integers(4, 9), st.sampled_from([1, 1, 3, 8]))
 def test_everybody_is_answered_as_by_an_engine_that_does_not(
-    windows: list[dict[str, Any]], max_batch_size: int, tokens_a_call: int
+    windows: list[dict[str, Any]], max_batch_size: int, tokens_per_step: int
 ) -> None:
     """Beams, hotter attempts, other contexts, languages shared and doubted, callers who left."""
-    in_order = answers(ChancyEngine(16, tokens_a_call), windows, max_batch_size)
-    overlapped = answers(ChancyEngine(16, tokens_a_call, True), windows, max_batch_size)
+    in_order = answers(ChancyEngine(16, tokens_per_step), windows, max_batch_size)
+    overlapped = answers(ChancyEngine(16, tokens_per_step, True), windows, max_batch_size)
     assert overlapped == in_order
 
 
@@ -114,23 +114,23 @@ def test_windows_are_encoded_while_others_are_stepped() -> None:
     stage = ahead(*[(1, 2, 3)] * 10)
     run(stage, map(window, range(10)), 16)
     assert stage.steps[:3] == [tuple(range(n)) for n in (4, 8, 10)]
-    assert stage.engine.journal.ahead == [(slot,) for slot in range(N_FIRST, 10)]
+    assert stage.engine.journal.encodes_during_step == [(slot,) for slot in range(N_FIRST, 10)]
 
 
 def test_an_engine_that_does_not_work_ahead_is_asked_for_one_thing_at_a_time() -> None:
     stage = Stage({number: Script((1, 2, 3)) for number in range(10)}, max_slots=16)
     run(stage, map(window, range(10)), 16)
-    assert stage.engine.journal.ahead == []
+    assert stage.engine.journal.encodes_during_step == []
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=20), st.integers(1, 8), st.booleans())
 def test_who_was_encoded_is_in_the_next_step_that_begins(
-    said_in: list[tuple[int, ...]], max_batch_size: int, works_ahead: bool
+    said_in: list[tuple[int, ...]], max_batch_size: int, async_steps: bool
 ) -> None:
     n_before: dict[int, int] = {}
     scripts = {number: Script(text) for number, text in enumerate(said_in)}
-    stage = Stage(scripts, works_ahead=works_ahead)
+    stage = Stage(scripts, async_steps=async_steps)
     stage.before_encode = lambda number: n_before.update({number: len(stage.steps)})
     run(stage, map(window, range(len(said_in))), max_batch_size)
     for number, n_steps in n_before.items():
@@ -161,18 +161,18 @@ def test_another_context_is_encoded_while_the_others_are_stepped() -> None:
     first, second = run(stage, [again, window(1)], 2)
     assert (said(first), said(second)) == ((1,), (2,) * 9)
     assert stage.encoded == [(0, CONTEXT), (1, CONTEXT), (0, 2 * CONTEXT)]
-    assert stage.engine.journal.ahead == [(0,)]
+    assert stage.engine.journal.encodes_during_step == [(0,)]
     assert stage.steps == [(0, 1)] * 3 + [(1,)] + [(0, 1)] * 3 + [(1,)] * 4
 
 
 @either_order
-def test_a_hotter_attempt_is_in_the_very_next_step(works_ahead: bool) -> None:
+def test_a_hotter_attempt_is_in_the_very_next_step(async_steps: bool) -> None:
     left = [Attempt(CONTEXT, 0.4), Attempt(CONTEXT, 0.8)]
-    stage = Stage({0: Script((1,)), 1: Script((2,) * 9)}, works_ahead=works_ahead)
+    stage = Stage({0: Script((1,)), 1: Script((2,) * 9)}, async_steps=async_steps)
     hotter = window(0, judge=lambda found: left.pop(0) if left else None)
     run(stage, [hotter, window(1)], 2)
     assert stage.steps == [(0, 1)] * 9 + [(1,)] * 2
-    assert stage.engine.journal.ahead == []
+    assert stage.engine.journal.encodes_during_step == []
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_who_cannot_be_encoded_meanwhile_takes_nobody_along() -> None:
     def broken(_: int) -> Any:
         raise SystemExit("a task's own code")
 
-    stage = ahead(*[(number,) for number in range(10)], before_encode=refuse, encode_together=4)
+    stage = ahead(*[(number,) for number in range(10)], before_encode=refuse, encode_batch_size=4)
     tasks = [
         window(number, **({"features": broken} if number == 5 else {})) for number in range(10)
     ]
@@ -238,7 +238,7 @@ def test_a_loop_that_breaks_during_a_step_waits_for_it(monkeypatch: pytest.Monke
     answered = [()] * 4 + ["EngineError"] * 4 + ["Closed"] * 12
     assert [said(future) for future in futures] == answered
     assert stage.engine.closed and not stage.held
-    assert stage.engine.journal.complaints == []
+    assert stage.engine.journal.violations == []
 
 
 @pytest.mark.parametrize("drain", [True, False])
@@ -256,4 +256,4 @@ def test_a_loop_may_be_closed_during_a_step(drain: bool) -> None:
     for future in futures[n_answered:]:
         assert isinstance(future.exception(), Closed)
     assert stage.engine.closed
-    assert stage.engine.journal.complaints == []
+    assert stage.engine.journal.violations == []

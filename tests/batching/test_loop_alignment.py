@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_windows import EOT, SOT, TRANSCRIBE, Stage, either_order, run, window
 
-from batched_whisper.batching.sequence import AlignedText, DecodedTokens, WindowTask
+from batched_whisper.batching.sequence import AlignedText, DecodedTokens, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.interface import Alignment, AlignRow
 from batched_whisper.engines.scripted import Script
@@ -50,7 +50,7 @@ def staged(*texts: tuple[int, ...], **hooks: Any) -> AligningStage:
     return AligningStage({number: Script(text) for number, text in enumerate(texts)}, **hooks)
 
 
-def windows(n_windows: int, **changes: Any) -> list[WindowTask]:
+def windows(n_windows: int, **changes: Any) -> list[DecodeRequest]:
     return [window(number, align=everything, **changes) for number in range(n_windows)]
 
 
@@ -72,9 +72,9 @@ texts = st.lists(st.integers(1, 30), max_size=6).map(tuple)
 @settings(max_examples=40, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=12), st.integers(1, 8), st.booleans())
 def test_every_window_with_a_text_is_aligned_with_that_text(
-    said: list[tuple[int, ...]], max_batch_size: int, works_ahead: bool
+    said: list[tuple[int, ...]], max_batch_size: int, async_steps: bool
 ) -> None:
-    stage = staged(*said, works_ahead=works_ahead)
+    stage = staged(*said, async_steps=async_steps)
     futures = run(stage, windows(len(said)), max_batch_size)
     for text, future in zip(said, futures, strict=True):
         found = result(future)
@@ -122,8 +122,8 @@ def test_a_window_is_aligned_once_when_it_is_believed() -> None:
 
 
 @either_order
-def test_a_failing_alignment_is_that_windows_alone(works_ahead: bool) -> None:
-    stage = staged((1, 2), (3, 4), (5, 6), before_align=failing(1), works_ahead=works_ahead)
+def test_a_failing_alignment_is_that_windows_alone(async_steps: bool) -> None:
+    stage = staged((1, 2), (3, 4), (5, 6), before_align=failing(1), async_steps=async_steps)
     good, bad, also_good = run(stage, windows(3), 3)
     assert isinstance(bad.exception(timeout=0), EngineError)
     assert result(good).alignment is not None

@@ -30,10 +30,10 @@ from scripted_windows import (
 )
 
 from batched_whisper.batching.clock import ManualClock
-from batched_whisper.batching.engine_group import EngineLoops
+from batched_whisper.batching.engine_group import EngineGroup
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import AlignedText, DecodedTokens, WindowTask
+from batched_whisper.batching.sequence import AlignedText, DecodedTokens, DecodeRequest
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules
@@ -66,7 +66,7 @@ changes = st.fixed_dictionaries(
 
 
 def decoded_by(
-    engine: ChancyEngine, tasks: list[WindowTask], max_batch_size: int
+    engine: ChancyEngine, tasks: list[DecodeRequest], max_batch_size: int
 ) -> list[DecodedTokens]:
     """All together; and every slot is given back."""
     loop = EngineLoop(
@@ -88,10 +88,10 @@ def decoded_by(
     st.booleans(),
 )
 def test_a_window_says_in_any_company_what_the_plain_search_finds(
-    windows: list[dict[str, Any]], max_batch_size: int, tokens_a_call: int, works_ahead: bool
+    windows: list[dict[str, Any]], max_batch_size: int, tokens_per_step: int, async_steps: bool
 ) -> None:
     tasks = [window(number, **change) for number, change in enumerate(windows)]
-    engine = ChancyEngine(max_batch_size, tokens_a_call, works_ahead)
+    engine = ChancyEngine(max_batch_size, tokens_per_step, async_steps)
     results = decoded_by(engine, tasks, max_batch_size)
     for number, (task, found) in enumerate(zip(tasks, results, strict=True)):
         expected = said_alone(task, number, (*task.prefix, SOT, TRANSCRIBE))
@@ -114,11 +114,11 @@ def test_beams_find_other_texts_than_the_greedy_choice() -> None:
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=14), st.integers(5, N_SLOTS), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_nobody_who_waits_for_many_slots_is_overtaken(
-    sizes: list[int], max_batch_size: int, works_ahead: bool
+    sizes: list[int], max_batch_size: int, async_steps: bool
 ) -> None:
     texts = [(1,) * (1 + number % 5) for number in range(len(sizes))]
     scripts = {number: Script(text) for number, text in enumerate(texts)}
-    stage = Stage(scripts, max_slots=9, works_ahead=works_ahead)
+    stage = Stage(scripts, max_slots=9, async_steps=async_steps)
     tasks = [window(number, beams=Beams(size)) for number, size in enumerate(sizes)]
     futures = run(stage, tasks, max_batch_size)
     assert [said(future) for future in futures] == texts
@@ -152,7 +152,7 @@ def test_more_beams_than_a_batch_has_room_for_are_refused_at_once() -> None:
 def test_of_several_engines_the_smallest_says_how_many_beams_there_may_be() -> None:
     """Any of them may take the window."""
     stages = [Stage({0: Script((1, 2))}, max_slots=n_slots) for n_slots in (5, 2, 4)]
-    loops = EngineLoops(stages, policy=FixedWait(0))
+    loops = EngineGroup(stages, policy=FixedWait(0))
     with pytest.raises(OptionError, match=r"beam_size=3 .* 3 engines .* 2 in each"):
         loops.submit(window(0, beams=Beams(3)))
     future = loops.submit(window(0, beams=Beams(2)))
@@ -174,8 +174,8 @@ class Doubts:
 
 
 @either_order
-def test_a_hotter_attempt_is_one_text_and_leaves_the_other_slots_empty(works_ahead: bool) -> None:
-    stage = Stage({0: Script((1, 2))}, works_ahead=works_ahead)
+def test_a_hotter_attempt_is_one_text_and_leaves_the_other_slots_empty(async_steps: bool) -> None:
+    stage = Stage({0: Script((1, 2))}, async_steps=async_steps)
     held: list[int] = []
     stage.before_step = lambda numbers: held.append(len(stage.held))
     doubts = Doubts(Attempt(2 * CONTEXT), Attempt(2 * CONTEXT, 0.4))
@@ -237,10 +237,10 @@ def test_the_text_that_was_found_is_aligned() -> None:
 @either_order
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_copy_that_fails_is_the_failure_of_the_windows_that_branched(
-    at: int, works_ahead: bool
+    at: int, async_steps: bool
 ) -> None:
     scripts = {number: Script((1, 2, 3)) for number in range(3)}
-    stage = Stage(scripts, works_ahead=works_ahead)
+    stage = Stage(scripts, async_steps=async_steps)
     n_copies: list[int] = []
 
     def before_copy(numbers: tuple[int, ...]) -> None:
@@ -257,7 +257,7 @@ def test_a_copy_that_fails_is_the_failure_of_the_windows_that_branched(
 
 
 @either_order
-def test_a_window_given_up_amid_its_search_gives_back_all_its_slots(works_ahead: bool) -> None:
+def test_a_window_given_up_amid_its_search_gives_back_all_its_slots(async_steps: bool) -> None:
     wanted = True
 
     def before_step(numbers: tuple[int, ...]) -> None:
@@ -265,7 +265,7 @@ def test_a_window_given_up_amid_its_search_gives_back_all_its_slots(works_ahead:
         wanted = len(stage.steps) < 4
 
     scripts = {0: Script((1,) * 20), 1: Script((2,) * 3)}
-    stage = Stage(scripts, before_step=before_step, works_ahead=works_ahead)
+    stage = Stage(scripts, before_step=before_step, async_steps=async_steps)
     tasks = [window(0, beams=Beams(4), is_wanted=lambda: wanted), window(1, beams=Beams(4))]
     futures = run(stage, tasks, 4)
     assert [said(future) for future in futures] == ["EngineError", (2,) * 3]
@@ -275,13 +275,13 @@ def test_a_window_given_up_amid_its_search_gives_back_all_its_slots(works_ahead:
 @either_order
 @pytest.mark.parametrize("at", ["before_step", "after_step"])
 def test_a_failed_step_gives_back_all_slots_of_those_who_were_in_it(
-    at: str, works_ahead: bool
+    at: str, async_steps: bool
 ) -> None:
     def fail(numbers: tuple[int, ...]) -> None:
         if len(stage.steps) == 4:
             raise RuntimeError("the device went away")
 
-    stage = Stage({0: Script((1,) * 6), 1: Script((2,) * 3)}, works_ahead=works_ahead)
+    stage = Stage({0: Script((1,) * 6), 1: Script((2,) * 3)}, async_steps=async_steps)
     setattr(stage, at, fail)
     futures = run(stage, [window(0, beams=Beams(3)), window(1, beams=Beams(3))], 3)
     assert [said(future) for future in futures] == ["EngineError", (2,) * 3]

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.batching.metrics import LoopStats, Meters
+from batched_whisper.batching.metrics import LoopStats, LoopMetrics
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1)), max_size=20))
 def test_the_figures_are_sums_over_the_steps(steps: list[tuple[int, float]]) -> None:
-    meters = Meters()
+    meters = LoopMetrics()
     for n_rows, seconds in steps:
         meters.stepped(n_rows, seconds)
     stats = meters.read(queue_depth=3, n_active=2)
@@ -28,7 +28,7 @@ def test_before_the_first_step_the_mean_is_zero() -> None:
 
 
 def test_what_was_read_does_not_change_later() -> None:
-    meters = Meters()
+    meters = LoopMetrics()
     before = meters.read(0, 0)
     meters.encoded(4, 0.5)
     assert before == LoopStats()

@@ -50,7 +50,7 @@ class ArrivalClock(ManualClock):
         self._arrived.clear()
         putting = pool.submit(lambda: queue.put(word, deadline_s=options.get("deadline_s")))
         assert self._arrived.wait(SOON_S)
-        assert queue.n_outside == 1
+        assert queue.n_overflow == 1
         assert not putting.done()
         return putting
 
@@ -416,8 +416,8 @@ def test_a_full_queue_makes_callers_wait_for_a_batch() -> None:
 
 def test_an_item_put_in_turn_waits_outside_without_its_caller() -> None:
     queue = filled("first", max_size=1)
-    second, third = (queue.put_in_turn(word) for word in ("second", "third"))
-    assert (len(queue), queue.n_outside) == (1, 2)
+    second, third = (queue.put_queued(word) for word in ("second", "third"))
+    assert (len(queue), queue.n_overflow) == (1, 2)
     assert second.cancel()
     assert payloads(queue.take_now(3)) == ["first", "third"]
     assert third.running()
@@ -425,19 +425,19 @@ def test_an_item_put_in_turn_waits_outside_without_its_caller() -> None:
 
 def test_an_item_put_in_turn_finds_a_free_place_at_once() -> None:
     queue = filled(max_size=1)
-    queue.put_in_turn("only")
-    assert (len(queue), queue.n_outside) == (1, 0)
+    queue.put_queued("only")
+    assert (len(queue), queue.n_overflow) == (1, 0)
 
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_an_item_put_in_turn_fails_where_the_queue_closes_before_it_came_in(drain: bool) -> None:
     queue = filled("first", max_size=1)
-    outside = queue.put_in_turn("outside")
+    outside = queue.put_queued("outside")
     queue.close(drain=drain)
     with pytest.raises(Closed):
         outside.result(SOON_S)
     with pytest.raises(Closed):
-        queue.put_in_turn("late")
+        queue.put_queued("late")
 
 
 def test_a_batch_may_be_larger_than_the_queue_and_who_waits_outside_fills_it() -> None:
@@ -458,12 +458,12 @@ def test_a_waiting_task_holds_no_thread_and_can_be_cancelled() -> None:
         n_threads = threading.active_count()
         tasks = [asyncio.create_task(queue.put_async(word)) for word in "bcd"]
         await asyncio.sleep(0)
-        assert queue.n_outside == 3
+        assert queue.n_overflow == 3
         assert threading.active_count() == n_threads
         tasks[0].cancel()
         await asyncio.wait(tasks[:1])
         assert tasks[0].cancelled()
-        assert queue.n_outside == 2
+        assert queue.n_overflow == 2
         assert payloads(queue.take_now(3)) == ["a", "c", "d"]
         await asyncio.gather(*tasks[1:])
 

@@ -173,7 +173,7 @@ class QueueLives(RuleBasedStateMachine):
     @invariant()
     def as_many_wait_as_the_model_says(self) -> None:
         assert len(self.queue) == len(self.model.inside) <= MAX_SIZE
-        assert self.queue.n_outside == len(self.model.outside)
+        assert self.queue.n_overflow == len(self.model.outside)
 
     @invariant()
     def every_item_has_one_fate_or_still_waits(self) -> None:

@@ -22,7 +22,7 @@ from scripted_windows import (
 
 from batched_whisper.batching.sequence import (
     DecodedTokens,
-    Feed,
+    StepInputs,
     Sequence,
     SequenceState,
     SharedLanguage,
@@ -40,7 +40,7 @@ def begun(**changes: Any) -> Sequence:
 
 
 def fed(sequence: Sequence) -> StepRow:
-    feed = sequence.next_feed()
+    feed = sequence.next_inputs()
     assert feed is not None
     assert feed.copies == ()
     [row] = feed.rows
@@ -48,7 +48,7 @@ def fed(sequence: Sequence) -> StepRow:
 
 
 def accept(sequence: Sequence, row: StepRow, result: StepResult | None) -> None:
-    sequence.accept(Feed((row,)), [result])
+    sequence.accept(StepInputs((row,)), [result])
 
 
 def decode(
@@ -158,7 +158,7 @@ def test_the_others_wait_while_one_detects_the_language_and_then_go_on() -> None
     shared = SharedLanguage()
     first, second = (begun(languages=LANGUAGES, shared_language=shared) for _ in range(2))
     row = fed(first)
-    assert second.next_feed() is None
+    assert second.next_inputs() is None
     accept(first, row, StepResult(GERMAN, 0.0, 0.0))
     assert fed(second).allowed is None  # nothing left to detect
     decode(second, [7], language=ENGLISH)

@@ -170,19 +170,19 @@ def test_what_overlap_finds_best_is_what_all_parts_are_measured_with(
     monkeypatch.setattr(parts, "latency", lambda rig, scale: dict(rig.options))
     measured = run(tmp_path / "out", "--for-steps", said, "--parts", "latency")["parts"]
     assert ("overlap" in measured) == (said == "best")
-    assert measured["latency"].get("n_for_steps") == used
+    assert measured["latency"].get("n_step_sms") == used
 
 
 def test_of_ways_to_share_the_device_one_that_fails_or_is_none_is_not_the_best(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def with_some(rig: Any, scale: Any, n_for_steps: int) -> Any:
-        if n_for_steps == 16:
+    def with_some(rig: Any, scale: Any, n_step_sms: int) -> Any:
+        if n_step_sms == 16:
             raise RuntimeError("lost")
-        packed = {"windows_per_s": 100 + n_for_steps}
-        decoded = [SimpleNamespace(tokens=(i, n_for_steps if i else 0)) for i in range(4)]
+        packed = {"windows_per_s": 100 + n_step_sms}
+        decoded = [SimpleNamespace(tokens=(i, n_step_sms if i else 0)) for i in range(4)]
         run = SimpleNamespace(decoded=decoded)
-        return {"divided": n_for_steps == 40, "packed, full": packed}, run
+        return {"divided": n_step_sms == 40, "packed, full": packed}, run
 
     monkeypatch.setattr(parts, "_with_for_steps", with_some)
     monkeypatch.setattr(parts, "N_FOR_STEPS", (0, 16, 40, 64))

@@ -63,7 +63,7 @@ def run(folder: Path, script: Script, capsys: pytest.CaptureFixture[str]) -> Cal
 
     def call(*arguments: Any) -> Ended:
         with pytest.raises(SystemExit) as ended:
-            run_program([str(argument) for argument in arguments], script.services())
+            run_program([str(argument) for argument in arguments], script.dependencies())
         out, err = capsys.readouterr()
         return Ended(ended.value.code, out, err)
 

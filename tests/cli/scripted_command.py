@@ -15,4 +15,4 @@ from batched_whisper.cli.app import run_program
 if __name__ == "__main__":
     after, *arguments = sys.argv[1:]
     script = Script(dies_after=None if after == "never" else int(after))
-    run_program(arguments, script.services())
+    run_program(arguments, script.dependencies())

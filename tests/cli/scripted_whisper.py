@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.cli.dependencies import Services
+from batched_whisper.cli.dependencies import Dependencies
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import EngineError, OptionError, UnreadableAudio
-from batched_whisper.tokens.languages import language_told
+from batched_whisper.tokens.languages import language_code_or_none
 from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
 
 
@@ -124,7 +124,7 @@ class ScriptedWhisper:
         part = Segment(0, 0.0, float(len(said)), said, (1,), 0.0, -0.1, 1.0, 0.0, words)
         return Transcript(
             text=f" {said}",
-            language=language_told(options.language) or self.language,
+            language=language_code_or_none(options.language) or self.language,
             language_probability=1.0,
             duration=float(len(said)),
             segments=(part,),
@@ -158,7 +158,7 @@ class FoundModel:
 
 @dataclass
 class Script:
-    """Services with a scripted transcriber, and what was asked of them."""
+    """Dependencies with a scripted transcriber, and what was asked of them."""
 
     dies_after: int | None = None
     language: str = "en"
@@ -167,8 +167,8 @@ class Script:
     heard: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
-    def services(self) -> Services:
-        return Services(open_whisper=self._open, download=FoundModel)
+    def dependencies(self) -> Dependencies:
+        return Dependencies(open_whisper=self._open, download=FoundModel)
 
     def _open(self, settings: Settings) -> ScriptedWhisper:
         self.settings.append(settings)

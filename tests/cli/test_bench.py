@@ -12,18 +12,18 @@ import pytest
 from scripted_whisper import ScriptedStats
 
 from batched_whisper.cli.load_patterns import (
-    Clip,
+    BenchClip,
     Pass,
-    Way,
+    LoadPattern,
     measure,
-    n_alone,
+    n_sequential_calls,
     n_differing,
     summarise,
 )
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.types import Transcript
 
-WAYS = [way.value for way in Way]
+WAYS = [pattern.value for pattern in LoadPattern]
 
 
 def cells(table: str) -> list[list[str]]:
@@ -45,13 +45,13 @@ def test_each_way_is_a_row_with_its_calls(run, recordings, script, folder):
         [WAYS[2], "8"],
     ]
     assert cells(ended.out)[0][-1] == "1.00"
-    assert "Every way gave the same texts." in ended.out
+    assert "Every pattern gave the same texts." in ended.out
     assert len(script.heard) == 2 + 2 * (2 + 8 + 8)  # the warm-up, and the rounds
     assert ended.err.count("callers at once: 8 calls in ") == 2
 
     document = json.loads((folder / "f.json").read_text())
     assert document["model"] == "scripted" and document["options"]["task"] == "transcribe"
-    assert [each["way"] for each in document["ways"]] == WAYS
+    assert [each["pattern"] for each in document["ways"]] == WAYS
     assert [each["audio_s"] for each in document["passes"]] == [8.0, 32.0, 32.0] * 2
     assert document["peak_memory_bytes"] > 1_000_000
 
@@ -101,7 +101,7 @@ def test_a_checkout_says_that_others_can_be_compared_with(run, recordings, monke
 
 @dataclass
 class Counted:
-    """Counts who calls at the same time; in the way of many callers all must be there at once."""
+    """Counts who calls at the same time; in the pattern of many callers all must be there at once."""
 
     meeting: threading.Barrier
     stats: Any = field(default_factory=ScriptedStats)
@@ -132,11 +132,11 @@ class Counted:
 
 def test_callers_call_all_at_once_and_one_at_a_time_is_one_at_a_time():
     whisper = Counted(threading.Barrier(6))
-    clips = [Clip("a", 2.0), Clip("b", 4.0)]
+    clips = [BenchClip("a", 2.0), BenchClip("b", 4.0)]
     options = DecodingOptions(language="en")
     passes = list(measure(whisper, clips, options, n_calls=6, n_rounds=1))  # type: ignore[arg-type]
     assert whisper.most_at_once == {False: 1, True: 6}
-    assert [each.way for each in passes] == list(Way)
+    assert [each.pattern for each in passes] == list(LoadPattern)
     assert [each.texts for each in passes] == [("a en", "b en"), *[("a en", "b en") * 3] * 2]
     assert [each.audio_s for each in passes] == [6.0, 18.0, 18.0]
 
@@ -146,35 +146,37 @@ def test_callers_call_all_at_once_and_one_at_a_time_is_one_at_a_time():
     [(64, 3, 18), (64, 16, 16), (64, 17, 17), (64, 100, 64), (1, 1, 1), (2, 5, 2), (64, 1, 16)],
 )
 def test_one_caller_gets_whole_passes_over_the_clips(n_calls, n_clips, expected):
-    assert n_alone(n_calls, n_clips) == expected
+    assert n_sequential_calls(n_calls, n_clips) == expected
 
 
-def a_pass(way: Way, wall_s: float, n_rows: int = 10, n_batches: int = 10, *texts: str) -> Pass:
-    return Pass(way, 12.0, wall_s, n_batches, n_rows, texts or ("a", "b"))
+def a_pass(
+    pattern: LoadPattern, wall_s: float, n_rows: int = 10, n_batches: int = 10, *texts: str
+) -> Pass:
+    return Pass(pattern, 12.0, wall_s, n_batches, n_rows, texts or ("a", "b"))
 
 
 def test_figures_are_medians_and_ratios_are_of_speed():
-    passes = [a_pass(Way.ALONE, wall_s) for wall_s in (4.0, 6.0, 100.0)]
-    passes += [a_pass(Way.CALLERS, wall_s, 60) for wall_s in (2.0, 3.0, 0.1)]
-    passes += [a_pass(Way.MAP, 1.0, 80, 0)]
+    passes = [a_pass(LoadPattern.SEQUENTIAL, wall_s) for wall_s in (4.0, 6.0, 100.0)]
+    passes += [a_pass(LoadPattern.CONCURRENT, wall_s, 60) for wall_s in (2.0, 3.0, 0.1)]
+    passes += [a_pass(LoadPattern.MAP, 1.0, 80, 0)]
     alone, callers, mapped = summarise(passes)
-    assert (alone.wall_s, alone.times_real_time, alone.over_alone) == (6.0, 2.0, 1.0)
-    assert (callers.times_real_time, callers.over_alone) == (6.0, 3.0)
+    assert (alone.wall_s, alone.times_real_time, alone.speedup) == (6.0, 2.0, 1.0)
+    assert (callers.times_real_time, callers.speedup) == (6.0, 3.0)
     assert (callers.mean_batch_size, callers.calls_per_s) == (6.0, 1.0)
-    assert mapped.mean_batch_size == 0.0 and mapped.over_alone == 6.0
+    assert mapped.mean_batch_size == 0.0 and mapped.speedup == 6.0
 
 
 def test_a_text_that_differs_in_any_call_is_counted_once_for_its_recording():
-    same = a_pass(Way.ALONE, 1.0, 1, 1, "a", "b")
-    other = a_pass(Way.MAP, 1.0, 1, 1, "a", "b", "a", "x")
+    same = a_pass(LoadPattern.SEQUENTIAL, 1.0, 1, 1, "a", "b")
+    other = a_pass(LoadPattern.MAP, 1.0, 1, 1, "a", "b", "a", "x")
     assert n_differing([same, other], n_clips=2) == 1
     assert n_differing([same, same], n_clips=2) == 0
 
 
 def test_without_recordings_those_of_the_demo_are_taken(run, monkeypatch, recordings):
-    from batched_whisper.cli.io.inputs import Source
+    from batched_whisper.cli.io.inputs import RecordingSource
 
     recordings({"demo.wav": "to be"})
-    source = Source("demo.wav", Path("demo.wav"), Path("demo.wav"))
+    source = RecordingSource("demo.wav", Path("demo.wav"), Path("demo.wav"))
     monkeypatch.setattr("batched_whisper.cli.bench.demo_sources", lambda: [source])
     assert "1 recording, 5.0 s" in run("bench", "--calls", "1").out

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batched_whisper.config.fields import Numbers, environment_variables, kinds, may_be_none
+from batched_whisper.config.fields import Numbers, environment_variables, kinds, is_optional
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 
@@ -135,7 +135,7 @@ def test_none_is_a_value_of_the_options_that_may_lack_one_and_of_no_others(
     owner: type[Any], field: dataclasses.Field[Any]
 ) -> None:
     chosen = owner.of(**{field.name: _another_value(field)})
-    if may_be_none(field):
+    if is_optional(field):
         assert getattr(chosen.replace(**{field.name: None}), field.name) is None
         return
     for refuses in (chosen.replace, owner.of, owner):

@@ -12,7 +12,7 @@ from batched_whisper.errors import EngineError, OptionError
 
 
 @pytest.mark.parametrize(
-    ("spelled", "n_gpus", "gpus"),
+    ("text", "n_gpus", "gpus"),
     [
         ("cpu", 0, ()),
         ("cpu", 4, ()),
@@ -28,29 +28,29 @@ from batched_whisper.errors import EngineError, OptionError
         ("cuda:all", 3, (0, 1, 2)),
     ],
 )
-def test_what_a_spelling_comes_to(spelled: str, n_gpus: int, gpus: tuple[int, ...]) -> None:
-    option = read_device(spelled)
-    assert option.chosen(n_gpus) == Devices(gpus)
+def test_what_a_spelling_comes_to(text: str, n_gpus: int, gpus: tuple[int, ...]) -> None:
+    option = read_device(text)
+    assert option.resolve(n_gpus) == Devices(gpus)
     assert option.n_gpus(lambda: n_gpus) == len(gpus)
 
 
-@pytest.mark.parametrize("spelled", ["cpu", "auto", "cuda", "cuda:1", "cuda:0,2", "cuda:all"])
-def test_keyword_and_variable_take_every_spelling(spelled: str) -> None:
-    assert Settings.of(device=spelled).device == spelled
-    variables = {"BATCHED_WHISPER_DEVICE": spelled}
-    assert Settings.from_environment(variables).device == spelled
+@pytest.mark.parametrize("text", ["cpu", "auto", "cuda", "cuda:1", "cuda:0,2", "cuda:all"])
+def test_keyword_and_variable_take_every_spelling(text: str) -> None:
+    assert Settings.of(device=text).device == text
+    variables = {"BATCHED_WHISPER_DEVICE": text}
+    assert Settings.from_environment(variables).device == text
 
 
 @pytest.mark.parametrize(
-    "spelled",
+    "text",
     [
         *("", "gpu", "CUDA", "cpu:0", "auto:1", "cudas", "cuda:", "cuda:-1", "cuda:1,", "cuda:0-2"),
         *("cuda:1.0", "cuda:a", "cuda:all,0", "cuda:0:1", "cuda:²", "cuda:" + "9" * 5000),
     ],
 )
-def test_a_bad_spelling_is_an_error_that_names_the_good_ones(spelled: str) -> None:
+def test_a_bad_spelling_is_an_error_that_names_the_good_ones(text: str) -> None:
     with pytest.raises(OptionError, match="use auto, cpu, cuda, cuda:1") as caught:
-        Settings.of(device=spelled)
+        Settings.of(device=text)
     assert str(caught.value).startswith("device=")
 
 
@@ -62,7 +62,7 @@ def test_the_same_gpu_twice_is_refused() -> None:
 def test_a_gpu_that_is_not_there_is_refused_and_those_that_are_there_are_named() -> None:
     told = re.escape("device=cuda:0,3: there is no GPU 3: PyTorch sees 2 here (0, 1)")
     with pytest.raises(EngineError, match=told):
-        read_device("cuda:0,3").chosen(2)
+        read_device("cuda:0,3").resolve(2)
 
 
 def test_how_many_are_asked_for_is_known_without_looking_where_that_does_not_matter() -> None:

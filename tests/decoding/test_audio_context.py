@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.decoding.audio_context import BUCKET, N_STAND_INS, context_policy, token_limit
+from batched_whisper.decoding.audio_context import (
+    BUCKET,
+    N_MERGED_POSITIONS,
+    context_policy,
+    token_limit,
+)
 from batched_whisper.errors import OptionError
 
 FULL = 1500
@@ -26,7 +31,7 @@ def test_a_fitted_context_holds_the_sound_and_silence_behind_it(n: int, model: s
 @given(lengths)
 def test_a_fitted_context_is_cheaper_than_the_full_one_or_is_the_full_one(n: int) -> None:
     found = context_policy("fit", MEASURED, FULL).positions(n)
-    assert found == FULL or found + N_STAND_INS < FULL
+    assert found == FULL or found + N_MERGED_POSITIONS < FULL
 
 
 @given(lengths, lengths)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_beams import Heard, Text, naive_beam_search
 
-from batched_whisper.decoding.beam import ONE_TEXT, Beams, BeamSearch, Hypothesis
+from batched_whisper.decoding.beam import SINGLE_BEAM, Beams, BeamSearch, Hypothesis
 from batched_whisper.decoding.sampling import Choice
 
 EOT = 0
@@ -133,7 +133,7 @@ def test_one_beam_takes_the_most_probable_token_every_time(table: Table, max_tok
             break
         text = (*text, first.token)
     ended = len(text) < max_tokens
-    found = search(table, ONE_TEXT, max_tokens)
+    found = search(table, SINGLE_BEAM, max_tokens)
     assert found == Heard(text, pytest.approx(total), ended)
     assert search(table, Beams(1, 1.0, 0.7), max_tokens) == found
 
@@ -141,7 +141,7 @@ def test_one_beam_takes_the_most_probable_token_every_time(table: Table, max_tok
 @given(table=tables, n_steps=st.integers(1, 9))
 def test_one_candidate_each_time_is_said_whatever_it_is(table: Table, n_steps: int) -> None:
     """So a token that was sampled is a beam's too."""
-    random, found, said = Random(n_steps), BeamSearch(ONE_TEXT, EOT), list[Choice]()
+    random, found, said = Random(n_steps), BeamSearch(SINGLE_BEAM, EOT), list[Choice]()
     while len(said) < n_steps and not found.is_over:
         said.append(random.choice(table.best(found.live[0].tokens, table.n_tokens)))
         found.advance([[said[-1]]])

@@ -182,15 +182,15 @@ def test_a_course_allows_after_every_token_what_the_rules_do(
     rules = rules.with_sound_until(end_s)
     random = np.random.default_rng(seed)
     sampled: list[int] = []
-    course = rules.course(sampled)
+    constraints = rules.constraints(sampled)
     for place in range(FEW_STEPS):
         if place == start:
-            course = rules.course(sampled)
+            constraints = rules.constraints(sampled)
         allowed = rules.next(sampled)
         left = apply(random_logits(seed, place, 3.0), allowed, BEGIN)
         token = int(random.choice(np.flatnonzero(np.isfinite(left))))
         sampled.append(token)
         if token == EOT:
             return
-        allowed, course = course.after(token, IDS)
+        allowed, constraints = constraints.after(token, IDS)
         assert allowed == rules.next(sampled)

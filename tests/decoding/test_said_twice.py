@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from batched_whisper.decoding.fallback import (
     Attempt,
-    Figures,
-    Ladder,
+    TextMetrics,
+    FallbackPolicy,
     Thresholds,
     Verdict,
     says_twice,
@@ -39,13 +39,13 @@ def test_a_word_or_two_may_be_said_again(text: str) -> None:
     assert not says_twice(text)
 
 
-def figures(**given: float | bool) -> Figures:
+def figures(**given: float | bool) -> TextMetrics:
     good: dict[str, float] = {"compression_ratio": 1.3, "avg_logprob": -0.2, "no_speech_prob": 0.0}
-    return Figures(**{**good, "ended": True, **given})  # type: ignore[arg-type]
+    return TextMetrics(**{**good, "ended": True, **given})  # type: ignore[arg-type]
 
 
 def test_on_a_fitted_context_it_is_heard_again_on_the_full_one_and_then_believed() -> None:
-    ladder, verdict = Ladder(FULL), Thresholds().judge(figures(says_twice=True))
+    ladder, verdict = FallbackPolicy(FULL), Thresholds().evaluate(figures(says_twice=True))
     assert verdict is Verdict.SAYS_TWICE
     again = ladder.after(Attempt(FITTED), verdict)
     assert again == Attempt(FULL)
@@ -63,4 +63,4 @@ def test_on_a_fitted_context_it_is_heard_again_on_the_full_one_and_then_believed
 def test_what_is_not_to_be_believed_anyway_stays_so(
     worse: dict[str, float], verdict: Verdict
 ) -> None:
-    assert Thresholds().judge(figures(says_twice=True, **worse)) is verdict
+    assert Thresholds().evaluate(figures(says_twice=True, **worse)) is verdict

@@ -52,7 +52,7 @@ def _pytorch(
     tolerance: float,
     device: str = "cpu",
     kv_cache_dtype: str = "auto",
-    n_for_steps: int = 0,
+    n_step_sms: int = 0,
 ) -> Installed:
     """The GPU engine; on the processor its arithmetic can be tested everywhere."""
 
@@ -72,23 +72,23 @@ def _pytorch(
             cache_dir=cache_dir,
             device=device,
             kv_cache_dtype=kv_cache_dtype,
-            n_for_steps=n_for_steps,
+            n_step_sms=n_step_sms,
         )
 
     kept = "" if kv_cache_dtype == "auto" else f"-{kv_cache_dtype}"
-    divided = f"-{n_for_steps}-for-steps" if n_for_steps else ""
+    divided = f"-{n_step_sms}-for-steps" if n_step_sms else ""
     return Installed(f"pytorch-{device}-{precision}{kept}{divided}", make, tolerance)
 
 
 KEEPING_GRAPHS = [_openvino("float32", 1e-3)]
 """Those that keep compiled graphs on disk."""
 
-ON_GPU = (
+GPU_ENGINE = (
     [
-        _pytorch("float16", 0.1, "cuda", "same"),
+        _pytorch("float16", 0.1, "cuda", "model"),
         _pytorch("float16", 0.5, "cuda"),
         _pytorch("bfloat16", 0.5, "cuda"),
-        _pytorch("float16", 0.5, "cuda", n_for_steps=40),
+        _pytorch("float16", 0.5, "cuda", n_step_sms=40),
     ]
     if has_gpu()
     else []
@@ -103,5 +103,5 @@ EVERY = [
     _openvino("bfloat16", 0.5),
     _openvino("int8", 1.5),
     _pytorch("float32", 0.5, kv_cache_dtype="int8"),
-    *ON_GPU,
+    *GPU_ENGINE,
 ]

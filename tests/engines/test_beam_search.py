@@ -20,7 +20,7 @@ from tiny_whisper import BEGIN, IDS, Heard, reference_logits
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import DecodedTokens, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
@@ -57,12 +57,12 @@ WINDOWS = (
 )
 
 
-def task(heard: Heard, beams: Beams, timed: bool) -> WindowTask:
+def task(heard: Heard, beams: Beams, timed: bool) -> DecodeRequest:
     def features(positions: int) -> Features:
         assert positions == heard.audio_context
         return heard.features
 
-    return WindowTask(
+    return DecodeRequest(
         features=features,
         sot=SOT,
         after_sot=lambda language: (TRANSCRIBE,),
@@ -92,7 +92,7 @@ def expected(heard: Heard, beams: Beams, timed: bool) -> Found:
 
 
 def together(
-    installed: Installed, tasks: list[WindowTask], max_batch_size: int
+    installed: Installed, tasks: list[DecodeRequest], max_batch_size: int
 ) -> list[DecodedTokens]:
     loop = EngineLoop(
         installed.make(max_batch_size, None),

@@ -30,7 +30,7 @@ from batched_whisper.engines.interface import (
     Engine,
     StepResult,
     StepRow,
-    as_working_ahead,
+    as_async_engine,
 )
 from batched_whisper.errors import EngineError
 
@@ -352,12 +352,12 @@ def spoken(
                 rules.next(said),
                 sampling,
                 n_tokens=at_most,
-                course=rules.course(said),
+                constraints=rules.constraints(said),
             )
         )
         assert result is not None
         found = [(result.token, result.logprob), *((c.token, c.logprob) for c in result.more)]
-        assert len(found) <= min(at_most, bench.engine.info.tokens_a_call)
+        assert len(found) <= min(at_most, bench.engine.info.tokens_per_step)
         assert IDS.eot not in [token for token, _ in found[:-1]]
         sampled += found
         if sampled[-1][0] == IDS.eot:
@@ -388,8 +388,10 @@ def test_several_tokens_a_call_are_those_of_calls_of_their_own(
 def test_as_many_tokens_are_said_as_one_call_may_say(bench: Bench) -> None:
     rules = Rules(IDS, suppress=frozenset([IDS.eot]), suppress_begin=frozenset(), timestamps=False)
     bench.hears(0, A)
-    at_most = bench.engine.info.tokens_a_call
-    row = StepRow(0, TEXT[:2], 0, rules.next([]), n_tokens=at_most, course=rules.course([]))
+    at_most = bench.engine.info.tokens_per_step
+    row = StepRow(
+        0, TEXT[:2], 0, rules.next([]), n_tokens=at_most, constraints=rules.constraints([])
+    )
     [result] = bench.step(row)
     assert result is not None
     assert len(result.more) == at_most - 1
@@ -399,7 +401,7 @@ def test_nothing_is_said_after_the_end_of_a_text(bench: Bench) -> None:
     rules = some_rules(False)
     bench.hears(0, A)
     only_the_end = Allowed(TokenMask(MaskMode.ONLY, frozenset([IDS.eot])))
-    row = StepRow(0, TEXT[:2], 0, only_the_end, n_tokens=5, course=rules.course([]))
+    row = StepRow(0, TEXT[:2], 0, only_the_end, n_tokens=5, constraints=rules.constraints([]))
     [result] = bench.step(row)
     assert result is not None
     assert (result.token, result.more) == (IDS.eot, ())
@@ -415,12 +417,12 @@ def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> N
     )
     for slot in range(4):
         bench.hears(slot, Heard(slot, 40))
-    course = rules.course([])
+    constraints = rules.constraints([])
     rows = [
-        StepRow(0, TEXT[:3], 0, rules.next([]), n_tokens=6, course=course),
+        StepRow(0, TEXT[:3], 0, rules.next([]), n_tokens=6, constraints=constraints),
         StepRow(1, TEXT[:1], 0, ANYTHING, probe=IDS.no_speech),
         StepRow(2, TEXT[:4], 0, None),
-        StepRow(3, TEXT[:2], 0, rules.next([]), n_tokens=2, course=course),
+        StepRow(3, TEXT[:2], 0, rules.next([]), n_tokens=2, constraints=constraints),
     ]
     first, second, third, last = bench.step(*rows)
     assert first is not None
@@ -439,7 +441,7 @@ def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> N
 
 def test_what_is_encoded_and_released_during_a_step_changes_nothing_of_it(bench: Bench) -> None:
     """Whatever shares memory with a step: feeds, answers, what batches are staged in."""
-    ahead = as_working_ahead(bench.engine)
+    ahead = as_async_engine(bench.engine)
     if ahead is None:
         return
     first, others = [Heard(i, 20 + i) for i in range(3)], [Heard(9 + i, 60 + i) for i in range(3)]
@@ -460,7 +462,7 @@ def test_what_is_encoded_and_released_during_a_step_changes_nothing_of_it(bench:
 
 
 def test_a_probe_may_be_asked_within_a_whole_prompt(bench: Bench) -> None:
-    if bench.engine.info.tokens_a_call == 1:
+    if bench.engine.info.tokens_per_step == 1:
         pytest.skip("an engine that says one token a call gets no whole prompts")
     bench.hears(0, A)
     row = StepRow(0, TEXT[:5], 0, ANYTHING, probe=IDS.no_speech, probe_at=2)

@@ -20,12 +20,12 @@ from batched_whisper.models.checkpoint import Checkpoint
 
 
 def here(
-    monkeypatch: pytest.MonkeyPatch, *, n_gpus: int, pytorch: bool = True, why_useless: str = ""
+    monkeypatch: pytest.MonkeyPatch, *, n_gpus: int, pytorch: bool = True, why_unusable: str = ""
 ) -> None:
     monkeypatch.setattr(availability, "has_pytorch", lambda: pytorch)
     monkeypatch.setattr(availability, "has_gpu", lambda: n_gpus > 0)
     monkeypatch.setattr(factory, "count_gpus", lambda: n_gpus)
-    monkeypatch.setattr(factory, "why_useless", lambda gpu: why_useless)
+    monkeypatch.setattr(factory, "why_unusable", lambda gpu: why_unusable)
 
 
 @pytest.mark.parametrize(("n_gpus", "gpus"), [(0, ()), (1, (0,)), (3, (0,))])
@@ -40,7 +40,7 @@ def test_auto_is_one_gpu_where_there_is_one(
 def test_auto_is_the_processor_where_the_gpu_is_of_no_use_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here(monkeypatch, n_gpus=2, why_useless="no kernel image")
+    here(monkeypatch, n_gpus=2, why_unusable="no kernel image")
     assert factory.choose_devices("auto") == Devices(why=("no kernel image",))
     assert factory.choose_devices("cuda") == Devices((0,))  # who asks for it hears it from there
 
@@ -56,14 +56,14 @@ def test_a_gpu_that_pytorch_cannot_use_is_told_once(
         return torch.zeros(size)
 
     monkeypatch.setattr(torch, "ones", ones)
-    availability.why_useless.cache_clear()
+    availability.why_unusable.cache_clear()
     for _ in range(2):
-        assert availability.why_useless(7) == (
+        assert availability.why_unusable(7) == (
             "a CPU, because PyTorch sees GPU 7 and cannot compute on it: "
             "CUDA error: no kernel image is available for execution"
         )
-        assert availability.why_useless(8) == ""
-    availability.why_useless.cache_clear()
+        assert availability.why_unusable(8) == ""
+    availability.why_unusable.cache_clear()
     assert len(caplog.messages) == 1
 
 
@@ -109,12 +109,12 @@ def test_how_many_windows_go_together(
     monkeypatch: pytest.MonkeyPatch, device: str, wanted: int | str, n_gpus: int, most: int
 ) -> None:
     here(monkeypatch, n_gpus=n_gpus)
-    assert factory.most_windows(Settings(device=device, max_batch_size=wanted)) == most
+    assert factory.max_concurrent_windows(Settings(device=device, max_batch_size=wanted)) == most
 
 
-@pytest.mark.parametrize(("streams", "threads"), [(None, 64), (None, 512), (2, 2), (32, 32)])
+@pytest.mark.parametrize(("num_workers", "threads"), [(None, 64), (None, 512), (2, 2), (32, 32)])
 def test_every_stream_can_follow_the_widest_beam_where_nobody_says_how_many_windows_go_together(
-    monkeypatch: pytest.MonkeyPatch, streams: int | None, threads: int
+    monkeypatch: pytest.MonkeyPatch, num_workers: int | None, threads: int
 ) -> None:
     @dataclass
     class Pretend:
@@ -125,10 +125,10 @@ def test_every_stream_can_follow_the_widest_beam_where_nobody_says_how_many_wind
     monkeypatch.setattr(
         openvino_streams, "OpenVinoEngine", lambda *given, max_slots, runtime: Pretend(max_slots)
     )
-    settings = Settings(device="cpu", streams=streams, threads=threads)
+    settings = Settings(device="cpu", num_workers=num_workers, threads=threads)
     engines: Any = factory.make_engines(tiny_checkpoint(), IDS, settings, None)
     assert min(engine.max_slots for engine in engines) >= beam_size.metadata["maximum"]
-    assert sum(engine.max_slots for engine in engines) >= factory.most_windows(settings)
+    assert sum(engine.max_slots for engine in engines) >= factory.max_concurrent_windows(settings)
     some = settings.replace(max_batch_size=2 * len(engines))
     assert {
         engine.max_slots for engine in factory.make_engines(tiny_checkpoint(), IDS, some, None)
@@ -168,7 +168,9 @@ class PretendEngine:
 
 def start(monkeypatch: pytest.MonkeyPatch, rack: Rack, **settings: Any) -> list[Any]:
     here(monkeypatch, n_gpus=3)
-    monkeypatch.setattr(factory, "_imported", lambda where: {factory.ON_GPU: rack.engine}[where])
+    monkeypatch.setattr(
+        factory, "_import_object", lambda where: {factory.GPU_ENGINE: rack.engine}[where]
+    )
     return list(factory.make_engines(tiny_checkpoint(), IDS, Settings(**settings), Path("kept")))
 
 
@@ -195,9 +197,9 @@ def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
     rack = Rack()
     own = {
         "precision": "float16",
-        "gpu_memory_fraction": 0.5,
+        "gpu_memory_utilization": 0.5,
         "max_batch_size": wanted,
-        "kv_cache_dtype": "same",
+        "kv_cache_dtype": "model",
         "log_mel": log_mel,
     }
     engines = start(monkeypatch, rack, device=device, **own)
@@ -212,7 +214,7 @@ def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
             "max_slots": slots,
             "precision": "float16",
             "memory_fraction": 0.5,
-            "kv_cache_dtype": "same",
+            "kv_cache_dtype": "model",
             "from_samples": log_mel != "host",
             "threads": None,
             "cache_dir": Path("kept"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batched_whisper.engines.interface import EngineInfo, together
+from batched_whisper.engines.interface import EngineInfo, combined_info
 
 
 def info(device: str, slots: int, *why: str) -> EngineInfo:
@@ -11,16 +11,16 @@ def info(device: str, slots: int, *why: str) -> EngineInfo:
 
 def test_one_engine_speaks_for_itself() -> None:
     alone = info("H200 (GPU 1)", 4, "PyTorch", "4 slots")
-    assert together([alone]) == alone
+    assert combined_info([alone]) == alone
 
 
 def test_engines_that_share_a_device_are_described_once() -> None:
     shared = [info("EPYC", 4, "OpenVINO") for _ in range(3)]
-    assert together(shared) == info("EPYC", 12, "OpenVINO")
+    assert combined_info(shared) == info("EPYC", 12, "OpenVINO")
 
 
 def test_every_gpu_is_named_and_reasons_that_differ_are_told_apart() -> None:
-    said = together(
+    said = combined_info(
         [
             info("H200 (GPU 0)", 256, "PyTorch", "256 slots"),
             info("A10 (GPU 2)", 40, "PyTorch", "40 slots instead of 256"),

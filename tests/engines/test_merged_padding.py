@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batched_whisper.audio.features import log_mel
-from batched_whisper.decoding.audio_context import N_STAND_INS
-from batched_whisper.engines.merged_padding import layout, own_weights, with_silence
+from batched_whisper.decoding.audio_context import N_MERGED_POSITIONS
+from batched_whisper.engines.merged_padding import layout, renormalise_own, append_silence
 
 FULL = 1500
 contexts = st.integers(1, FULL)
@@ -35,14 +35,14 @@ def test_the_others_are_spread_over_the_rest(context: int) -> None:
     found = layout(context, FULL)
     others = found.positions[context:].astype(int)
     assert len(found) == len(found.scores) == len(found.frames) <= FULL
-    assert len(others) == min(N_STAND_INS, FULL - context)
-    assert (found.scores[context:] == np.float32(found.log_count)).all()
+    assert len(others) == min(N_MERGED_POSITIONS, FULL - context)
+    assert (found.scores[context:] == np.float32(found.log_size)).all()
     gaps = np.diff([context - 1, *others, FULL])
     assert (gaps > 0).all()
     assert gaps.max() <= 2 * max(1, gaps[1:-1].min(initial=FULL))  # as evenly as halves at the ends
 
 
-@pytest.mark.parametrize("missing", [0, 1, N_STAND_INS])
+@pytest.mark.parametrize("missing", [0, 1, N_MERGED_POSITIONS])
 def test_few_stand_for_themselves(missing: int) -> None:
     found = layout(FULL - missing, FULL)
     assert np.array_equal(found.positions, np.arange(FULL))
@@ -53,13 +53,13 @@ def test_few_stand_for_themselves(missing: int) -> None:
 def test_the_silence_behind_a_window_is_what_its_features_have_for_it(loudness: float) -> None:
     sound = (loudness * np.random.default_rng(0).standard_normal(32_000)).astype(np.float32)
     longer = log_mel(sound, 80, n_frames=300)
-    found = with_silence(log_mel(sound, 80, n_frames=294), FULL)
+    found = append_silence(log_mel(sound, 80, n_frames=294), FULL)
     assert np.array_equal(found, longer)
 
 
 def test_a_full_window_has_none() -> None:
     features = np.zeros((80, 2 * FULL), np.float32)
-    assert with_silence(features, FULL) is features
+    assert append_silence(features, FULL) is features
 
 
 def test_weights_of_the_windows_own_are_a_softmax_over_those() -> None:
@@ -67,6 +67,6 @@ def test_weights_of_the_windows_own_are_a_softmax_over_those() -> None:
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     own = np.exp(scores[..., :30])
     np.testing.assert_allclose(
-        own_weights(weights, 30), own / own.sum(-1, keepdims=True), rtol=1e-5
+        renormalise_own(weights, 30), own / own.sum(-1, keepdims=True), rtol=1e-5
     )
-    assert not own_weights(np.zeros((1, 4), np.float32), 2).any()  # and no division by zero
+    assert not renormalise_own(np.zeros((1, 4), np.float32), 2).any()  # and no division by zero

@@ -37,8 +37,8 @@ def test_during_a_step_other_slots_are_encoded_and_released(engine: ScriptedEngi
     engine.encode(encoded(2, 4))
     engine.release([3])
     assert started() == [StepResult(7, -0.1)] * 2
-    assert engine.journal.ahead == [(2, 4)]
-    assert engine.journal.complaints == []
+    assert engine.journal.encodes_during_step == [(2, 4)]
+    assert engine.journal.violations == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_nothing_else_may_be_asked_of_it_during_a_step(
     started = engine.start(steps(0, 1))
     with pytest.raises(EngineError, match="a step is going on"):
         call(engine)
-    assert len(engine.journal.complaints) == 1
+    assert len(engine.journal.violations) == 1
     assert started() == [StepResult(7, -0.1)] * 2
     engine.close()
 

@@ -177,7 +177,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.txt"
-    formats.write_whole(path, "first")
+    formats.write_atomically(path, "first")
 
     def full_disk(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -185,16 +185,16 @@ def test_a_file_is_written_whole_or_not_at_all(
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", full_disk)
         with pytest.raises(OutputError, match=r"a\.txt cannot be written \(No space left"):
-            formats.write_whole(path, "second")
+            formats.write_atomically(path, "second")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]  # and no temporary file stays behind
-    formats.write_whole(path, "third")
+    formats.write_atomically(path, "third")
     assert path.read_text() == "third"
 
 
 def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"):
-        formats.write_whole(tmp_path / "none" / "a.txt", "x")
+        formats.write_atomically(tmp_path / "none" / "a.txt", "x")
 
 
 def test_who_speaks_is_told_in_each_formats_own_way() -> None:

@@ -11,13 +11,13 @@ import pytest
 from scripted_speech import SOON_S
 
 from batched_whisper.errors import Closed
-from batched_whisper.pipeline.reader_pool import MAX_WORKERS, Workers
+from batched_whisper.pipeline.reader_pool import MAX_WORKERS, ReaderPool
 
 
 class Job:
     """Runs a few times; then its future is done. Resumed from elsewhere, or by itself."""
 
-    def __init__(self, workers: Workers, n_runs: int, *, by_itself: bool) -> None:
+    def __init__(self, workers: ReaderPool, n_runs: int, *, by_itself: bool) -> None:
         self.future: Future[Any] = Future()
         self.ran = threading.Semaphore(0)
         self._workers, self._n_left, self._by_itself = workers, n_runs, by_itself
@@ -32,7 +32,7 @@ class Job:
 
 
 def test_many_more_recordings_than_threads_are_open_at_a_time() -> None:
-    workers = Workers(max_open=50)
+    workers = ReaderPool(max_open=50)
     jobs = [Job(workers, 2, by_itself=False) for _ in range(10 * MAX_WORKERS)]
     for job in jobs:
         workers.start(job)
@@ -45,7 +45,7 @@ def test_many_more_recordings_than_threads_are_open_at_a_time() -> None:
 
 
 def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> None:
-    workers = Workers(max_open=3)
+    workers = ReaderPool(max_open=3)
     jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
     for job in jobs:
         workers.start(job)
@@ -61,7 +61,7 @@ def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> 
 
 
 def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
-    workers = Workers(max_open=2)
+    workers = ReaderPool(max_open=2)
     jobs = [Job(workers, 20, by_itself=True) for _ in range(7)]
     for job in jobs:
         workers.start(job)
@@ -72,9 +72,9 @@ def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
 
 
 def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
-    workers = Workers(max_open=1)
+    workers = ReaderPool(max_open=1)
     told: SimpleQueue[bool] = SimpleQueue()
-    workers.in_turn().ask(lambda: told.put(workers.is_own_thread()))
+    workers.serial_executor().ask(lambda: told.put(workers.is_own_thread()))
     assert told.get(timeout=SOON_S)
     for own in threading.enumerate():
         if own.name.startswith("whisper-"):
@@ -84,11 +84,11 @@ def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
 
 
 def test_giving_up_cancels_who_is_open_and_who_waits_and_lets_nobody_begin() -> None:
-    workers = Workers(max_open=2)
+    workers = ReaderPool(max_open=2)
     jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
     for job in jobs:
         workers.start(job)
-    workers.give_up()
+    workers.cancel_all()
     workers.finish_reading()
     assert all(job.future.cancelled() for job in jobs)
     with pytest.raises(Closed):

@@ -23,7 +23,7 @@ from batched_whisper.errors import EmptyAudio, OptionError
 from batched_whisper.pipeline import decode_requests
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.pipeline.recording_job import RecordingJob
-from batched_whisper.whisper import ALONE_ON_CPU, LISTENED_ON_CPU
+from batched_whisper.whisper import MAX_WINDOWS_AHEAD_CPU, MAX_WINDOWS_AHEAD_CPU_STREAMING
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -132,8 +132,12 @@ def test_a_recording_given_up_is_not_read_to_its_end(
     ("settings", "told_segments", "most"),
     [
         ({"max_batch_size": 4}, {}, 6),  # the slots, two that wait
-        ({}, {}, ALONE_ON_CPU),
-        ({}, {"on_segment": str}, LISTENED_ON_CPU),  # so that the first is told soon
+        ({}, {}, MAX_WINDOWS_AHEAD_CPU),
+        (
+            {},
+            {"on_segment": str},
+            MAX_WINDOWS_AHEAD_CPU_STREAMING,
+        ),  # so that the first is told soon
         ({"max_batch_size": 4}, {"on_segment": str}, 6),
     ],
 )

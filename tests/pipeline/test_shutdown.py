@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def narrow(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Room:
     """One window at a time, and no more than two recordings open."""
-    monkeypatch.setattr(whisper_module, "FEWEST_OPEN", 2)
+    monkeypatch.setattr(whisper_module, "MIN_OPEN_RECORDINGS", 2)
     return Room(base_model, monkeypatch, max_batch_size=1)
 
 

@@ -89,6 +89,6 @@ def test_what_is_settled_never_goes_back_and_no_window_begins_before_it() -> Non
     for found in source().read(in_blocks(sound, 7)):
         for each in found.windows:
             assert each.window.start_s >= settled[each.channel]
-        assert all(new >= old for new, old in zip(found.settled_s, settled, strict=True))
-        settled = found.settled_s  # type: ignore[assignment]
+        assert all(new >= old for new, old in zip(found.watermarks_s, settled, strict=True))
+        settled = found.watermarks_s  # type: ignore[assignment]
     assert settled == (70, 70)

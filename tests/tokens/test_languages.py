@@ -6,7 +6,7 @@ from batched_whisper.tokens.languages import (
     LANGUAGES,
     known_language,
     language_code,
-    language_told,
+    language_code_or_none,
 )
 
 
@@ -57,10 +57,10 @@ def test_no_language_is_refused(text):
     ("option", "code"), [("Japanese", "ja"), ("EN", "en"), ("per_window", None), (None, None)]
 )
 def test_an_option_tells_a_code_or_nothing(option, code):
-    assert language_told(option) == known_language(option) == code
+    assert language_code_or_none(option) == known_language(option) == code
 
 
 def test_what_is_no_language_is_refused_as_an_option_and_unknown_elsewhere():
     with pytest.raises(OptionError, match="klingon"):
-        language_told("klingon")
+        language_code_or_none("klingon")
     assert known_language("klingon") is None

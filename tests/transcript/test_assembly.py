@@ -1,4 +1,4 @@
-"""Laws of putting a transcript together: in order, each once, and no later than it is sure."""
+"""Laws of putting a transcript together: in order, each once, and no later than it is ready."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Speech:
         assembly = Assembly(segments_of, stitch, is_split=True)
         for channel, windows in enumerate(self.channels):
             for each in windows:
-                assembly.announce(channel, each.start)
-        assembly.settle([0.0] * len(self.channels))
+                assembly.expect(channel, each.start)
+        assembly.advance([0.0] * len(self.channels))
         assembly.end()
         return assembly
 
@@ -78,12 +78,12 @@ def test_the_order_in_which_windows_are_done_makes_no_difference(
     in_order, shuffled = speech.assembly(), speech.assembly()
     for channel, index in places:
         in_order.decoded(channel, index, speech.channels[channel][index])
-    expected = in_order.sure()
+    expected = in_order.ready()
     chance.shuffle(places)  # type: ignore[attr-defined]
     given = list[Segment]()
     for channel, index in places:
         shuffled.decoded(channel, index, speech.channels[channel][index])
-        given += shuffled.sure()
+        given += shuffled.ready()
     assert given == expected == shuffled.segments
     assert shuffled.windows == in_order.windows
     assert [segment.id for segment in given] == list(range(len(given)))
@@ -102,7 +102,7 @@ def test_a_segment_is_held_back_only_while_an_earlier_one_may_come(
     for channel, index in places:
         assembly.decoded(channel, index, speech.channels[channel][index])
         todo.remove((channel, index))
-        assembly.sure()
+        assembly.ready()
         undecided_s = min((speech.channels[c][i].start for c, i in todo), default=math.inf)
         given = texts(assembly.segments)
         for ready_channel, windows in enumerate(speech.channels):
@@ -114,81 +114,81 @@ def test_a_segment_is_held_back_only_while_an_earlier_one_may_come(
 
 def test_later_windows_wait_for_earlier_ones() -> None:
     assembly = Assembly(segments_of, stitch, is_split=False)
-    assembly.announce(0, 0.0)
-    assembly.announce(0, 10.0)
+    assembly.expect(0, 0.0)
+    assembly.expect(0, 10.0)
     assembly.end()
     assembly.decoded(0, 1, window(10, (0, "b")))
-    assert assembly.sure() == []
+    assert assembly.ready() == []
     assembly.decoded(0, 0, window(0, (0, "a")))
-    assert texts(assembly.sure()) == ["a", "b"]
-    assert assembly.sure() == []
+    assert texts(assembly.ready()) == ["a", "b"]
+    assert assembly.ready() == []
     assert [segment.channel for segment in assembly.segments] == [None, None]
 
 
 def test_a_silent_channel_holds_back_no_more_than_is_unread_of_it() -> None:
     assembly = Assembly(segments_of, stitch, is_split=True)
-    assembly.announce(0, 0.0)
-    assembly.settle([10.0, 0.0])
+    assembly.expect(0, 0.0)
+    assembly.advance([10.0, 0.0])
     assembly.decoded(0, 0, window(0, (1, "a"), (5, "b")))
-    assert assembly.sure() == []
-    assembly.settle([10.0, 4.0])
-    assert texts(assembly.sure()) == ["a"]
-    assembly.settle([10.0, 8.0])
-    assert texts(assembly.sure()) == ["b"]
+    assert assembly.ready() == []
+    assembly.advance([10.0, 4.0])
+    assert texts(assembly.ready()) == ["a"]
+    assembly.advance([10.0, 8.0])
+    assert texts(assembly.ready()) == ["b"]
     assert [segment.channel for segment in assembly.segments] == [0, 0]
 
 
 def test_of_two_at_the_same_time_the_first_channels_comes_first() -> None:
     assembly = Assembly(segments_of, stitch, is_split=True)
     for channel in (1, 0):
-        assembly.announce(channel, 0.0)
-    assembly.settle([10.0, 10.0])
+        assembly.expect(channel, 0.0)
+    assembly.advance([10.0, 10.0])
     assembly.decoded(1, 0, window(0, (0, "second")))
-    assert assembly.sure() == []
+    assert assembly.ready() == []
     assembly.decoded(0, 0, window(0, (0, "first")))
-    assert texts(assembly.sure()) == ["first", "second"]
+    assert texts(assembly.ready()) == ["first", "second"]
 
 
 def test_a_channel_never_speaks_out_of_its_own_order() -> None:
     """Where word times put a later segment before an earlier one."""
     assembly = Assembly(segments_of, stitch, is_split=False)
-    assembly.announce(0, 0.0)
+    assembly.expect(0, 0.0)
     assembly.end()
     assembly.decoded(0, 0, window(0, (5, "said first"[:4]), (3, "then")))
-    assert texts(assembly.sure()) == ["said", "then"]
+    assert texts(assembly.ready()) == ["said", "then"]
 
 
 def test_a_window_that_overlaps_with_the_next_one_waits_for_it() -> None:
     assembly = Assembly(segments_of, stitch, is_split=False)
-    assembly.announce(0, 0.0)
-    assembly.settle([8.0])  # of ten seconds
+    assembly.expect(0, 0.0)
+    assembly.advance([8.0])  # of ten seconds
     assembly.decoded(0, 0, window(0, (0, "a"), (8, "b")))
-    assert assembly.sure() == []
-    assembly.announce(0, 8.0)
-    assembly.settle([18.0])
-    assert assembly.sure() == []
+    assert assembly.ready() == []
+    assembly.expect(0, 8.0)
+    assembly.advance([18.0])
+    assert assembly.ready() == []
     assembly.decoded(0, 1, window(8, (0, "b"), (5, "c")))
-    assert texts(assembly.sure()) == ["a", "b", "c"]
+    assert texts(assembly.ready()) == ["a", "b", "c"]
     assert [(each.start, each.end) for each in assembly.windows] == [(0, 9), (9, 18)]
 
 
 def test_a_window_is_given_as_soon_as_nothing_can_overlap_with_it() -> None:
     assembly = Assembly(segments_of, stitch, is_split=False)
-    assembly.announce(0, 0.0)
-    assembly.settle([9.9])
+    assembly.expect(0, 0.0)
+    assembly.advance([9.9])
     assembly.decoded(0, 0, window(0, (0, "a")))
-    assert assembly.sure() == []
-    assembly.settle([10.0])
-    assert texts(assembly.sure()) == ["a"]
+    assert assembly.ready() == []
+    assembly.advance([10.0])
+    assert texts(assembly.ready()) == ["a"]
 
 
 def test_the_last_window_is_given_at_the_end() -> None:
     assembly = Assembly(segments_of, stitch, is_split=False)
-    assembly.announce(0, 0.0)
+    assembly.expect(0, 0.0)
     assembly.decoded(0, 0, window(0, (0, "a")))
-    assert assembly.sure() == []
+    assert assembly.ready() == []
     assembly.end()
-    assert texts(assembly.sure()) == ["a"]
+    assert texts(assembly.ready()) == ["a"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,10 +200,10 @@ def test_of_windows_in_any_order_those_that_overlap_are_stitched_from_the_first_
     windows = [window(*each) for each in words]
     assembly = Assembly(segments_of, stitch, is_split=False)
     for each in windows:
-        assembly.announce(0, each.start)
+        assembly.expect(0, each.start)
     assembly.end()
     given = list[Segment]()
     for index in order:
         assembly.decoded(0, index, windows[index])
-        given += assembly.sure()
+        given += assembly.ready()
     assert texts(given) == [f"{i}{mark}" for i in range(6) for mark in ("", "+")] + ["6"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from batched_whisper.transcript.matching import DOUBT_PER_UNIT, Match, match, normalised
+from batched_whisper.transcript.matching import SHIFT_PENALTY, Match, match, normalised
 
 texts = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=2, max_size=30, unique=True)
 
@@ -50,7 +50,7 @@ def test_of_words_that_are_said_again_and_again_as_many_match_as_are_expected(
     assert found is not None
     n_written = found.earlier + len(text) - begin - found.later
     # Both words are worth one more than one of them, and that outweighs two that are off.
-    assert abs(n_written - len(text)) <= 1 / DOUBT_PER_UNIT
+    assert abs(n_written - len(text)) <= 1 / SHIFT_PENALTY
     if set(text) == {"no"}:
         assert n_written == len(text)
 

@@ -81,5 +81,5 @@ def test_all_languages_without_spaces_are_split_so(language: str, text: str) -> 
 def test_punctuation_that_stands_alone_is_not_among_the_tokens_of_its_word() -> None:
     vocabulary = Vocabulary(" -", " No", "!", " go")
     no, go = split_words(vocabulary.tokens, "en", vocabulary.decode)
-    assert (no.text, no.first, no.last, no.pausing) == (" - No!", 1, 2, True)
-    assert (go.text, go.first, go.last, go.pausing) == (" go", 3, 4, True)
+    assert (no.text, no.first, no.last, no.after_pause) == (" - No!", 1, 2, True)
+    assert (go.text, go.first, go.last, go.after_pause) == (" go", 3, 4, True)

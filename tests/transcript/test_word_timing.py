@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_timing import (
-    LATE_POSITIONS,
+    SHIFT_POSITIONS,
     POSITION_S,
-    HeardText,
+    AlignedTokens,
     time_words,
 )
 from batched_whisper.types import Word
 
 N_PROMPT = 4
-LATE_S = LATE_POSITIONS * POSITION_S
+LATE_S = SHIFT_POSITIONS * POSITION_S
 
 
 def spell(tokens: Iterable[int]) -> bytes:
@@ -35,7 +35,7 @@ class Said:
     stretches: Sequence[tuple[int, int]]
     n_positions: int
 
-    def text(self, n_segments: int = 1) -> HeardText:
+    def text(self, n_segments: int = 1) -> AlignedTokens:
         tokens = range(len(self.stretches))
         rows = N_PROMPT + len(tokens) + 1
         weights = np.full((2, rows, self.n_positions), 1e-4, np.float32)
@@ -45,7 +45,7 @@ class Said:
         weights[:, N_PROMPT - 1 + len(tokens), self.stretches[-1][1] :] = 1
         cut = np.array_split(np.array(tokens), n_segments)
         logprobs = np.log(np.linspace(0.5, 0.9, rows, dtype=np.float32))
-        return HeardText([each.tolist() for each in cut], "en", weights, logprobs, N_PROMPT)
+        return AlignedTokens([each.tolist() for each in cut], "en", weights, logprobs, N_PROMPT)
 
 
 def timed(said: Said, pauses: Sequence[Pause] = (), start_s: float = 0.0) -> tuple[Word, ...]:
@@ -71,7 +71,7 @@ def test_times_are_those_of_the_recording() -> None:
 def test_only_the_positions_of_the_window_count() -> None:
     text = THREE.text()
     padded = np.pad(text.weights, [(0, 0), (0, 0), (0, 300)], constant_values=np.float32(5))
-    longer = HeardText(text.segments, "en", padded, text.logprobs, N_PROMPT)
+    longer = AlignedTokens(text.segments, "en", padded, text.logprobs, N_PROMPT)
     assert time_words(longer, (), spell, start_s=0.0, end_s=4.0) == timed(THREE)
 
 
@@ -108,7 +108,9 @@ def test_a_pause_far_from_where_words_meet_stays_inside_the_word() -> None:
 
 
 def test_a_text_without_words_has_none() -> None:
-    text = HeardText([()], "en", np.ones((1, 5, 9), np.float32), np.zeros(5, np.float32), N_PROMPT)
+    text = AlignedTokens(
+        [()], "en", np.ones((1, 5, 9), np.float32), np.zeros(5, np.float32), N_PROMPT
+    )
     assert time_words(text, (), spell, start_s=0.0, end_s=1.0) == ()
 
 
@@ -126,7 +128,7 @@ def test_whatever_the_attention_words_spell_the_text_in_order_within_the_window(
     shape = (3, N_PROMPT + n_words + 1, max(n_positions, 1) + 20)
     weights = np.ones(shape, np.float32) if is_flat else random.random(shape, np.float32) ** 8
     segments = [part.tolist() for part in np.array_split(np.arange(n_words), 3)]
-    text = HeardText(segments, "en", weights, -random.random(shape[1], np.float32), N_PROMPT)
+    text = AlignedTokens(segments, "en", weights, -random.random(shape[1], np.float32), N_PROMPT)
     start_s, end_s = 7.0, 7.0 + n_positions * POSITION_S + 0.007
     words = time_words(text, pauses, spell, start_s=start_s, end_s=end_s)
     assert "".join(word.word for word in words) == spell(range(n_words)).decode()

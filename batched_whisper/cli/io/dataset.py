@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.errors import ManifestError, MissingExtra, OptionError, UnreadableAudio
 
-SMALL = "hf-internal-testing/librispeech_asr_dummy"
+EXAMPLE_DATASET = "hf-internal-testing/librispeech_asr_dummy"
 """73 short recordings of LibriSpeech: what one tries first."""
 
 
@@ -30,12 +30,14 @@ class DatasetName:
 
     def completed(self) -> DatasetName:
         """With the configuration and split of the data set that we know."""
-        if self.name != SMALL:
+        if self.name != EXAMPLE_DATASET:
             return self
-        return DatasetName(SMALL, self.config or "clean", self.split or "validation", self.column)
+        return DatasetName(
+            EXAMPLE_DATASET, self.config or "clean", self.split or "validation", self.column
+        )
 
 
-def from_dataset(wanted: DatasetName) -> list[Source]:
+def from_dataset(wanted: DatasetName) -> list[RecordingSource]:
     """The recordings of a data set, in its order, not read yet.
 
     Raises:
@@ -47,7 +49,7 @@ def from_dataset(wanted: DatasetName) -> list[Source]:
     rows = _undecoded(_load(wanted), wanted)
     split = wanted.split or str(rows.split or "all")
     return [
-        Source(
+        RecordingSource(
             name=f"{wanted.name}/{split}/{number:06d}",
             place=PurePath(f"{number:06d}"),
             audio=_reader(rows, number, wanted.column),

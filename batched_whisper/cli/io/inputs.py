@@ -35,7 +35,7 @@ itself may have any."""
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordingSource:
     """One recording of a job, not opened yet."""
 
     name: str
@@ -68,7 +68,7 @@ class Source:
         return self.audio
 
 
-def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[Source]:
+def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[RecordingSource]:
     """The recordings that these paths mean, each once, in the order given, folders sorted.
 
     ``-`` stands for the paths that ``read_list`` gives, one a line (or NUL-separated, as
@@ -78,7 +78,7 @@ def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[S
         OptionError: a URL, or sound where a list was expected.
         ManifestError: a list or manifest that cannot be read, or a folder without recordings.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, RecordingSource] = {}
     for path in paths:
         listed = _split_list(read_list()) if path == "-" else [path]
         for each in listed:
@@ -102,7 +102,7 @@ _NO_LIST = bytes(3)
 """NULs in a row, as headers of sound have them: between paths there is one, or the list is text."""
 
 
-def _expand(path: str) -> Iterator[Source]:
+def _expand(path: str) -> Iterator[RecordingSource]:
     if "://" in path:
         raise OptionError(f"{path}: addresses are not fetched; download it and give the file")
     here = Path(path)
@@ -132,21 +132,21 @@ def _matches(pattern: str) -> list[str]:
         return []
 
 
-def _file(path: Path) -> Source:
-    return Source(name=str(path), place=PurePath(path.name), audio=path)
+def _file(path: Path) -> RecordingSource:
+    return RecordingSource(name=str(path), place=PurePath(path.name), audio=path)
 
 
-def _inside(folder: Path) -> Iterator[Source]:
+def _inside(folder: Path) -> Iterator[RecordingSource]:
     """The recordings of a folder and its subfolders; hidden ones (``.x``, ``._x``) are not."""
     unread: list[OSError] = []
     found = sorted(_walk(folder, unread.append))
     if not found and not unread:
         raise ManifestError(f"the folder {folder} has no recordings in it")
     for path in found:
-        yield Source(name=str(path), place=path.relative_to(folder), audio=path)
+        yield RecordingSource(name=str(path), place=path.relative_to(folder), audio=path)
     for error in unread:
         path = Path(error.filename)
-        yield Source(str(path), path.relative_to(folder), partial(_refuse_folder, error))
+        yield RecordingSource(str(path), path.relative_to(folder), partial(_refuse_folder, error))
 
 
 def _refuse_folder(error: OSError) -> bytes:
@@ -165,10 +165,10 @@ def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def from_manifest(path: Path) -> Sequence[Source]:
+def from_manifest(path: Path) -> Sequence[RecordingSource]:
     """The recordings of a manifest; `ManifestError` where it cannot be read."""
     return [
-        Source(name=str(row.audio), place=_within(row.place), audio=row.audio, row=row)
+        RecordingSource(name=str(row.audio), place=_within(row.place), audio=row.audio, row=row)
         for row in read_manifest(path)
     ]
 

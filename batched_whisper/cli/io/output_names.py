@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
-from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.io.inputs import RecordingSource
 
 
-def output_names(sources: Sequence[Source]) -> Mapping[str, PurePath]:
+def output_names(sources: Sequence[RecordingSource]) -> Mapping[str, PurePath]:
     """For each source's name, the path of its files below the output folder, without suffix.
 
     The same sources give the same names. Names that differ in case alone count as the same,
@@ -35,7 +35,7 @@ def _key(name: PurePath) -> str:
     return str(name).casefold()
 
 
-def _candidates(source: Source, number: int) -> list[PurePath]:
+def _candidates(source: RecordingSource, number: int) -> list[PurePath]:
     """Names from short to long; the last is no other source's, as its number is its own."""
     folders = [part for part in PurePath(source.name).parts[:-1] if part not in ("/", ".", "..")]
     place = source.place

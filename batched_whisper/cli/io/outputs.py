@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol
 
-from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.errors import OutputError
-from batched_whisper.formats import FORMATS, Format, write_whole
+from batched_whisper.formats import FORMATS, Format, write_atomically
 
 if TYPE_CHECKING:
     from batched_whisper.types import Transcript
@@ -31,10 +31,10 @@ SYNC_EVERY_S = 1.0
 class Output(Protocol):
     """One place for results."""
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: RecordingSource) -> bool:
         """Whether the result of this recording is there from an earlier run."""
 
-    def write(self, source: Source, transcript: Transcript) -> None:
+    def write(self, source: RecordingSource, transcript: Transcript) -> None:
         """Put a result there; `OutputError` where it cannot be, with nothing of it written."""
 
 
@@ -48,11 +48,11 @@ class StandardOutput:
         self._form, self._named = form, named
         self._write = write or _write_standard_output
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: RecordingSource) -> bool:
         """Never: what was printed is gone."""
         return False
 
-    def write(self, source: Source, transcript: Transcript) -> None:
+    def write(self, source: RecordingSource, transcript: Transcript) -> None:
         """Print it at once."""
         if self._named and self._form is FORMATS["text"]:
             self._write(f"{source.name}: {' '.join(transcript.text.split())}\n")
@@ -73,21 +73,21 @@ class FolderOfFiles:
     forms: Sequence[Format]
     names: Mapping[str, PurePath]
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: RecordingSource) -> bool:
         """Whether all its files are there."""
         try:
             return all(self._path(source, form).is_file() for form in self.forms)
         except (OSError, ValueError):  # such as of a name that no file can have
             return False
 
-    def write(self, source: Source, transcript: Transcript) -> None:
+    def write(self, source: RecordingSource, transcript: Transcript) -> None:
         """Write its files."""
         for form in self.forms:
             path = self._path(source, form)
             make_folder(path.parent)
-            write_whole(path, form.write(transcript))
+            write_atomically(path, form.write(transcript))
 
-    def _path(self, source: Source, form: Format) -> Path:
+    def _path(self, source: RecordingSource, form: Format) -> Path:
         path = self.folder / self.names[source.name]
         return path.with_name(path.name + form.suffix)
 
@@ -111,11 +111,11 @@ class JsonLinesFile:
         self._names, self._size = names, size
         self._synced_s = time.monotonic()
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: RecordingSource) -> bool:
         """Whether a line of an earlier run is this recording's."""
         return source.name in self._names
 
-    def write(self, source: Source, transcript: Transcript) -> None:
+    def write(self, source: RecordingSource, transcript: Transcript) -> None:
         """Append its line in one write, so that no end of the process can split it."""
         line = FORMATS["jsonl"].write(transcript).encode("utf-8")
         try:

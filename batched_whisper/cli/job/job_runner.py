@@ -12,21 +12,29 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from batched_whisper.cli.dependencies import Info, Services, Transcriber
-from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.dependencies import Info, Dependencies, Transcriber
+from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.cli.io.outputs import Output
 from batched_whisper.cli.job.progress import Display
-from batched_whisper.cli.job.results import Failed, Figures, Transcribed, outcomes
-from batched_whisper.cli.messages import FAILED, INTERRUPTED, Failure, about, count, report, say
-from batched_whisper.config.fields import can_be_off
+from batched_whisper.cli.job.results import Failed, JobSummary, Transcribed, outcomes
+from batched_whisper.cli.messages import (
+    FAILED,
+    INTERRUPTED,
+    Failure,
+    about,
+    count,
+    report,
+    print_err,
+)
+from batched_whisper.config.fields import can_be_disabled
 from batched_whisper.config.options import DecodingOptions, Settings
 
 
 @dataclass(frozen=True)
-class Job:
+class TranscriptionJob:
     """What to transcribe, how, and where to put it."""
 
-    sources: Sequence[Source]
+    sources: Sequence[RecordingSource]
     outputs: Sequence[Output]
     settings: Settings
     options: DecodingOptions
@@ -42,7 +50,7 @@ class Job:
         lost with one before it. What is only shown is read in the order that was asked for."""
         return self.kept_in is not None
 
-    def is_wanted(self, source: Source, output: Output) -> bool:
+    def is_wanted(self, source: RecordingSource, output: Output) -> bool:
         """Whether this output still needs this recording."""
         return not (self.resumes and output.has(source))
 
@@ -62,7 +70,7 @@ def as_json(options: Settings | DecodingOptions) -> dict[str, Any]:
     return {
         each.name: list(value) if isinstance(value, tuple) else value
         for each, value in values.items()
-        if value is not None or can_be_off(each)
+        if value is not None or can_be_disabled(each)
     }
 
 
@@ -81,45 +89,51 @@ def origin(info: Info, settings: Settings, options: DecodingOptions) -> dict[str
 
 
 @contextmanager
-def loaded(services: Services, settings: Settings, display: Display) -> Iterator[Transcriber]:
+def loaded(
+    dependencies: Dependencies, settings: Settings, display: Display
+) -> Iterator[Transcriber]:
     """A transcriber that is ready, closed at the end."""
-    with closing(services.open_whisper(settings)) as whisper:
+    with closing(dependencies.open_whisper(settings)) as whisper:
         with display.loading():
             whisper.load()
         yield whisper
 
 
-def run(job: Job, services: Services, display: Display) -> int:
+def run(job: TranscriptionJob, dependencies: Dependencies, display: Display) -> int:
     """Do the job, telling the user how it went; the exit code."""
     todo = [s for s in job.sources if any(job.is_wanted(s, output) for output in job.outputs)]
     n_kept = len(job.sources) - len(todo)
     if n_kept and not job.quiet:
-        say(f"{count(n_kept, 'recording')} of {len(job.sources):,} from an earlier run")
+        print_err(f"{count(n_kept, 'recording')} of {len(job.sources):,} from an earlier run")
     if not todo:
         return 0
     if not any(source.is_there() for source in todo):  # not worth an engine
         report(_unopened(source) for source in todo)
         return FAILED
     tally = _Tally()
-    with loaded(services, job.settings, display) as whisper:
+    with loaded(dependencies, job.settings, display) as whisper:
         try:
             figures = _transcribe(job, todo, whisper, display, tally)
         except KeyboardInterrupt:
             report(tally.failures)
-            say(_interrupted(job, n_kept + tally.n_written))
+            print_err(_interrupted(job, n_kept + tally.n_written))
             return INTERRUPTED
         except Exception:  # such as that no engine is left
             report(tally.failures)
             raise
     report(tally.failures)
     if tally.n_written and not job.quiet:
-        say(str(figures))
+        print_err(str(figures))
     return FAILED if tally.failures else 0
 
 
 def _transcribe(
-    job: Job, todo: Sequence[Source], whisper: Transcriber, display: Display, tally: _Tally
-) -> Figures:
+    job: TranscriptionJob,
+    todo: Sequence[RecordingSource],
+    whisper: Transcriber,
+    display: Display,
+    tally: _Tally,
+) -> JobSummary:
     started_s = time.monotonic()
     with (
         display.running(whisper, len(todo)),
@@ -128,7 +142,7 @@ def _transcribe(
         for result in results:
             _deliver(result, job, display, tally)
     stats = whisper.stats
-    return Figures(
+    return JobSummary(
         n_recordings=tally.n_written,
         duration_s=tally.duration_s,
         wall_s=time.monotonic() - started_s,
@@ -137,7 +151,9 @@ def _transcribe(
     )
 
 
-def _deliver(result: Transcribed | Failed, job: Job, display: Display, tally: _Tally) -> None:
+def _deliver(
+    result: Transcribed | Failed, job: TranscriptionJob, display: Display, tally: _Tally
+) -> None:
     if isinstance(result, Failed):
         tally.failures.append(result.failure)
         display.advance(0.0)
@@ -152,7 +168,7 @@ def _deliver(result: Transcribed | Failed, job: Job, display: Display, tally: _T
     display.advance(result.transcript.duration)
 
 
-def _unopened(source: Source) -> Failure:
+def _unopened(source: RecordingSource) -> Failure:
     try:
         source.open()
     except Exception as error:
@@ -160,7 +176,7 @@ def _unopened(source: Source) -> Failure:
     raise AssertionError(f"{source.name} is there")
 
 
-def _interrupted(job: Job, n_written: int) -> str:
+def _interrupted(job: TranscriptionJob, n_written: int) -> str:
     if not job.is_kept:
         return "Interrupted."
     return (

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batched_whisper.cli.dependencies import Transcriber
-from batched_whisper.cli.messages import say
+from batched_whisper.cli.messages import print_err
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -32,7 +32,7 @@ class Display:
         if self._quiet:
             return
         if self._bar is None:
-            say(message)
+            print_err(message)
         else:
             self._above(message)
 

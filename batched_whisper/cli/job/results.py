@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batched_whisper.cli.dependencies import Transcriber
-from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.cli.messages import Failure, count, one_line
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.errors import Closed, EngineError, ModelError, OptionError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Transcribed:
     """A recording and what was said in it."""
 
-    source: Source
+    source: RecordingSource
     transcript: Transcript
 
 
@@ -35,7 +35,7 @@ class Transcribed:
 class Failed:
     """A recording that could not be transcribed."""
 
-    source: Source
+    source: RecordingSource
     error: Exception
 
     @property
@@ -46,7 +46,7 @@ class Failed:
 
 def outcomes(
     whisper: Transcriber,
-    sources: Iterable[Source],
+    sources: Iterable[RecordingSource],
     options: DecodingOptions,
     *,
     in_order: bool = True,
@@ -61,19 +61,19 @@ def outcomes(
     """
     from batched_whisper.concurrency.bounded_map import Mapper  # the help need not wait for asyncio
 
-    run = _Run(whisper, options)
+    run = _JobStarter(whisper, options)
     mapper = Mapper(new_run=lambda: run, n_in_flight=whisper.transcribe.n_in_flight)
     return mapper(sources, order_outputs=in_order)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _JobStarter:
     """Begins the recordings of a job; each future has its own source with what became of it."""
 
     whisper: Transcriber
     options: DecodingOptions
 
-    def __call__(self, arguments: tuple[Source]) -> Future[Transcribed | Failed]:
+    def __call__(self, arguments: tuple[RecordingSource]) -> Future[Transcribed | Failed]:
         [source] = arguments
         ended: Future[Transcribed | Failed] = Future()
         try:
@@ -86,13 +86,13 @@ class _Run:
         ended.add_done_callback(lambda _: result.cancel())  # where it was given up
         return ended
 
-    async def aio(self, arguments: tuple[Source]) -> Future[Transcribed | Failed]:
+    async def aio(self, arguments: tuple[RecordingSource]) -> Future[Transcribed | Failed]:
         """The same: nothing in it waits for long."""
         return self(arguments)
 
 
 def _hand_on(
-    source: Source, ended: Future[Transcribed | Failed], result: Future[Transcript]
+    source: RecordingSource, ended: Future[Transcribed | Failed], result: Future[Transcript]
 ) -> None:
     """Where ``ended`` was given up already, nothing is handed on."""
     if result.cancelled():
@@ -116,7 +116,7 @@ def _is_of_all(error: BaseException) -> bool:
     return isinstance(error, _OF_ALL)
 
 
-def _outcome(source: Source, result: Future[Transcript]) -> Transcribed | Failed:
+def _outcome(source: RecordingSource, result: Future[Transcript]) -> Transcribed | Failed:
     """Raises what is not this recording's error."""
     error = result.exception()
     if error is None:
@@ -127,7 +127,7 @@ def _outcome(source: Source, result: Future[Transcript]) -> Transcribed | Failed
 
 
 @dataclass(frozen=True)
-class Figures:
+class JobSummary:
     """What a job came to."""
 
     n_recordings: int

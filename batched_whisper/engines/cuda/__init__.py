@@ -1,1 +1,1 @@
-"""The engine for NVIDIA GPUs, in PyTorch; the only room that imports it."""
+"""The engine for NVIDIA GPUs, in PyTorch; the only budget that imports it."""

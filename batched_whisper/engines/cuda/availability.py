@@ -38,7 +38,7 @@ def count_gpus() -> int:
 
 
 @cache
-def why_useless(gpu: int) -> str:
+def why_unusable(gpu: int) -> str:
     """Why PyTorch cannot compute on a GPU that it sees, in words; nothing where it can.
 
     One that is older, or newer, than those PyTorch was built for is such a GPU. Warns, once.
@@ -57,7 +57,7 @@ def why_useless(gpu: int) -> str:
     return ""
 
 
-def demand_gpu(device: str) -> None:
+def require_gpu(device: str) -> None:
     """Raises MissingExtra without PyTorch, EngineError where it sees no GPU.
 
     ``device`` is what was asked for, for the message.

@@ -13,33 +13,33 @@ from typing import Any
 
 import torch
 
-from batched_whisper.engines.cuda.sm_partition import leaving
+from batched_whisper.engines.cuda.sm_partition import excluding_sms
 
 WARM_UPS = 2
 """Runs before recording: libraries take their workspaces, kernels are compiled."""
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamSlot:
     """Where something is recorded and played.
 
     Attributes:
         stream: whose; its priority and its multiprocessors are those of what is recorded.
-        n_left: multiprocessors of the device that are not the stream's.
+        n_other_sms: multiprocessors of the device that are not the stream's.
     """
 
     stream: Any
-    n_left: int = 0
+    n_other_sms: int = 0
 
 
-class Recorder:
+class GraphRecorder:
     """Records at a place.
 
     PyTorch's own stream for recording is one for the whole process, on the device that recorded
     first: what another device does would not be in the recording.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StreamSlot) -> None:
         self._stream = place.stream
         self._pool: Any = None
 
@@ -54,7 +54,7 @@ class Recorder:
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
-        with float32_in_full():
+        with full_float32_precision():
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     compute()
@@ -67,7 +67,7 @@ class Recorder:
         return graph
 
 
-class Recordings:
+class RecordedGraphs:
     """One computation in a few sizes, each recorded at a few places and played there again.
 
     Or it just runs.
@@ -89,7 +89,7 @@ class Recordings:
         return next(size for size in self.sizes if size >= n)
 
     @property
-    def n_places(self) -> int:
+    def n_stream_slots(self) -> int:
         """At how many it was recorded."""
         return len(self._recorded)
 
@@ -101,7 +101,7 @@ class Recordings:
         else:
             recorded.replay()
 
-    def record(self, recorder: Recorder) -> None:
+    def record(self, recorder: GraphRecorder) -> None:
         """At one more place.
 
         The largest first: the smaller ones then find their memory in its pool.
@@ -109,18 +109,18 @@ class Recordings:
         sizes = reversed(self.sizes)
         self._recorded.append({n: recorder.record(partial(self._compute, n)) for n in sizes})
 
-    def forget(self, n_places: int = 0) -> None:
-        """All but the first ``n_places``; where there is none, just run from now on."""
-        del self._recorded[n_places:]
+    def forget(self, n_stream_slots: int = 0) -> None:
+        """All but the first ``n_stream_slots``; where there is none, just run from now on."""
+        del self._recorded[n_stream_slots:]
 
 
-def waited_for() -> Any:
+def blocking_event() -> Any:
     """An event that the host sleeps for: by default it would keep a core busy with looking."""
     return torch.cuda.Event(blocking=True)
 
 
 @contextmanager
-def float32_in_full() -> Iterator[None]:
+def full_float32_precision() -> Iterator[None]:
     """Within it, products in float32 are not rounded to fewer bits, whatever the program has set.
 
     A training script's ``set_float32_matmul_precision("high")`` would round the spectrogram to ten
@@ -141,16 +141,16 @@ def float32_in_full() -> Iterator[None]:
         change(before)
 
 
-def try_to_record(what: str, all_of: Sequence[Recordings], places: Sequence[Place]) -> str:
+def try_to_record(what: str, all_of: Sequence[RecordedGraphs], places: Sequence[StreamSlot]) -> str:
     """Record what is never done at the same time; how that went, in words.
 
-    Without recordings it is slower, and as right. Where one place fails, those before it stay.
+    Without graphs it is slower, and as right. Where one place fails, those before it stay.
     Raises torch.OutOfMemoryError.
     """
     for i, place in enumerate(places):
         try:
-            recorder = Recorder(place)
-            with leaving(place.n_left):
+            recorder = GraphRecorder(place)
+            with excluding_sms(place.n_other_sms):
                 for each in all_of:
                     each.record(recorder)
         except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""The engine for NVIDIA GPUs, in PyTorch: `interface.Engine` over tables of slots.
+"""The engine for NVIDIA GPUs, in PyTorch: `interface.Engine` over cache of slots.
 
 It runs on a processor too, slowly and in float32: that is how its correctness is tested where
 there is no GPU.
@@ -17,23 +17,29 @@ import torch
 
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.kernels.dispatch import Heads, Operations, best_operations
-from batched_whisper.engines.cuda.kernels.fp8_linear import make_eight_bit_linear
-from batched_whisper.engines.cuda.kv_cache import Move, Tables, move, slot_bytes, take_tables
+from batched_whisper.engines.cuda.kernels.fp8_linear import make_fp8_linear
+from batched_whisper.engines.cuda.kv_cache import (
+    SlotCopy,
+    KVCache,
+    copy_slots,
+    slot_bytes,
+    allocate_kv_cache,
+)
 from batched_whisper.engines.cuda.memory import (
-    Room,
+    MemoryBudget,
     count_slots,
     reserve_bytes,
-    take_what_fits,
+    allocate_slots,
 )
 from batched_whisper.engines.cuda.model.decoder import Decoder
 from batched_whisper.engines.cuda.model.encoder import Encoder
 from batched_whisper.engines.cuda.model.layers import Weights
 from batched_whisper.engines.cuda.model.token_choice import MaskTable
-from batched_whisper.engines.cuda.precision import choose_arithmetic
-from batched_whisper.engines.cuda.runners.decoder_runner import Passes
-from batched_whisper.engines.cuda.runners.encoder_runner import Encodings, recorded_positions
-from batched_whisper.engines.cuda.runners.step_rows import MASKS_A_TOKEN, Steps
-from batched_whisper.engines.cuda.streams import ALONE, BESIDE, Streams
+from batched_whisper.engines.cuda.precision import choose_precision
+from batched_whisper.engines.cuda.runners.decoder_runner import DecoderRunner
+from batched_whisper.engines.cuda.runners.encoder_runner import EncoderRunner, recorded_positions
+from batched_whisper.engines.cuda.runners.step_rows import MASKS_PER_TOKEN, StepRunner
+from batched_whisper.engines.cuda.streams import EXCLUSIVE, SHARED, Streams
 from batched_whisper.engines.interface import (
     Alignment,
     AlignRow,
@@ -43,21 +49,21 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
-from batched_whisper.engines.merged_padding import Layout, layout, own_weights
-from batched_whisper.engines.validation import CallChecks
+from batched_whisper.engines.merged_padding import Layout, layout, renormalise_own
+from batched_whisper.engines.validation import CallValidator
 from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
-ENCODE_A_CALL = 64
+ENCODE_BATCH_SIZE = 64
 """Windows of one call, so that enough of them are alike."""
-MOST_TOKENS = 64
+EXTRA_TOKENS = 64
 """More tokens of a pass than there are slots, so that a prompt is few passes."""
 MASK_ROWS = 64
 """The least rows of the mask table."""
-N_FOR_STEPS = 0
+N_STEP_SMS = 0
 """Multiprocessors."""
-TOKENS_A_CALL = 8
-"""Passes without the host, so that the device seldom waits for it (docs/lab-log.md)."""
+TOKENS_PER_STEP = 8
+"""DecoderRunner without the host, so that the device seldom waits for it (docs/lab-log.md)."""
 
 
 class CudaEngine:
@@ -69,14 +75,14 @@ class CudaEngine:
         max_slots: the most windows that may be decoded at once; fewer where memory is short.
         precision: float32, float16, bfloat16, fp8 (the encoder's linear layers), or auto.
         threads: of the processor, where that computes; None leaves PyTorch's own number.
-        cache_dir: not used, there is nothing to keep.
+        cache_dir: not used, there is nothing to write_cross_kv.
         device: PyTorch's name of the device; a GPU without a number is the calling thread's own.
         memory_fraction: the share of the GPU's memory that may be used.
-        kv_cache_dtype: in what the keys and values of the audio are kept: int8, same (as the
+        kv_cache_dtype: in what the keys and values of the audio are cross_dtype: int8, model (as the
             precision), or auto: int8 where the precision has 16 bits.
         from_samples: whether windows come as samples, whose log-mel spectrogram the device makes.
-        tokens_a_call: the most tokens of a row in one call of `step`.
-        n_for_steps: how many of the GPU's multiprocessors steps have for themselves while windows
+        tokens_per_step: the most tokens of a row in one call of `step`.
+        n_step_sms: how many of the GPU's multiprocessors steps have for themselves while windows
             are encoded at the same time.
     """
 
@@ -93,74 +99,80 @@ class CudaEngine:
         memory_fraction: float = 0.9,
         kv_cache_dtype: str = "auto",
         from_samples: bool = False,
-        tokens_a_call: int = TOKENS_A_CALL,
-        n_for_steps: int = N_FOR_STEPS,
+        tokens_per_step: int = TOKENS_PER_STEP,
+        n_step_sms: int = N_STEP_SMS,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
-        self._tokens_a_call, self._from_samples = tokens_a_call, from_samples
+        self._tokens_per_step, self._from_samples = tokens_per_step, from_samples
         self._heads = checkpoint.alignment_heads
-        with _as_ours(device, "starting"):
-            self._device = _numbered(torch.device(device))
-            self._arithmetic = choose_arithmetic(precision, self._device, kv_cache_dtype)
-            self._streams = Streams(self._device, n_for_steps)
+        with _as_engine_error(device, "starting"):
+            self._device = _with_index(torch.device(device))
+            self._precision = choose_precision(precision, self._device, kv_cache_dtype)
+            self._streams = Streams(self._device, n_step_sms)
         if threads is not None and self._device.type == "cpu":
             torch.set_num_threads(threads)
         self._encoding_lately = self._step_going_on = False
-        with self._failures("loading the model"):
+        with self._on_device("loading the model"):
             heads = Heads(
                 self._sizes.n_text_head, self._sizes.n_text_state // self._sizes.n_text_head
             )
-            operations = best_operations(self._device, self._arithmetic.dtype, heads)
+            operations = best_operations(self._device, self._precision.dtype, heads)
             weights = Weights(
                 checkpoint.weights,
                 self._device,
-                self._arithmetic.dtype,
+                self._precision.dtype,
                 normalise=operations.normalise,
             )
-            self._encoder = Encoder(self._encoder_weights(weights), self._sizes, operations.listen)
-            self._decoder = Decoder(
-                weights, self._sizes, operations.attend, operations.keep, operations.say
+            self._encoder = Encoder(
+                self._encoder_weights(weights), self._sizes, operations.encoder_attention
             )
-            why = self._take_slots(max_slots, memory_fraction, operations)
-            self._streams.settle()
+            self._decoder = Decoder(
+                weights,
+                self._sizes,
+                operations.decoder_attention,
+                operations.write_cross_kv,
+                operations.write_self_kv,
+            )
+            why = self._allocate(max_slots, memory_fraction, operations)
+            self._streams.synchronize()
         self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
         self._layouts: dict[int, Layout] = {}
         self._audios: dict[int, int] = {}  # equal numbers: the same audio
         self._audio_numbers = count()
-        self._checks = CallChecks(self._tables.nobody, self._sizes, from_samples)
+        self._validator = CallValidator(self._cache.padding_slot, self._sizes, from_samples)
         self.info = EngineInfo(
             engine="cuda",
             device=self._device_name(),
-            precision=self._arithmetic.precision,
+            precision=self._precision.precision,
             threads=torch.get_num_threads(),
-            max_slots=self._tables.nobody,
+            max_slots=self._cache.padding_slot,
             why=(
                 f"PyTorch {torch.__version__} on {self._device.type}",
-                self._arithmetic.why,
+                self._precision.why,
                 operations.why,
-                self._passes.why,
-                self._encodings.why,
+                self._decoder_runner.why,
+                self._encoder_runner.why,
                 self._streams.why,
                 why,
             ),
-            encode_together=ENCODE_A_CALL if self._device.type == "cuda" else 1,
-            tokens_a_call=tokens_a_call,
-            works_ahead=True,
+            encode_batch_size=ENCODE_BATCH_SIZE if self._device.type == "cuda" else 1,
+            tokens_per_step=tokens_per_step,
+            async_steps=True,
             takes_samples=from_samples,
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """Laid end to end, as many as fill the device; the host does not wait for it."""
         for row in rows:
-            self._checks.encode(row)
+            self._validator.encode(row)
         latest = list({row.slot: row for row in rows}.values())  # of two for one slot the later one
         layouts = [layout(row.audio_context, self._sizes.n_audio_ctx) for row in latest]
-        place = BESIDE if self._divided and self._step_going_on else ALONE
-        with self._failures("encoding"), self._streams.encoding_windows(place):
-            self._encodings.run(latest, layouts, place)
+        place = SHARED if self._is_split and self._step_going_on else EXCLUSIVE
+        with self._on_device("encoding"), self._streams.encoder_stream(place):
+            self._encoder_runner.run(latest, layouts, place)
         self._encoding_lately = True
-        for row, laid_out in zip(latest, layouts, strict=True):
-            self._layouts[row.slot], self._texts[row.slot] = laid_out, 0
+        for row, window_layout in zip(latest, layouts, strict=True):
+            self._layouts[row.slot], self._texts[row.slot] = window_layout, 0
             self._audios[row.slot] = next(self._audio_numbers)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
@@ -168,18 +180,18 @@ class CudaEngine:
         return self.start(rows)()
 
     def start(self, rows: Sequence[StepRow]) -> Callable[[], list[StepResult | None]]:
-        """All rows' tokens in one pass, or as few as hold them, and passes of what they say."""
-        self._checks.step(rows, self._texts)
+        """All rows' tokens in one pass, or as few as hold them, and passes of what they write_self_kv."""
+        self._validator.step(rows, self._texts)
         # Where windows came in before this step, others will while it is going on.
-        place = BESIDE if self._divided and self._encoding_lately else ALONE
-        with self._failures("decoding", place):
-            self._streams.await_encoding()
-            finish = self._steps.start(rows, place)
+        place = SHARED if self._is_split and self._encoding_lately else EXCLUSIVE
+        with self._on_device("decoding", place):
+            self._streams.wait_for_encoder()
+            finish = self._step_runner.start(rows, place)
         self._encoding_lately, self._step_going_on = False, True
 
         def finished() -> list[StepResult | None]:
             self._step_going_on = False
-            with self._failures("decoding"):
+            with self._on_device("decoding"):
                 found = finish()
             for row, result in zip(rows, found, strict=True):
                 n_more = 0 if result is None else len(result.more)
@@ -190,12 +202,12 @@ class CudaEngine:
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         """All together; the audio only of those who have another."""
-        self._checks.copy(rows, self._texts)
+        self._validator.copy(rows, self._texts)
         if not rows:
             return
-        with self._failures("copying slots"):
-            self._streams.await_encoding()
-            move(self._tables, [self._move(row) for row in rows])
+        with self._on_device("copying slots"):
+            self._streams.wait_for_encoder()
+            copy_slots(self._cache, [self._slot_copy(row) for row in rows])
         for row in rows:
             self._texts[row.target] = self._texts[row.source]
             self._layouts[row.target] = self._layouts[row.source]
@@ -204,9 +216,9 @@ class CudaEngine:
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """One text at a time, in one pass each."""
         for row in rows:
-            self._checks.align(row, self._layouts)
-        with self._failures("aligning words"):
-            self._streams.await_encoding()
+            self._validator.align(row, self._layouts)
+        with self._on_device("aligning words"):
+            self._streams.wait_for_encoder()
             return [self._align(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
@@ -217,79 +229,88 @@ class CudaEngine:
             self._audios.pop(slot, None)
 
     def close(self) -> None:
-        """Forget weights and tables, and give their memory back to the device."""
-        with self._failures("closing"):
-            self._streams.settle()
-            del self._encoder, self._decoder, self._passes, self._steps, self._tables
-            del self._encodings
+        """Forget weights and cache, and give their memory back to the device."""
+        with self._on_device("closing"):
+            self._streams.synchronize()
+            del self._encoder, self._decoder, self._decoder_runner, self._step_runner, self._cache
+            del self._encoder_runner
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _take_slots(self, wanted: int, fraction: float, operations: Operations) -> str:
-        """Take the tables and record what runs over them; says how many slots, and why."""
-        dtype, kept = self._arithmetic.dtype, self._arithmetic.kept
+    def _allocate(self, wanted: int, fraction: float, operations: Operations) -> str:
+        """Take the cache and record what runs over them; says how many slots, and why."""
+        dtype, cross_dtype = self._precision.dtype, self._precision.cross_dtype
         n_positions = recorded_positions(self._sizes.n_audio_ctx)[-1]
-        n_places = len(self._streams.encoding)
-        reserve = reserve_bytes(self._sizes, dtype, n_positions, _most_tokens(wanted), n_places)
-        room = self._room(fraction)
-        count = count_slots(wanted, slot_bytes(self._sizes, dtype, kept), room, reserve)
+        n_stream_slots = len(self._streams.encoding)
+        reserve = reserve_bytes(
+            self._sizes, dtype, n_positions, _max_tokens(wanted), n_stream_slots
+        )
+        budget = self._memory_budget(fraction)
+        count = count_slots(wanted, slot_bytes(self._sizes, dtype, cross_dtype), budget, reserve)
 
-        def take(n_slots: int) -> tuple[Tables, Passes, Encodings]:
-            tables = take_tables(self._sizes, n_slots, dtype, self._device, kept)
-            most = _most_tokens(n_slots)
-            n_masks = max(MASKS_A_TOKEN * most, MASK_ROWS)
-            passes = Passes(
+        def take(n_slots: int) -> tuple[KVCache, DecoderRunner, EncoderRunner]:
+            cache = allocate_kv_cache(self._sizes, n_slots, dtype, self._device, cross_dtype)
+            most = _max_tokens(n_slots)
+            n_masks = max(MASKS_PER_TOKEN * most, MASK_ROWS)
+            passes = DecoderRunner(
                 self._decoder,
                 operations.choose,
-                tables,
+                cache,
                 MaskTable(n_masks, self._ids.timestamp_begin, self._device),
                 self._ids,
                 most=most,
-                in_a_row=self._tokens_a_call,
+                max_passes=self._tokens_per_step,
                 places=self._streams.steps,
             )
-            encodings = Encodings(
+            encodings = EncoderRunner(
                 self._encoder,
                 self._decoder,
-                tables,
+                cache,
                 self._sizes,
                 from_samples=self._from_samples,
-                places=() if operations.host_looks else self._streams.encoding,
+                places=() if operations.syncs_host else self._streams.encoding,
             )
-            return tables, passes, encodings
+            return cache, passes, encodings
 
-        taken = take_what_fits(take, count)
-        self._tables, self._passes, self._encodings = taken.thing
-        self._steps = Steps(self._passes, self._ids.eot)
-        recorded = (self._passes.recordings, self._encodings.recordings)
-        self._divided = all(each.n_places > BESIDE for each in recorded)
+        taken = allocate_slots(take, count)
+        self._cache, self._decoder_runner, self._encoder_runner = taken.value
+        self._step_runner = StepRunner(self._decoder_runner, self._ids.eot)
+        recorded = (self._decoder_runner.graphs, self._encoder_runner.graphs)
+        self._is_split = all(each.n_stream_slots > SHARED for each in recorded)
         return taken.count.why
 
     def _encoder_weights(self, weights: Weights) -> Weights:
-        if not self._arithmetic.eight_bits:
+        if not self._precision.is_fp8:
             return weights
-        return replace(weights, make_linear=make_eight_bit_linear)
+        return replace(weights, make_linear=make_fp8_linear)
 
-    def _room(self, fraction: float) -> Room | None:
+    def _memory_budget(self, fraction: float) -> MemoryBudget | None:
         if self._device.type != "cuda":
             return None
         torch.cuda.empty_cache()  # of pieces that weights were made of
         free, total = torch.cuda.mem_get_info(self._device)
-        return Room(total, free, fraction)
+        return MemoryBudget(total, free, fraction)
 
-    def _move(self, row: CopyRow) -> Move:
+    def _slot_copy(self, row: CopyRow) -> SlotCopy:
         source, target = row.source, row.target
         same = self._audios.get(target) == self._audios[source]
         audio = None if same else self._layouts[source]
-        return Move(source, target, audio, self._texts[source])
+        return SlotCopy(source, target, audio, self._texts[source])
 
     def _align(self, row: AlignRow) -> Alignment:
-        tokens, laid_out = torch.tensor(row.tokens, device=self._device), self._layouts[row.slot]
-        read = self._decoder.whole_text(self._tables, row.slot, laid_out, tokens, self._heads)
+        tokens, window_layout = (
+            torch.tensor(row.tokens, device=self._device),
+            self._layouts[row.slot],
+        )
+        read = self._decoder.teacher_forced(
+            self._cache, row.slot, window_layout, tokens, self._heads
+        )
         said = read.logits.log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
         logprobs = np.zeros(len(row.tokens), np.float32)
         logprobs[row.n_prompt :] = said[row.n_prompt - 1 :].cpu().numpy()
-        return Alignment(own_weights(read.seen.cpu().numpy(), laid_out.n_own), logprobs)
+        return Alignment(
+            renormalise_own(read.attention_weights.cpu().numpy(), window_layout.n_own), logprobs
+        )
 
     def _device_name(self) -> str:
         if self._device.type != "cuda":
@@ -302,29 +323,29 @@ class CudaEngine:
         return f"GPU {self._device.index}" if self._device.type == "cuda" else "the processor"
 
     @contextmanager
-    def _failures(self, doing: str, place: int = ALONE) -> Iterator[None]:
+    def _on_device(self, doing: str, place: int = EXCLUSIVE) -> Iterator[None]:
         """PyTorch's errors as ours, on this engine's device whatever the thread's own is.
 
         Streams, graphs and kernels are made and run on the thread's current device, so all work on
         a GPU happens in here.
         """
-        with _as_ours(self._where, doing):
+        with _as_engine_error(self._where, doing):
             if self._device.type == "cuda":
-                with torch.cuda.device(self._device), self._streams.stepping(place):
+                with torch.cuda.device(self._device), self._streams.step_stream(place):
                     yield
             else:
                 yield
 
 
 @contextmanager
-def _as_ours(where: str, doing: str) -> Iterator[None]:
+def _as_engine_error(where: str, doing: str) -> Iterator[None]:
     """PyTorch's errors as an EngineError that says where, and what was done."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise EngineError(
             f"{where} ran out of memory while {doing}: lower max_batch_size or "
-            f"gpu_memory_fraction ({_first_line(error)})"
+            f"gpu_memory_utilization ({_first_line(error)})"
         ) from error
     except RuntimeError as error:
         raise EngineError(
@@ -332,12 +353,12 @@ def _as_ours(where: str, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _most_tokens(n_slots: int) -> int:
+def _max_tokens(n_slots: int) -> int:
     """Of one pass: a token of every slot, and the prompts of those that came in meanwhile."""
-    return n_slots + max(MOST_TOKENS, n_slots // 2)
+    return n_slots + max(EXTRA_TOKENS, n_slots // 2)
 
 
-def _numbered(device: torch.device) -> torch.device:
+def _with_index(device: torch.device) -> torch.device:
     """A GPU by its number: which one ``cuda`` is depends on the thread that asks."""
     if device.type != "cuda" or device.index is not None:
         return device

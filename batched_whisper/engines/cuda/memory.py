@@ -12,17 +12,17 @@ from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
 
 RESERVE_BYTES = 1 << 30
-"""Kept free for the libraries' workspaces."""
+"""LayerKV free for the libraries' workspaces."""
 _WIDTHS = 24
 """What a position of a batch takes at once while it is encoded, in widths of the model: the
-perceptron's first layer twice (4 each), queries, keys and values, the convolutions' taps, and
+mlp's first layer twice (4 each), queries, keys and values, the convolutions' taps, and
 some more."""
 
-Thing = TypeVar("Thing")
+Allocated = TypeVar("Allocated")
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """A GPU's memory at one moment, in bytes, and the share of it that may be used."""
 
     total: int
@@ -44,60 +44,64 @@ class SlotCount:
 
 
 def reserve_bytes(
-    sizes: Dimensions, dtype: torch.dtype, n_positions: int, most_tokens: int, n_places: int = 1
+    sizes: Dimensions,
+    dtype: torch.dtype,
+    n_positions: int,
+    max_tokens: int,
+    n_stream_slots: int = 1,
 ) -> int:
     """What is kept free beside the slots: for libraries, and for what is recorded.
 
-    ``n_positions`` are the most that are encoded together, ``most_tokens`` those of a pass, whose
-    logits are in float32 and worked on twice. ``n_places`` is at how many it is recorded: what is
+    ``n_positions`` are the most that are encoded together, ``max_tokens`` those of a pass, whose
+    logits are in float32 and worked on twice. ``n_stream_slots`` is at how many it is recorded: what is
     worked with at one of them is not for another.
     """
     encoding = _WIDTHS * n_positions * sizes.n_audio_state * dtype.itemsize
-    stepping = 4 * most_tokens * sizes.n_vocab
-    return RESERVE_BYTES + n_places * int(encoding) + (1 + 2 * n_places) * stepping
+    stepping = 4 * max_tokens * sizes.n_vocab
+    return RESERVE_BYTES + n_stream_slots * int(encoding) + (1 + 2 * n_stream_slots) * stepping
 
 
 def count_slots(
-    wanted: int, slot_bytes: int, room: Room | None, reserve: int = RESERVE_BYTES
+    wanted: int, slot_bytes: int, budget: MemoryBudget | None, reserve: int = RESERVE_BYTES
 ) -> SlotCount:
     """How many slots to take.
 
     Args:
         wanted: the most.
         slot_bytes: what one takes.
-        room: what there is; None where nobody counts.
+        budget: what there is; None where padding_slot counts.
         reserve: bytes that are kept free beside them.
 
     Raises:
         EngineError: not one slot fits.
     """
     each = f"slots of {slot_bytes / 1e6:.0f} MB"
-    if room is None:
+    if budget is None:
         return SlotCount(wanted, f"{wanted} {each}, as asked for")
-    # One more than asked for: the row that is nobody's.
-    fitting = (room.allowed - reserve) // slot_bytes - 1
+    # One more than asked for: the row that is padding_slot's.
+    fitting = (budget.allowed - reserve) // slot_bytes - 1
     if fitting < 1:
         raise EngineError(
-            f"the GPU has {room.free / 1e9:.1f} GB free of {room.total / 1e9:.1f}, and "
-            f"gpu_memory_fraction={room.fraction:g} leaves {room.allowed / 1e9:.1f} of it: not "
+            f"the GPU has {budget.free / 1e9:.1f} GB free of {budget.total / 1e9:.1f}, and "
+            f"gpu_memory_utilization={budget.fraction:g} leaves {budget.allowed / 1e9:.1f} of it: not "
             f"enough for one window of {slot_bytes / 1e9:.2f} GB beside {reserve / 1e9:.1f} "
             "GB of workspace. Free memory, raise the fraction, or choose a smaller model"
         )
     if fitting >= wanted:
         return SlotCount(wanted, f"{wanted} {each}, as asked for")
-    why = f"{fitting} {each} instead of {wanted}: what fits into {room.allowed / 1e9:.1f} GB"
+    why = f"{fitting} {each} instead of {wanted}: what fits into {budget.allowed / 1e9:.1f} GB"
     return SlotCount(fitting, why)
 
 
 @dataclass(frozen=True)
-class Taken(Generic[Thing]):
+class Allocation(Generic[Allocated]):
     """What was allocated, and for how many slots."""
 
-    thing: Thing
+    value: Allocated
     count: SlotCount
 
 
-def take_what_fits(take: Callable[[int], Thing], count: SlotCount) -> Taken[Thing]:
+def allocate_slots(take: Callable[[int], Allocated], count: SlotCount) -> Allocation[Allocated]:
     """Allocate; where the memory is not there after all, for half as many slots, and so on.
 
     Raises:
@@ -106,7 +110,7 @@ def take_what_fits(take: Callable[[int], Thing], count: SlotCount) -> Taken[Thin
     n_slots = count.n_slots
     while True:
         try:
-            thing = take(n_slots)
+            value = take(n_slots)
         except torch.OutOfMemoryError:
             if n_slots == 1:
                 raise EngineError(
@@ -116,6 +120,6 @@ def take_what_fits(take: Callable[[int], Thing], count: SlotCount) -> Taken[Thin
             n_slots //= 2
             continue
         if n_slots == count.n_slots:
-            return Taken(thing, count)
+            return Allocation(value, count)
         why = f"{n_slots} slots instead of {count.n_slots}: the GPU ran out of memory"
-        return Taken(thing, SlotCount(n_slots, why))
+        return Allocation(value, SlotCount(n_slots, why))

@@ -20,35 +20,35 @@ DTYPES = {
 }
 """Precision -> the type of everything but the encoder's linear layers in fp8."""
 
-KV_CACHE_DTYPES = ("auto", "int8", "same")
-"""In what the keys and values of the audio are kept; same: as everything else."""
+KV_CACHE_DTYPES = ("auto", "int8", "model")
+"""In what the keys and values of the audio are cross_dtype; same: as everything else."""
 
 FP8_CAPABILITY = (8, 9)
 """The first compute capability whose matrix units take 8-bit floating point."""
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """A precision, and why it was chosen; ``kept`` is the type of what is heard of the audio."""
+class CudaPrecision:
+    """A precision, and why it was chosen; ``cross_dtype`` is the type of what is heard of the audio."""
 
     precision: str
     why: str
-    kept: torch.dtype
+    cross_dtype: torch.dtype
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of weights and activations, and of what is kept of texts."""
+        """The type of weights and activations, and of what is cross_dtype of texts."""
         return DTYPES[self.precision]
 
     @property
-    def eight_bits(self) -> bool:
+    def is_fp8(self) -> bool:
         """Whether the encoder's linear layers compute in 8-bit floating point."""
         return self.precision == "fp8"
 
 
-def choose_arithmetic(
+def choose_precision(
     precision: str, device: torch.device, kv_cache_dtype: str = "auto"
-) -> Arithmetic:
+) -> CudaPrecision:
     """The precision asked for, or the device's best. Raises EngineError where it has it not."""
     chosen, why = _precision(precision, device)
     if kv_cache_dtype not in KV_CACHE_DTYPES:
@@ -56,9 +56,9 @@ def choose_arithmetic(
             f"kv_cache_dtype={kv_cache_dtype!r}: choose from {', '.join(KV_CACHE_DTYPES)}"
         )
     is_small = kv_cache_dtype == "int8" or (kv_cache_dtype == "auto" and chosen != "float32")
-    kept = torch.int8 if is_small else DTYPES[chosen]
+    cross_dtype = torch.int8 if is_small else DTYPES[chosen]
     in_what = "8 bits" if is_small else str(DTYPES[chosen]).removeprefix("torch.")
-    return Arithmetic(chosen, f"{why}; what is heard is kept in {in_what}", kept)
+    return CudaPrecision(chosen, f"{why}; what is heard is cross_dtype in {in_what}", cross_dtype)
 
 
 def _precision(precision: str, device: torch.device) -> tuple[str, str]:
@@ -71,12 +71,12 @@ def _precision(precision: str, device: torch.device) -> tuple[str, str]:
             f"the GPU engine has no precision {precision!r}: use auto, {', '.join(DTYPES)}"
         )
     if precision == "fp8":
-        _demand_fp8(device)
+        _require_fp8(device)
         return "fp8", "fp8 in the encoder's linear layers, as asked for; else bfloat16"
     return precision, f"{precision}, as asked for"
 
 
-def _demand_fp8(device: torch.device) -> None:
+def _require_fp8(device: torch.device) -> None:
     if device.type != "cuda":
         raise EngineError("precision=fp8 is for GPUs alone: use float32 or bfloat16 here")
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-CANNOT_DIVIDE = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
+SPLIT_ERRORS = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
 """What NVIDIA's bindings and PyTorch raise where they cannot."""
 
-_SOURCE = "NVIDIA's driver, which cannot divide this GPU"
+_SOURCE = "NVIDIA's driver, which cannot split_gpu this GPU"
 
 
-def divide(
+def split_gpu(
     device: torch.device, n_first: int, priorities: tuple[int, int]
 ) -> tuple[tuple[Any, int], tuple[Any, int]]:
     """Two streams of PyTorch's and the multiprocessors of each: about ``n_first``, and the others.
@@ -51,10 +51,10 @@ def divide(
     return stream(groups[0], priorities[0]), stream(others, priorities[1])
 
 
-def try_out(device: torch.device, streams: Sequence[Any]) -> None:
+def check_streams(device: torch.device, streams: Sequence[Any]) -> None:
     """Let streams wait for each other. Raises RuntimeError where one may not.
 
-    That one may is not a matter of course: they belong to different contexts of the driver.
+    That one may is not a matter of constraints: they belong to different contexts of the driver.
     """
     for one, other in permutations(streams, 2):
         one.wait_stream(other)
@@ -68,7 +68,7 @@ _NON_BLOCKING = 1
 
 
 @contextmanager
-def leaving(n_multiprocessors: int) -> Iterator[None]:
+def excluding_sms(n_multiprocessors: int) -> Iterator[None]:
     """Within it, products of matrices are made for a GPU that has so many multiprocessors fewer.
 
     On GPUs of 2022 and later such a product takes every multiprocessor there is until it is done,

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 
 import torch
 
-from batched_whisper.engines.cuda.cuda_graphs import Place
-from batched_whisper.engines.cuda.sm_partition import CANNOT_DIVIDE, divide, try_out
+from batched_whisper.engines.cuda.cuda_graphs import StreamSlot
+from batched_whisper.engines.cuda.sm_partition import SPLIT_ERRORS, split_gpu, check_streams
 
-FIRST = -1
+STEP_PRIORITY = -1
 """The priority of steps, before what is encoded meanwhile: everybody waits for a step."""
-ALONE, BESIDE = 0, 1
+EXCLUSIVE, SHARED = 0, 1
 """The numbers of places: with the whole device, and with a part of it while the other is busy."""
 
 
@@ -29,28 +29,28 @@ class Streams:
 
     Args:
         device: where they are.
-        n_for_steps: how many multiprocessors steps have for themselves beside the encoding of
+        n_step_sms: how many multiprocessors steps have for themselves beside the encoding of
             windows; 0 for none.
     """
 
-    def __init__(self, device: torch.device, n_for_steps: int = 0) -> None:
+    def __init__(self, device: torch.device, n_step_sms: int = 0) -> None:
         self._device = device
         self.why = "steps and encoding share all multiprocessors"
-        self.steps: list[Place] = []
-        """Where steps are recorded, and the encoding; by `ALONE` and, if there is one, `BESIDE`."""
-        self.encoding: list[Place] = []
+        self.steps: list[StreamSlot] = []
+        """Where steps are recorded, and the encoding; by `EXCLUSIVE` and, if there is one, `SHARED`."""
+        self.encoding: list[StreamSlot] = []
         if device.type != "cuda":
             return
         with torch.cuda.device(device):
-            self.steps.append(Place(torch.cuda.Stream(device, FIRST)))
-            self.encoding.append(Place(torch.cuda.Stream(device)))
+            self.steps.append(StreamSlot(torch.cuda.Stream(device, STEP_PRIORITY)))
+            self.encoding.append(StreamSlot(torch.cuda.Stream(device)))
             self._encoded = torch.cuda.Event()
-            if n_for_steps:
-                self._divide(n_for_steps)
-        self._stepped_on, self._encoded_on = self.steps[ALONE], self.encoding[ALONE]
+            if n_step_sms:
+                self._split(n_step_sms)
+        self._stepped_on, self._encoded_on = self.steps[EXCLUSIVE], self.encoding[EXCLUSIVE]
 
     @contextmanager
-    def stepping(self, place: int = ALONE) -> Iterator[None]:
+    def step_stream(self, place: int = EXCLUSIVE) -> Iterator[None]:
         """Within it, work is the steps'."""
         if not self.steps:
             yield
@@ -60,7 +60,7 @@ class Streams:
             yield
 
     @contextmanager
-    def encoding_windows(self, place: int = ALONE) -> Iterator[None]:
+    def encoder_stream(self, place: int = EXCLUSIVE) -> Iterator[None]:
         """Within it, work is the encoder's. It waits for no step: none of them reads its slots."""
         if not self.encoding:
             yield
@@ -70,32 +70,32 @@ class Streams:
             yield
             self._encoded.record()
 
-    def await_encoding(self) -> None:
+    def wait_for_encoder(self) -> None:
         """Let the current work wait for all that was encoded; the host does not."""
         if self.encoding:
             torch.cuda.current_stream().wait_event(self._encoded)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait for everything on the device."""
         if self.steps:
             torch.cuda.synchronize(self._device)
 
-    def _divide(self, n_for_steps: int) -> None:
+    def _split(self, n_step_sms: int) -> None:
         try:
-            both = divide(self._device, n_for_steps, (FIRST, 0))
+            both = split_gpu(self._device, n_step_sms, (STEP_PRIORITY, 0))
             (steps, n_steps), (encoding, n_encoding) = both
-            whole = self.steps[ALONE].stream, self.encoding[ALONE].stream
-            try_out(self._device, (*whole, steps, encoding))
-        except CANNOT_DIVIDE as error:
+            whole = self.steps[EXCLUSIVE].stream, self.encoding[EXCLUSIVE].stream
+            check_streams(self._device, (*whole, steps, encoding))
+        except SPLIT_ERRORS as error:
             self.why += f": {' '.join(str(error).split())[:200]}"
             return
-        self.steps.append(Place(steps, n_encoding))
-        self.encoding.append(Place(encoding, n_steps))
+        self.steps.append(StreamSlot(steps, n_encoding))
+        self.encoding.append(StreamSlot(encoding, n_steps))
         self.why = f"of the multiprocessors {n_steps} are for steps while windows are encoded"
 
 
 @contextmanager
-def _after(before: Place, place: Place) -> Iterator[None]:
+def _after(before: StreamSlot, place: StreamSlot) -> Iterator[None]:
     """On the stream of a place, after what was done at the one before."""
     if place is not before:
         place.stream.wait_stream(before.stream)

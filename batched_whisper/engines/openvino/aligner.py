@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batched_whisper._openvino import op, ov
 from batched_whisper.engines.interface import Alignment, AlignRow
-from batched_whisper.engines.merged_padding import Layout, own_weights
+from batched_whisper.engines.merged_padding import Layout, renormalise_own
 from batched_whisper.engines.openvino.graph import (
     Node,
     attention,
@@ -26,47 +26,45 @@ from batched_whisper.engines.openvino.runtime import Runtime
 from batched_whisper.engines.openvino.text_layers import TextLayers
 from batched_whisper.models.checkpoint import Checkpoint
 
-_GRAIN = 16
+_LENGTH_MULTIPLE = 16
 """Texts are filled up to a multiple of so many tokens: few different shapes to prepare."""
 
 
-def build_aligner(
-    checkpoint: Checkpoint, cache_type: ov.Type, *, eight_bits: bool = False
-) -> ov.Model:
+def build_aligner(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = False) -> ov.Model:
     """The decoder over whole texts, without a past.
 
-    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``own_mask``
+    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``self_mask``
     ``[1, 1, length, length]`` and ``cross_mask`` ``[rows, 1, 1, context]``, added to the scores;
-    then each layer's cross-attention keys and values in the caches' type.
+    then each layer's cross_kv-attention keys and values in the caches' type.
 
     Outputs: ``weights`` ``[rows, n_alignment_heads, length, context]``, heads in the checkpoint's
     order; ``logprobs`` ``[rows, length]`` of the next tokens.
     """
-    layers = TextLayers(checkpoint, eight_bits=eight_bits)
+    layers = TextLayers(checkpoint, int8=int8)
     inputs = [
         _input("tokens", [-1, -1], ov.Type.i32),
         _input("positions", [-1, -1], ov.Type.i32),
         _input("next_tokens", [-1, -1], ov.Type.i32),
-        _input("own_mask", [1, 1, -1, -1], ov.Type.f32),
+        _input("self_mask", [1, 1, -1, -1], ov.Type.f32),
         _input("cross_mask", [-1, 1, 1, -1], ov.Type.f32),
     ]
-    tokens, positions, next_tokens, own_mask, cross_mask = inputs
-    x = layers.embedded(tokens, positions)
+    tokens, positions, next_tokens, self_mask, cross_mask = inputs
+    x = layers.embed(tokens, positions)
     seen: dict[int, Node] = {}  # of each layer with an alignment head, all its weights
     wanted = {place.layer for place in checkpoint.alignment_heads}
     for i in range(layers.n_layers):
-        own = layers.own_heads(x, i)
-        x = layers.add_own(x, attention(own.queries, own.keys, own.values, own_mask), i)
+        own = layers.self_attention_heads(x, i)
+        x = layers.add_self_attention(x, attention(own.queries, own.keys, own.values, self_mask), i)
         caches = [_input(_cache(i, part), layers.cache_shape, cache_type) for part in _PARTS]
         inputs += caches
         keys, values = (op.convert(cache, "f32") for cache in caches)
         queries = layers.cross_queries(x, i)
         if i in wanted:
             seen[i] = attention_weights(queries, keys, cross_mask)
-            heard = op.matmul(seen[i], values, False, False)
+            attended = op.matmul(seen[i], values, False, False)
         else:
-            heard = attention(queries, keys, values, cross_mask)
-        x = layers.perceptron(layers.add_cross(x, heard, i), i)
+            attended = attention(queries, keys, values, cross_mask)
+        x = layers.mlp(layers.add_cross_attention(x, attended, i), i)
     heads = [
         op.gather(seen[place.layer], np.array([place.head]), np.array(1))
         for place in checkpoint.alignment_heads
@@ -117,28 +115,30 @@ class Aligner:
         self._filler = filler
         self._request: Any = None
 
-    def align(self, row: AlignRow, cross: NDArray[Any], laid_out: Layout) -> Alignment:
+    def align(self, row: AlignRow, cross_kv: NDArray[Any], window_layout: Layout) -> Alignment:
         """Align the text of a row with its slot's audio.
 
         Args:
             row: the text.
-            cross: the slot's keys and values, ``[2 * layers, 1, heads, positions, head_width]``,
+            cross_kv: the slot's keys and values, ``[2 * layers, 1, heads, positions, head_width]``,
                 read where they lie.
-            laid_out: what the positions are, of which there may be more.
+            window_layout: what the positions are, of which there may be more.
         """
         if self._request is None:
             self._request = self._compile().create_infer_request()
         request, n_tokens = self._request, len(row.tokens)
-        inputs = self._inputs(row, cross.shape[3], laid_out)
+        inputs = self._inputs(row, cross_kv.shape[3], window_layout)
         for name, array in inputs.items():
             request.set_tensor(name, ov.Tensor(array))
-        kind = self._runtime.arithmetic.cache_type
-        for i in range(len(cross) // 2):
+        kind = self._runtime.precision.cache_type
+        for i in range(len(cross_kv) // 2):
             for j, part in enumerate(_PARTS):
-                view = cross[2 * i + j]
+                view = cross_kv[2 * i + j]
                 request.set_tensor(_cache(i, part), ov.Tensor(view, list(view.shape), kind))
         request.infer()
-        weights = own_weights(request.get_tensor("weights").data[0, :, :n_tokens], laid_out.n_own)
+        weights = renormalise_own(
+            request.get_tensor("weights").data[0, :, :n_tokens], window_layout.n_own
+        )
         logprobs = np.zeros(n_tokens, np.float32)
         first = row.n_prompt
         logprobs[first:] = request.get_tensor("logprobs").data[0, first - 1 : n_tokens - 1]
@@ -149,23 +149,21 @@ class Aligner:
         return self._runtime.compile(f"aligner {self._key} {heads}", self._build)
 
     def _build(self) -> ov.Model:
-        arithmetic = self._runtime.arithmetic
-        return build_aligner(
-            self._checkpoint, arithmetic.cache_type, eight_bits=arithmetic.eight_bits
-        )
+        precision = self._runtime.precision
+        return build_aligner(self._checkpoint, precision.cache_type, int8=precision.int8)
 
-    def _inputs(self, row: AlignRow, held: int, laid_out: Layout) -> dict[str, NDArray[Any]]:
+    def _inputs(self, row: AlignRow, held: int, window_layout: Layout) -> dict[str, NDArray[Any]]:
         n_most = self._checkpoint.dimensions.n_text_ctx
-        length = min(-(-len(row.tokens) // _GRAIN) * _GRAIN, n_most)
+        length = min(-(-len(row.tokens) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, n_most)
         tokens = np.full((1, length), self._filler, np.int32)
         tokens[0, : len(row.tokens)] = row.tokens
         scores = np.full((1, 1, 1, held), -np.inf, np.float32)
-        scores[..., : len(laid_out)] = laid_out.scores
+        scores[..., : len(window_layout)] = window_layout.scores
         return {
             "tokens": tokens,
             "positions": np.arange(length, dtype=np.int32)[None],
             "next_tokens": np.roll(tokens, -1),
-            "own_mask": _hidden(np.tri(length, dtype=bool))[None, None],
+            "self_mask": _hidden(np.tri(length, dtype=bool))[None, None],
             "cross_mask": scores,
         }
 

@@ -53,9 +53,9 @@ class DecoderGraph:
         n_pools: int,
         cache_type: ov.Type,
         *,
-        eight_bits: bool = False,
+        int8: bool = False,
     ) -> None:
-        self._layers = TextLayers(checkpoint, eight_bits=eight_bits)
+        self._layers = TextLayers(checkpoint, int8=int8)
         self._ids = ids
         self._n_pools = n_pools
         self._cache_type = cache_type
@@ -84,14 +84,14 @@ class DecoderGraph:
             for g in range(self._n_pools)
         ]
         layers = self._layers
-        x = layers.embedded(tokens, positions)
+        x = layers.embed(tokens, positions)
         new_cache: list[Node] = []
         for i in range(layers.n_layers):
             x = self._self_attention(x, i, pool_rows, masks, new_cache)
             x = self._cross_attention(x, i, pool_rows, masks)
-            x = layers.perceptron(x, i)
+            x = layers.mlp(x, i)
         logits = layers.logits(x, only_last=True)
-        outputs = [*self._choices(logits), logits, op.concat(new_cache, 0)]
+        outputs = [*self._best_tokens(logits), logits, op.concat(new_cache, 0)]
         graph = model(outputs, self._inputs, "whisper_decoder")
         for port, name in zip(graph.outputs, (*OUTPUTS, "logits", "new_cache"), strict=True):
             port.get_tensor().set_names({name})
@@ -114,32 +114,32 @@ class DecoderGraph:
     def _self_attention(
         self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks], new_cache: list[Node]
     ) -> Node:
-        own = self._layers.own_heads(x, i)
+        own = self._layers.self_attention_heads(x, i)
         new = {"key": own.keys, "value": own.values}
         for part in ("key", "value"):
             new_cache.append(op.unsqueeze(op.convert(new[part], self._cache_type), 0))
         split = {part: self._by_pool(new[part], pool_rows) for part in new}
-        heard = []
+        attended = []
         for g, rows in enumerate(self._by_pool(own.queries, pool_rows)):
             keys, values = (
                 op.concat([self._cache("self", i, part, g), split[part][g]], 2)
                 for part in ("key", "value")
             )
-            heard.append(attention(rows, keys, values, masks[g].own))
-        return self._layers.add_own(x, self._joined(heard), i)
+            attended.append(attention(rows, keys, values, masks[g].own))
+        return self._layers.add_self_attention(x, self._joined(attended), i)
 
     def _cross_attention(self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks]) -> Node:
         queries = self._layers.cross_queries(x, i)
-        heard = []
+        attended = []
         for g, rows in enumerate(self._by_pool(queries, pool_rows)):
             keys, values = (self._cache("cross", i, part, g) for part in ("key", "value"))
-            heard.append(attention_of_few(rows, keys, values, masks[g].cross))
-        return self._layers.add_cross(x, self._joined(heard), i)
+            attended.append(attention_of_few(rows, keys, values, masks[g].cross))
+        return self._layers.add_cross_attention(x, self._joined(attended), i)
 
     def _joined(self, parts: list[Node]) -> Node:
         return parts[0] if len(parts) == 1 else op.concat(parts, 0)
 
-    def _choices(self, logits: Node) -> list[Node]:
+    def _best_tokens(self, logits: Node) -> list[Node]:
         """Best token, its logit and the log-sum-exp: of text, then of timestamps."""
         begin = self._ids.timestamp_begin
         table = self._input("text_masks", [-1, self._ids.n_vocab], ov.Type.f32)

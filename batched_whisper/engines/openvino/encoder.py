@@ -13,9 +13,7 @@ from batched_whisper.engines.openvino.graph import (
 from batched_whisper.models.checkpoint import Checkpoint
 
 
-def build_encoder(
-    checkpoint: Checkpoint, cache_type: ov.Type, *, eight_bits: bool = False
-) -> ov.Model:
+def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = False) -> ov.Model:
     """The encoder with the cross-attention projections of every decoder layer.
 
     Inputs, in this order: ``features`` ``[batch, n_mels, frames]``; then of the layout that all
@@ -24,7 +22,7 @@ def build_encoder(
     ``[batch, heads, n, head_width]`` in the caches' type.
     """
     sizes = checkpoint.dimensions
-    layers = Layers(checkpoint, sizes.n_audio_head, sizes.n_audio_state, eight_bits=eight_bits)
+    layers = Layers(checkpoint, sizes.n_audio_head, sizes.n_audio_state, int8=int8)
     features = op.parameter([-1, sizes.n_mels, -1], ov.Type.f32, name="features")
     frames = op.parameter([-1], ov.Type.i32, name="frames")
     positions = op.parameter([-1], ov.Type.i32, name="positions")
@@ -32,10 +30,10 @@ def build_encoder(
     places = op.gather(layers.weight("encoder.positional_embedding"), positions, 0)
     x = op.add(op.gather(_convolved(layers, features), frames, 1), places)
     for i in range(sizes.n_audio_layer):
-        x = _block(layers, x, scores, f"encoder.blocks.{i}")
+        x = _encoder_block(layers, x, scores, f"encoder.blocks.{i}")
     x = layers.layer_norm(x, "encoder.ln_post")
     outputs = []
-    text = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state, eight_bits=eight_bits)
+    text = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state, int8=int8)
     for i in range(sizes.n_text_layer):
         for part in ("key", "value"):
             projected = text.heads(x, f"decoder.blocks.{i}.cross_attn.{part}")
@@ -53,13 +51,13 @@ def _convolved(layers: Layers, features: Node) -> Node:
     return op.transpose(x, [0, 2, 1])
 
 
-def _block(layers: Layers, x: Node, scores: Node, block: str) -> Node:
+def _encoder_block(layers: Layers, x: Node, scores: Node, block: str) -> Node:
     normed = layers.layer_norm(x, f"{block}.attn_ln")
-    heard = attention(
+    attended = attention(
         layers.queries(normed, f"{block}.attn.query"),
         layers.heads(normed, f"{block}.attn.key"),
         layers.heads(normed, f"{block}.attn.value"),
         scores,
     )
-    x = op.add(x, layers.linear(layers.merge(heard), f"{block}.attn.out"))
+    x = op.add(x, layers.linear(layers.merge(attended), f"{block}.attn.out"))
     return layers.mlp(x, block)

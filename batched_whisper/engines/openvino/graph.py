@@ -27,9 +27,9 @@ class Layers:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, n_heads: int, width: int, *, eight_bits: bool = False
+        self, checkpoint: Checkpoint, n_heads: int, width: int, *, int8: bool = False
     ) -> None:
-        self._eight_bits = eight_bits
+        self._int8 = int8
         self._weights = checkpoint.weights
         self._constants: dict[str, Node] = {}
         self.n_heads = n_heads
@@ -47,12 +47,12 @@ class Layers:
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
 
     def project(self, x: Node, name: str) -> Node:
-        """``x @ weight.T``, where asked for in 8 bits.
+        """``x @ weight.T``, where requested for in 8 bits.
 
         The weights then have a scale for each output; the activations get theirs token by token
         while the model runs, so nothing has to be calibrated.
         """
-        weight = self._compressed(name) if self._eight_bits else self.weight(name)
+        weight = self._compressed(name) if self._int8 else self.weight(name)
         return op.matmul(x, weight, False, True)
 
     def _compressed(self, name: str) -> Node:
@@ -74,7 +74,7 @@ class Layers:
         return op.add(op.multiply(y, self.weight(f"{name}.weight")), self.weight(f"{name}.bias"))
 
     def mlp(self, x: Node, block: str) -> Node:
-        """The two-layer perceptron of a block, with its layer norm and residual."""
+        """The two-layer mlp of a block, with its layer norm and residual."""
         hidden = self.linear(self.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0")
         return op.add(x, self.linear(gelu(hidden), f"{block}.mlp.2"))
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 
-def give_back() -> None:
+def trim() -> None:
     """Return what the allocator keeps of freed memory; where it is not glibc's, do nothing.
 
     Passes of ever new shapes leave holes in glibc's arenas, which it does not close by itself:

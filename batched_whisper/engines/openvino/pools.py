@@ -20,10 +20,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from batched_whisper.engines.merged_padding import Layout, layout
 
-TEXT_GRAIN = 32
+TEXT_LENGTH_MULTIPLE = 32
 """The text caches' length is a multiple of this many tokens."""
 
-KEPT_BYTES = 32 << 20
+RETAINED_BYTES = 32 << 20
 """An empty pool keeps about so much memory, and a row at least, for a call now and then."""
 
 # Without the flag a system may refuse to reserve more than it has, though less will be used.
@@ -50,13 +50,13 @@ class CacheShape:
     element: DTypeLike
 
 
-class Pool:
+class SlotPool:
     """Rows of similar audio context; ``context`` is the most encoder positions that they hold.
 
-    ``cross`` is ``[2 * layers, rows, heads, context, head_width]``, keys and values of the layers
-    in turn; ``own`` is the same over the tokens so far. ``layouts`` say what each row's positions
+    ``cross_kv`` is ``[2 * layers, rows, heads, context, head_width]``, keys and values of the layers
+    in turn; ``self_kv`` is the same over the tokens so far. ``layouts`` write_self_kv what each row's positions
     are, ``scores`` ``[rows, context]`` what is added to their scores: -inf where there is none.
-    ``lengths`` counts each row's tokens. Rows with equal ``audios`` hold the same audio.
+    ``lengths`` counts each row's tokens. Rows with equal ``audio_ids`` hold the same audio.
     """
 
     def __init__(self, context: int, shape: CacheShape) -> None:
@@ -65,11 +65,11 @@ class Pool:
         self.layouts = [_NOTHING] * shape.n_slots
         self.scores = np.full((shape.n_slots, context), -np.inf, np.float32)
         self.lengths = np.zeros(shape.n_slots, np.int64)
-        self.audios = np.zeros(shape.n_slots, np.int64)
-        self._n_audios = 0
+        self.audio_ids = np.zeros(shape.n_slots, np.int64)
+        self._n_audio_ids = 0
         self._shape = shape
-        self._cross_memory, self.cross = self._empty(context)
-        self._own_memory, self.own = self._empty(TEXT_GRAIN)
+        self._cross_memory, self.cross_kv = self._empty(context)
+        self._self_memory, self.self_kv = self._empty(TEXT_LENGTH_MULTIPLE)
         self._n_used = 0  # rows that have memory
         self.version = 0
         """Counts the times that the memory was laid out anew."""
@@ -83,7 +83,7 @@ class Pool:
         self.slots.append(slot)
         self._n_used = max(self._n_used, row + 1)
         self._lay_out(row, _NOTHING)
-        self.lengths[row] = self.audios[row] = 0
+        self.lengths[row] = self.audio_ids[row] = 0
         return row
 
     def remove(self, row: int) -> int | None:
@@ -91,7 +91,7 @@ class Pool:
         last = len(self.slots) - 1
         moved = self.slots.pop()
         if not self.slots:
-            self._give_back()
+            self._release_memory()
         if row == last:
             return None
         self.copy(last, row)
@@ -100,65 +100,72 @@ class Pool:
 
     def copy(self, source: int, target: int) -> None:
         """Make a row know what another one does; audio that it has is not moved again."""
-        if self.audios[source] != self.audios[target]:
-            laid_out, n_before = self.layouts[source], len(self.layouts[target])
-            n = len(laid_out)
-            self.cross[:, target, :, :n] = self.cross[:, source, :, :n]
-            self.cross[:, target, :, n:n_before] = 0
-            self._lay_out(target, laid_out)
-            self.audios[target] = self.audios[source]
+        if self.audio_ids[source] != self.audio_ids[target]:
+            window_layout, n_before = self.layouts[source], len(self.layouts[target])
+            n = len(window_layout)
+            self.cross_kv[:, target, :, :n] = self.cross_kv[:, source, :, :n]
+            self.cross_kv[:, target, :, n:n_before] = 0
+            self._lay_out(target, window_layout)
+            self.audio_ids[target] = self.audio_ids[source]
         length = self.lengths[source]
-        self.own[:, target, :, :length] = self.own[:, source, :, :length]
+        self.self_kv[:, target, :, :length] = self.self_kv[:, source, :, :length]
         self.lengths[target] = length
 
-    def hear(self, row: int, encoded: list[NDArray[Any]], laid_out: Layout) -> None:
+    def write_cross_kv(self, row: int, encoded: list[NDArray[Any]], window_layout: Layout) -> None:
         """Keep a window's encoded audio: 2 * layers of ``[heads, positions, head_width]``."""
-        n, n_before = len(laid_out), len(self.layouts[row])
-        for into, part in zip(self.cross, encoded, strict=True):
+        n, n_before = len(window_layout), len(self.layouts[row])
+        for into, part in zip(self.cross_kv, encoded, strict=True):
             into[row, :, :n] = part
-        self.cross[:, row, :, n:n_before] = 0  # what is masked must be a number
-        self._lay_out(row, laid_out)
-        self._n_audios += 1
-        self.audios[row], self.lengths[row] = self._n_audios, 0
+        self.cross_kv[:, row, :, n:n_before] = 0  # what is masked must be a number
+        self._lay_out(row, window_layout)
+        self._n_audio_ids += 1
+        self.audio_ids[row], self.lengths[row] = self._n_audio_ids, 0
 
-    def say(self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]) -> None:
+    def write_self_kv(
+        self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]
+    ) -> None:
         """Keep new tokens' keys and values: ``[2 * layers, rows, heads, tokens, width]``."""
         n_tokens = new.shape[3]
         for i in range(n_tokens):
-            self.own[:, rows, :, positions + i] = new[:, :, :, i].transpose(1, 0, 2, 3)
+            self.self_kv[:, rows, :, positions + i] = new[:, :, :, i].transpose(1, 0, 2, 3)
         self.lengths[rows] = positions + n_tokens
 
     def fit_text(self, longest: int) -> None:
         """Make the text caches hold ``longest`` tokens, and not many times more."""
-        held = self.own.shape[3]
-        needed = min(-(-max(longest, 1) // TEXT_GRAIN) * TEXT_GRAIN, self._shape.n_text_ctx)
+        held = self.self_kv.shape[3]
+        needed = min(
+            -(-max(longest, 1) // TEXT_LENGTH_MULTIPLE) * TEXT_LENGTH_MULTIPLE,
+            self._shape.n_text_ctx,
+        )
         if held < needed or held >= 4 * needed:
-            memory, own = self._empty(needed)
+            memory, self_kv = self._empty(needed)
             rows, kept = len(self.slots), min(held, needed)
-            own[:, :rows, :, :kept] = self.own[:, :rows, :, :kept]
-            self._own_memory, self.own = memory, own
+            self_kv[:, :rows, :, :kept] = self.self_kv[:, :rows, :, :kept]
+            self._self_memory, self.self_kv = memory, self_kv
             self.version += 1
 
-    def _lay_out(self, row: int, laid_out: Layout) -> None:
-        self.layouts[row] = laid_out
-        self.scores[row, : len(laid_out)] = laid_out.scores
-        self.scores[row, len(laid_out) :] = -np.inf
+    def _lay_out(self, row: int, window_layout: Layout) -> None:
+        self.layouts[row] = window_layout
+        self.scores[row, : len(window_layout)] = window_layout.scores
+        self.scores[row, len(window_layout) :] = -np.inf
 
-    def _give_back(self) -> None:
+    def _release_memory(self) -> None:
         """Let the system have the memory of what a burst of windows left behind; zeros remain."""
-        n_kept = max(1, KEPT_BYTES // (2 * self._shape.n_layers * self._row_bytes(self.context)))
-        if self._n_used <= n_kept or not hasattr(mmap, "MADV_DONTNEED"):
+        n_retained = max(
+            1, RETAINED_BYTES // (2 * self._shape.n_layers * self._row_bytes(self.context))
+        )
+        if self._n_used <= n_retained or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        self._give_back_rows(self._cross_memory, self._row_bytes(self.context), n_kept)
-        self._give_back_rows(self._own_memory, self._row_bytes(self.own.shape[3]), n_kept)
-        self._n_used = n_kept
+        self._release_rows(self._cross_memory, self._row_bytes(self.context), n_retained)
+        self._release_rows(self._self_memory, self._row_bytes(self.self_kv.shape[3]), n_retained)
+        self._n_used = n_retained
 
-    def _give_back_rows(self, memory: mmap.mmap, row_bytes: int, n_kept: int) -> None:
+    def _release_rows(self, memory: mmap.mmap, row_bytes: int, n_retained: int) -> None:
         """All whole pages of the rows in use but for the first ones."""
         page = mmap.PAGESIZE
         for part in range(2 * self._shape.n_layers):
             before = part * self._shape.n_slots
-            start = -(-(before + n_kept) * row_bytes // page) * page
+            start = -(-(before + n_retained) * row_bytes // page) * page
             stop = (before + self._n_used) * row_bytes // page * page
             if start < stop:
                 memory.madvise(mmap.MADV_DONTNEED, start, stop - start)

@@ -41,7 +41,7 @@ def shared_core() -> ov.Core:
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class OpenVinoPrecision:
     """The precision of the graphs and of the caches, and why."""
 
     precision: str
@@ -55,30 +55,32 @@ class Arithmetic:
         return _TYPES[self.floats]
 
     @property
-    def eight_bits(self) -> bool:
+    def int8(self) -> bool:
         """Whether the linear layers compute in 8 bits."""
         return self.precision == "int8"
 
 
-def choose_arithmetic(precision: str, core: ov.Core) -> Arithmetic:
-    """The precision asked for, or bfloat16 where the processor computes in it.
+def choose_precision(precision: str, core: ov.Core) -> OpenVinoPrecision:
+    """The precision requested for, or bfloat16 where the processor computes in it.
 
     Raises EngineError where the processor cannot.
     """
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     best = "bfloat16" if has_bfloat16 else "float32"
     if precision == "auto":
-        has = "computes in it" if has_bfloat16 else "has no bfloat16 arithmetic"
-        return Arithmetic(best, f"{best}, because the processor {has}", best)
+        has = "computes in it" if has_bfloat16 else "has no bfloat16 precision"
+        return OpenVinoPrecision(best, f"{best}, because the processor {has}", best)
     if precision == "int8":
-        return Arithmetic("int8", f"int8 linear layers, as asked for; the rest in {best}", best)
+        return OpenVinoPrecision(
+            "int8", f"int8 linear layers, as requested for; the rest in {best}", best
+        )
     if precision not in _TYPES:
         raise EngineError(
             f"the CPU engine has no precision {precision!r}: use float32, bfloat16, int8 or auto"
         )
     if precision == "bfloat16" and not has_bfloat16:
-        raise EngineError("this processor has no bfloat16 arithmetic: use float32 or auto")
-    return Arithmetic(precision, f"{precision}, as asked for", precision)
+        raise EngineError("this processor has no bfloat16 precision: use float32 or auto")
+    return OpenVinoPrecision(precision, f"{precision}, as requested for", precision)
 
 
 def n_processors() -> int:
@@ -92,7 +94,7 @@ class Runtime:
     """Compiles graphs with one precision and thread count, and keeps them on disk.
 
     Args:
-        arithmetic: the precision.
+        precision: the precision.
         threads: how many threads; None takes all processors.
         cache_dir: where compiled graphs are kept; None keeps none.
         width: of the model; activations in 8 bits have a scale for each run of so many.
@@ -101,7 +103,7 @@ class Runtime:
 
     def __init__(
         self,
-        arithmetic: Arithmetic,
+        precision: OpenVinoPrecision,
         threads: int | None,
         cache_dir: Path | None,
         *,
@@ -109,19 +111,19 @@ class Runtime:
         streams: int = 1,
     ) -> None:
         self.core = shared_core()
-        self.arithmetic = arithmetic
+        self.precision = precision
         self._cache_dir = cache_dir
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": str(streams),
-            "INFERENCE_PRECISION_HINT": arithmetic.cache_type,
+            "INFERENCE_PRECISION_HINT": precision.cache_type,
         }
-        if arithmetic.eight_bits:
+        if precision.int8:
             self._options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(width)
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self.threads = threads or n_processors()
-        self.why = (f"{streams} streams share the threads",) if streams > 1 else ()
+        self.why = (f"{streams} workers share the threads",) if streams > 1 else ()
         self._compiled: dict[str, ov.CompiledModel] = {}
         self._lock = threading.Lock()
 
@@ -146,14 +148,14 @@ class Runtime:
                 path.unlink(missing_ok=True)
         compiled = self.core.compile_model(build(), "CPU", self._options)
         if path is not None:
-            _keep(path, compiled)
+            _store(path, compiled)
         return compiled
 
     def _path(self, key: str) -> Path | None:
         if self._cache_dir is None:
             return None
         device = self.core.get_property("CPU", "FULL_DEVICE_NAME")
-        parts = (key, _sources(), ov.__version__, device, self.arithmetic.precision)
+        parts = (key, _sources(), ov.__version__, device, self.precision.precision)
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         return self._cache_dir / f"{name}.graph"
 
@@ -165,7 +167,7 @@ def _mapped(path: Path) -> Any:
 
 
 _DAY_S = 24 * 3600
-_FORGOTTEN_S = 30 * _DAY_S
+_MAX_AGE_S = 30 * _DAY_S
 
 
 def _mark_used(path: Path) -> None:
@@ -175,19 +177,19 @@ def _mark_used(path: Path) -> None:
             path.touch()
 
 
-def _forget_old(folder: Path) -> None:
+def _delete_old(folder: Path) -> None:
     """Delete the graphs that nobody has used for a month: of older versions, of other models."""
     for path in folder.glob("*.graph"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _FORGOTTEN_S:
+            if time.time() - path.stat().st_mtime > _MAX_AGE_S:
                 path.unlink()
 
 
-def _keep(path: Path, compiled: ov.CompiledModel) -> None:
+def _store(path: Path, compiled: ov.CompiledModel) -> None:
     """Write the graph whole or not at all; a disk that is full or read-only only costs time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _forget_old(path.parent)
+        _delete_old(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 file.write(compiled.export_model().getvalue())

@@ -16,7 +16,7 @@ from batched_whisper.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class OwnHeads:
+class SelfAttentionHeads:
     """What self-attention is made of, ``[rows, heads, length, head_width]``; queries scaled."""
 
     queries: Node
@@ -30,15 +30,13 @@ class TextLayers:
     ``cache_shape`` is that of a layer's keys or values, -1 where it is free.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, eight_bits: bool = False) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, int8: bool = False) -> None:
         sizes = checkpoint.dimensions
-        self._layers = Layers(
-            checkpoint, sizes.n_text_head, sizes.n_text_state, eight_bits=eight_bits
-        )
+        self._layers = Layers(checkpoint, sizes.n_text_head, sizes.n_text_state, int8=int8)
         self.n_layers = sizes.n_text_layer
         self.cache_shape = [-1, sizes.n_text_head, -1, self._layers.head_width]
 
-    def embedded(self, tokens: Node, positions: Node) -> Node:
+    def embed(self, tokens: Node, positions: Node) -> Node:
         """Tokens and their places, both ``[rows, length]``, as vectors."""
         layers = self._layers
         return op.add(
@@ -46,31 +44,31 @@ class TextLayers:
             op.gather(layers.weight("decoder.positional_embedding"), positions, 0),
         )
 
-    def own_heads(self, x: Node, i: int) -> OwnHeads:
+    def self_attention_heads(self, x: Node, i: int) -> SelfAttentionHeads:
         """Queries, keys and values of layer ``i``'s self-attention."""
         layers, name = self._layers, f"decoder.blocks.{i}.attn"
         normed = layers.layer_norm(x, f"{name}_ln")
-        return OwnHeads(
+        return SelfAttentionHeads(
             layers.queries(normed, f"{name}.query"),
             layers.heads(normed, f"{name}.key"),
             layers.heads(normed, f"{name}.value"),
         )
 
-    def add_own(self, x: Node, heard: Node, i: int) -> Node:
-        """What layer ``i``'s self-attention heard, added to ``x``."""
-        return self._add(x, heard, f"decoder.blocks.{i}.attn")
+    def add_self_attention(self, x: Node, attended: Node, i: int) -> Node:
+        """What layer ``i``'s self-attention attended, added to ``x``."""
+        return self._add(x, attended, f"decoder.blocks.{i}.attn")
 
     def cross_queries(self, x: Node, i: int) -> Node:
         """The queries of layer ``i``'s cross-attention, scaled."""
         layers, name = self._layers, f"decoder.blocks.{i}.cross_attn"
         return layers.queries(layers.layer_norm(x, f"{name}_ln"), f"{name}.query")
 
-    def add_cross(self, x: Node, heard: Node, i: int) -> Node:
-        """What layer ``i``'s cross-attention heard, added to ``x``."""
-        return self._add(x, heard, f"decoder.blocks.{i}.cross_attn")
+    def add_cross_attention(self, x: Node, attended: Node, i: int) -> Node:
+        """What layer ``i``'s cross-attention attended, added to ``x``."""
+        return self._add(x, attended, f"decoder.blocks.{i}.cross_attn")
 
-    def perceptron(self, x: Node, i: int) -> Node:
-        """Layer ``i``'s perceptron, added to ``x``."""
+    def mlp(self, x: Node, i: int) -> Node:
+        """Layer ``i``'s mlp, added to ``x``."""
         return self._layers.mlp(x, f"decoder.blocks.{i}")
 
     def logits(self, x: Node, *, only_last: bool = False) -> Node:
@@ -80,5 +78,5 @@ class TextLayers:
             normed = op.gather(normed, np.array(-1), np.array(1))
         return self._layers.project(normed, "decoder.token_embedding.weight")
 
-    def _add(self, x: Node, heard: Node, name: str) -> Node:
-        return op.add(x, self._layers.linear(self._layers.merge(heard), f"{name}.out"))
+    def _add(self, x: Node, attended: Node, name: str) -> Node:
+        return op.add(x, self._layers.linear(self._layers.merge(attended), f"{name}.out"))

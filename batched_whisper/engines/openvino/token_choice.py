@@ -16,7 +16,7 @@ from batched_whisper.decoding.sampling import Choice, highest
 
 
 @dataclass(frozen=True)
-class Found:
+class RowScores:
     """What the graph found for one row, in the order of `decoder.OUTPUTS`.
 
     The best text token, its logit and the log-sum-exp of the text allowed; the same of the
@@ -53,8 +53,8 @@ class Found:
             timestamps: those allowed.
             n_best: how many, if so many are allowed.
         """
-        text = Span(0, logits[: len(text_mask)] + text_mask)
-        time = Span(timestamps.start, logits[timestamps.start : timestamps.stop])
+        text = TokenRange(0, logits[: len(text_mask)] + text_mask)
+        time = TokenRange(timestamps.start, logits[timestamps.start : timestamps.stop])
         if self._is_text_alone:
             return text.best(n_best, self.text_total)
         if self._is_time_alone:
@@ -76,7 +76,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Span:
+class TokenRange:
     """The logits of neighbouring tokens from ``first`` on."""
 
     first: int

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from batched_whisper.cli.io.dataset import SMALL, DatasetName, from_dataset
+from batched_whisper.cli.io.dataset import EXAMPLE_DATASET, DatasetName, from_dataset
 from batched_whisper.errors import ManifestError, MissingExtra, OptionError, UnreadableAudio
 
 
@@ -73,8 +73,12 @@ def test_a_data_set_is_transcribed(stored, run):
 
 
 def test_the_small_data_set_needs_no_configuration():
-    assert DatasetName(SMALL).completed() == DatasetName(SMALL, "clean", "validation")
-    assert DatasetName(SMALL, split="x").completed() == DatasetName(SMALL, "clean", "x")
+    assert DatasetName(EXAMPLE_DATASET).completed() == DatasetName(
+        EXAMPLE_DATASET, "clean", "validation"
+    )
+    assert DatasetName(EXAMPLE_DATASET, split="x").completed() == DatasetName(
+        EXAMPLE_DATASET, "clean", "x"
+    )
     assert DatasetName("other").completed() == DatasetName("other")
 
 

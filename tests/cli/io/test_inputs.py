@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.cli.io.inputs import Source, find_sources
+from batched_whisper.cli.io.inputs import RecordingSource, find_sources
 from batched_whisper.cli.io.output_names import output_names
 from batched_whisper.errors import (
     BatchedWhisperError,
@@ -176,7 +176,7 @@ NAMES = st.text("aAx./", min_size=1, max_size=8).map(lambda name: f"{name.strip(
 
 @given(st.lists(NAMES, unique=True, max_size=8))
 def test_no_two_recordings_share_a_file_even_where_case_is_ignored(names):
-    sources = [Source(name, PurePath(PurePath(name).name), Path(name)) for name in names]
+    sources = [RecordingSource(name, PurePath(PurePath(name).name), Path(name)) for name in names]
     places = output_names(sources)
     assert set(places) == set(names)
     assert len({str(place).casefold() for place in places.values()}) == len(names)

@@ -8,14 +8,14 @@ from pathlib import PurePath
 
 import pytest
 
-from batched_whisper.cli.io.inputs import Source
+from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.cli.io.outputs import open_json_lines
 from batched_whisper.errors import OutputError
 from batched_whisper.types import Transcript
 
 
-def source(name: str) -> Source:
-    return Source(name, PurePath(name), lambda: b"")
+def source(name: str) -> RecordingSource:
+    return RecordingSource(name, PurePath(name), lambda: b"")
 
 
 def transcript(name: str) -> Transcript:

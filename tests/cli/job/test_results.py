@@ -7,19 +7,19 @@ from pathlib import PurePath
 import pytest
 from scripted_whisper import ScriptedWhisper
 
-from batched_whisper.cli.io.inputs import Source
-from batched_whisper.cli.job.results import Failed, Figures, Transcribed, outcomes
+from batched_whisper.cli.io.inputs import RecordingSource
+from batched_whisper.cli.job.results import Failed, JobSummary, Transcribed, outcomes
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.errors import OptionError, UnreadableAudio
 
 
-def source(name: str) -> Source:
+def source(name: str) -> RecordingSource:
     def read() -> bytes:
         if name.startswith("unopened"):
             raise UnreadableAudio("it cannot be opened")
         return b"not sound" if name.startswith("bad") else name.encode()
 
-    return Source(name, PurePath(name), read)
+    return RecordingSource(name, PurePath(name), read)
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -94,6 +94,6 @@ def test_recordings_are_opened_as_they_are_asked_for():
 
 
 def test_a_job_of_no_time_has_figures_too():
-    assert str(Figures(1, 5.0, 0.0, 0, 0.0)).endswith(
+    assert str(JobSummary(1, 5.0, 0.0, 0, 0.0)).endswith(
         "0.0 times real time; 0 batches of 0.0 on average"
     )

@@ -7,14 +7,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from batched_whisper.engines.cuda import kv_cache  # noqa: E402
-from batched_whisper.engines.cuda.kv_cache import Move, slot_bytes  # noqa: E402
+from batched_whisper.engines.cuda.kv_cache import SlotCopy, slot_bytes  # noqa: E402
 from batched_whisper.engines.cuda.memory import (  # noqa: E402
     RESERVE_BYTES,
-    Room,
+    MemoryBudget,
     SlotCount,
     count_slots,
     reserve_bytes,
-    take_what_fits,
+    allocate_slots,
 )
 from batched_whisper.errors import EngineError  # noqa: E402
 from batched_whisper.models.dimensions import SHAPES  # noqa: E402
@@ -24,7 +24,7 @@ GB = 1_000_000_000
 
 
 def test_as_many_as_asked_for_where_they_fit() -> None:
-    assert count_slots(64, SLOT, Room(80 * GB, 75 * GB, 0.9)).n_slots == 64
+    assert count_slots(64, SLOT, MemoryBudget(80 * GB, 75 * GB, 0.9)).n_slots == 64
     assert count_slots(64, SLOT, None).n_slots == 64
 
 
@@ -33,9 +33,9 @@ def test_as_many_as_asked_for_where_they_fit() -> None:
 def test_what_is_taken_stays_within_the_fraction_and_is_not_less_than_need_be(
     wanted: int, fraction: float
 ) -> None:
-    room = Room(24 * GB, 20 * GB, fraction)
-    count = count_slots(wanted, SLOT, room)
-    used = 4 * GB + RESERVE_BYTES + (count.n_slots + 1) * SLOT  # one row is nobody's
+    budget = MemoryBudget(24 * GB, 20 * GB, fraction)
+    count = count_slots(wanted, SLOT, budget)
+    used = 4 * GB + RESERVE_BYTES + (count.n_slots + 1) * SLOT  # one row is padding_slot's
     assert used <= 24 * GB * fraction
     assert count.n_slots == wanted or used + SLOT > 24 * GB * fraction
     assert count.n_slots == wanted or f"instead of {wanted}" in count.why
@@ -45,21 +45,21 @@ def test_what_is_taken_stays_within_the_fraction_and_is_not_less_than_need_be(
 def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least: int) -> None:
     sizes, dtype = SHAPES["large-v3"], torch.float16
     free = 85 * GB - int(3.1 * GB)  # beside the weights
-    reserve = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480)
+    reserve = reserve_bytes(sizes, dtype, n_positions=8 * 1500, max_tokens=480)
     assert RESERVE_BYTES < reserve < 3 * GB
-    larger = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=960)
+    larger = reserve_bytes(sizes, dtype, n_positions=8 * 1500, max_tokens=960)
     assert larger - reserve >= 4 * 480 * sizes.n_vocab  # the logits of more tokens
-    apart = reserve_bytes(sizes, dtype, n_positions=8 * 1500, most_tokens=480, n_places=2)
+    apart = reserve_bytes(sizes, dtype, n_positions=8 * 1500, max_tokens=480, n_stream_slots=2)
     assert apart - reserve >= 8 * 1500 * 20 * sizes.n_audio_state * dtype.itemsize  # once more
     slot = slot_bytes(sizes, dtype, kept)
-    count = count_slots(320, slot, Room(85 * GB, free, 0.9), reserve)
+    count = count_slots(320, slot, MemoryBudget(85 * GB, free, 0.9), reserve)
     assert least <= count.n_slots <= 320
     assert slot_bytes(sizes, dtype, torch.int8) < 0.62 * slot_bytes(sizes, dtype, dtype)
 
 
 def test_where_not_one_fits_the_error_names_the_option() -> None:
-    with pytest.raises(EngineError, match=r"gpu_memory_fraction=0\.2"):
-        count_slots(1, SLOT, Room(24 * GB, 20 * GB, 0.2))
+    with pytest.raises(EngineError, match=r"gpu_memory_utilization=0\.2"):
+        count_slots(1, SLOT, MemoryBudget(24 * GB, 20 * GB, 0.2))
 
 
 def test_where_memory_is_short_after_all_there_are_fewer_slots_and_a_reason() -> None:
@@ -68,10 +68,10 @@ def test_where_memory_is_short_after_all_there_are_fewer_slots_and_a_reason() ->
             raise torch.OutOfMemoryError("CUDA out of memory")
         return n_slots
 
-    taken = take_what_fits(take, SlotCount(64, "as asked for"))
-    assert (taken.thing, taken.count.n_slots) == (16, 16)
+    taken = allocate_slots(take, SlotCount(64, "as asked for"))
+    assert (taken.value, taken.count.n_slots) == (16, 16)
     assert "16 slots instead of 64" in taken.count.why
-    assert take_what_fits(take, SlotCount(20, "as asked for")).count.why == "as asked for"
+    assert allocate_slots(take, SlotCount(20, "as asked for")).count.why == "as asked for"
 
 
 def test_where_there_is_no_memory_for_one_it_is_an_engine_error() -> None:
@@ -79,18 +79,18 @@ def test_where_there_is_no_memory_for_one_it_is_an_engine_error() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(EngineError, match="single window"):
-        take_what_fits(take, SlotCount(3, ""))
+        allocate_slots(take, SlotCount(3, ""))
 
 
-@pytest.mark.parametrize("moved_bytes", [1, 5_000, 20_000, 1 << 28])
+@pytest.mark.parametrize("copy_chunk_bytes", [1, 5_000, 20_000, 1 << 28])
 def test_rows_are_copied_alike_whatever_may_lie_in_memory_twice(
-    moved_bytes: int, monkeypatch: pytest.MonkeyPatch
+    copy_chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kv_cache, "MOVED_BYTES", moved_bytes)
+    monkeypatch.setattr(kv_cache, "COPY_CHUNK_BYTES", copy_chunk_bytes)
     random = torch.Generator().manual_seed(0)
     table = torch.randint(-127, 128, (5, 2, 9, 3, 20, 4), generator=random, dtype=torch.int8)
-    before, moves = table.clone(), [Move(source, 8 - source, None, 7) for source in range(4)]
-    kv_cache._copy_rows(table, moves, 7)
+    before, copies = table.clone(), [SlotCopy(source, 8 - source, None, 7) for source in range(4)]
+    kv_cache._copy_rows(table, copies, 7)
     for source in range(4):
         assert torch.equal(table[:, :, 8 - source, :, :7], before[:, :, source, :, :7])
         table[:, :, 8 - source, :, :7] = before[:, :, 8 - source, :, :7]
@@ -99,7 +99,7 @@ def test_rows_are_copied_alike_whatever_may_lie_in_memory_twice(
 
 def test_copies_never_lie_in_memory_twice_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """When every window of a batch of large-v3 branches, they are gigabytes."""
-    monkeypatch.setattr(kv_cache, "MOVED_BYTES", 10_000)
+    monkeypatch.setattr(kv_cache, "COPY_CHUNK_BYTES", 10_000)
     table = torch.zeros((6, 2, 41, 3, 50, 4), dtype=torch.int8)  # a row of a layer: 1,200 bytes
     sizes = list[int]()
 
@@ -111,6 +111,6 @@ def test_copies_never_lie_in_memory_twice_as_a_whole(monkeypatch: pytest.MonkeyP
             return found
 
     with Watched():
-        kv_cache._copy_rows(table, [Move(i, 40 - i, None, 50) for i in range(20)], 50)
+        kv_cache._copy_rows(table, [SlotCopy(i, 40 - i, None, 50) for i in range(20)], 50)
     assert max(sizes) <= 10_000
     assert sum(sizes) == 20 * 6 * 1_200

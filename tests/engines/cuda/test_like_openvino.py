@@ -113,13 +113,13 @@ def test_16_bits_are_near_to_32(precision: str, near: float) -> None:
     checkpoint = random_checkpoint(TINY, 5)
     engines = [pytorch(checkpoint, IDS, kind) for kind in ("float32", precision)]
     text = (151, 7, 20, 160)
-    answers = []
+    outputs = []
     for engine in engines:
         engine.encode([EncodeRow(slot, features(TINY, slot, 60), 60) for slot in range(4)])
         engine.step([StepRow(slot, text[:-1], 0, None) for slot in range(4)])
         rows = [StepRow(slot, text[-1:], 3, Allowed(EVERYTHING), probe=slot) for slot in range(4)]
-        answers.append(engine.step(rows))
-    for exact, rounded in zip(*answers, strict=True):
+        outputs.append(engine.step(rows))
+    for exact, rounded in zip(*outputs, strict=True):
         assert exact is not None
         assert rounded is not None
         assert rounded.logprob == pytest.approx(exact.logprob, abs=near)

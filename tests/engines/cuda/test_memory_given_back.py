@@ -1,4 +1,4 @@
-"""What the GPU engine took is free as soon as nobody needs it, without Python's collector.
+"""What the GPU engine took is free as soon as padding_slot needs it, without Python's collector.
 
 That one comes when it likes, and what it has not found yet is memory that the next engine, or the
 next try with fewer slots, does not get.
@@ -19,8 +19,8 @@ from tiny_whisper import ANYTHING, IDS, Heard, tiny_checkpoint  # noqa: E402
 
 from batched_whisper.engines.cuda import engine as module  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
-from batched_whisper.engines.cuda.kv_cache import Tables, take_tables  # noqa: E402
-from batched_whisper.engines.cuda.runners.encoder_runner import Encodings  # noqa: E402
+from batched_whisper.engines.cuda.kv_cache import KVCache, allocate_kv_cache  # noqa: E402
+from batched_whisper.engines.cuda.runners.encoder_runner import EncoderRunner  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
 
 
@@ -33,15 +33,15 @@ def no_collector() -> Iterator[None]:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
-    """All tables that were ever taken."""
+    """All cache that were ever taken."""
     found = list[weakref.ref[Any]]()
 
-    def take(*given: Any) -> Tables:
-        tables = take_tables(*given)
-        found.append(weakref.ref(tables.cross))
-        return tables
+    def take(*given: Any) -> KVCache:
+        cache = allocate_kv_cache(*given)
+        found.append(weakref.ref(cache.cross_kv))
+        return cache
 
-    monkeypatch.setattr(module, "take_tables", take)
+    monkeypatch.setattr(module, "allocate_kv_cache", take)
     return found
 
 
@@ -66,19 +66,19 @@ def test_a_try_with_fewer_slots_finds_the_memory_of_the_one_before_free(
     """Recording is the last that a try does, and what takes the most memory at once."""
     at_each_try = list[list[int]]()
 
-    def run_out(self: Encodings, places: Any) -> None:
+    def run_out(self: EncoderRunner, places: Any) -> None:
         at_each_try.append(alive(taken))
         if len(at_each_try) < 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    init = Encodings.__init__
+    init = EncoderRunner.__init__
 
-    def recording(self: Encodings, *args: Any, **kwargs: Any) -> None:
+    def recording(self: EncoderRunner, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         self.record([])
 
-    monkeypatch.setattr(Encodings, "record", run_out)
-    monkeypatch.setattr(Encodings, "__init__", recording)
+    monkeypatch.setattr(EncoderRunner, "record", run_out)
+    monkeypatch.setattr(EncoderRunner, "__init__", recording)
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=12, device="cpu")
     assert at_each_try == [[12], [6], [3]]
     assert engine.info.max_slots == 3

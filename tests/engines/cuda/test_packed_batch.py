@@ -27,7 +27,7 @@ from batched_whisper.engines.cuda import packed_batch  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 from batched_whisper.engines.cuda.runners import encoder_runner  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
-from batched_whisper.engines.merged_padding import layout, with_silence  # noqa: E402
+from batched_whisper.engines.merged_padding import layout, append_silence  # noqa: E402
 
 FULL = 1500
 CONTEXTS = st.integers(1, FULL)
@@ -37,29 +37,29 @@ CONTEXTS = st.integers(1, FULL)
 def test_every_window_is_in_one_company_that_the_device_can_hold(
     lengths: list[int], most_positions: int
 ) -> None:
-    found = packed_batch.companies(lengths, most_positions)
+    found = packed_batch.split_batches(lengths, most_positions)
     assert [i for each in found for i in each] == list(range(len(lengths)))
     for each in found:
-        assert 0 < len(each) <= packed_batch.MOST_WINDOWS
+        assert 0 < len(each) <= packed_batch.MAX_WINDOWS
         assert len(each) == 1 or sum(lengths[i] for i in each) <= most_positions
 
 
 @given(st.lists(st.integers(60, 1500), max_size=64))
 def test_companies_are_as_large_as_may_be(lengths: list[int]) -> None:
-    found = packed_batch.companies(lengths, 12000)
+    found = packed_batch.split_batches(lengths, 12000)
     for each, after in pairwise(found):
         assert sum(lengths[i] for i in each) + lengths[after[0]] > 12000
 
 
 def described(
     contexts: list[int], n_spare: int = 0
-) -> tuple[packed_batch.Company, packed_batch.Extent]:
+) -> tuple[packed_batch.PackedBatch, packed_batch.BatchShape]:
     layouts = [layout(context, FULL) for context in contexts]
-    extent = packed_batch.Extent(sum(map(len, layouts)) + n_spare, FULL, nobody=99)
-    numbers = np.full(extent.n_numbers + 7, -1, np.int32)
-    packed_batch.describe(list(range(len(contexts))), layouts, extent, numbers)
-    assert (numbers[extent.n_numbers :] == -1).all()
-    return packed_batch.Company.of(torch.from_numpy(numbers), extent), extent
+    batch_shape = packed_batch.BatchShape(sum(map(len, layouts)) + n_spare, FULL, padding_slot=99)
+    numbers = np.full(batch_shape.n_numbers + 7, -1, np.int32)
+    packed_batch.write_batch(list(range(len(contexts))), layouts, batch_shape, numbers)
+    assert (numbers[batch_shape.n_numbers :] == -1).all()
+    return packed_batch.PackedBatch.of(torch.from_numpy(numbers), batch_shape), batch_shape
 
 
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 1, 700]))
@@ -68,29 +68,32 @@ def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
 ) -> None:
     found, _extent = described(contexts, n_spare)
     for i, context in enumerate(contexts):
-        laid_out = layout(context, FULL)
+        window_layout = layout(context, FULL)
         start, n = int(found.starts[i]), int(found.lengths[i])
-        assert n == len(laid_out)
+        assert n == len(window_layout)
         assert (found.windows[start : start + n] == i).all()
         assert found.offsets[start : start + n].tolist() == list(range(n))
-        assert found.places[start : start + n].tolist() == laid_out.positions.tolist()
+        assert found.places[start : start + n].tolist() == window_layout.positions.tolist()
         # Convolved features: every second frame's; what each position hears is its own window's.
         frames = 2 * found.frames[start : start + n]
         first = int((found.frame_windows == i).nonzero()[0])
         assert first % 2 == 0
-        assert ((frames - first) // 2).tolist() == laid_out.frames.tolist()
-        assert int((found.frame_windows == i).sum()) == laid_out.n_frames
-        assert laid_out.n_frames == with_silence(np.zeros((1, 2 * context), "f4"), FULL).shape[1]
+        assert ((frames - first) // 2).tolist() == window_layout.frames.tolist()
+        assert int((found.frame_windows == i).sum()) == window_layout.n_frames
+        assert (
+            window_layout.n_frames
+            == append_silence(np.zeros((1, 2 * context), "f4"), FULL).shape[1]
+        )
     n_all = int(found.lengths.sum())
-    assert (found.windows[n_all:] == packed_batch.MOST_WINDOWS).all()
+    assert (found.windows[n_all:] == packed_batch.MAX_WINDOWS).all()
     assert (found.slots[len(contexts) :] == 99).all()
     for side in (-1, 1):  # zeros lie between windows, and around all
         beside = torch.nn.functional.pad(
-            found.frame_windows, (1, 1), value=packed_batch.MOST_WINDOWS
+            found.frame_windows, (1, 1), value=packed_batch.MAX_WINDOWS
         )
         moved = beside[1 + side : len(beside) - 1 + side]
-        ours, theirs = found.frame_windows[found.real_frames], moved[found.real_frames]
-        assert ((theirs == ours) | (theirs == packed_batch.MOST_WINDOWS)).all()
+        ours, theirs = found.frame_windows[found.is_window_frame], moved[found.is_window_frame]
+        assert ((theirs == ours) | (theirs == packed_batch.MAX_WINDOWS)).all()
 
 
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 700]))
@@ -139,10 +142,10 @@ def with_fixed_sizes(max_slots: int) -> CudaEngine:
     What its memory holds where nothing was written is poison.
     """
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=max_slots, device="cpu")
-    for recordings in (engine._encodings.recordings, engine._passes.recordings):
-        played = {n: Played(partial(recordings._compute, n)) for n in recordings.sizes}
-        recordings._recorded = [played]
-    engine._encodings._on_device.heard.fill_(float("nan"))
+    for graphs in (engine._encoder_runner.graphs, engine._decoder_runner.graphs):
+        played = {n: Played(partial(graphs._compute, n)) for n in graphs.sizes}
+        graphs._recorded = [played]
+    engine._encoder_runner._device_pass.audio.fill_(float("nan"))
     return engine
 
 
@@ -151,7 +154,7 @@ def test_what_fills_a_batch_up_to_a_recorded_size_is_heard_by_nobody(contexts: l
     engine = with_fixed_sizes(len(contexts))
     heard_together(contexts, engine)
     heard_together(contexts[::-1], engine)
-    for table in (engine._tables.cross, engine._tables.own):
+    for table in (engine._cache.cross_kv, engine._cache.self_kv):
         assert torch.isfinite(table).all()
 
 
@@ -160,7 +163,7 @@ def test_there_is_a_recorded_size_for_every_batch_and_it_is_not_much_larger(n_wi
     sizes = encoder_runner.recorded_positions(FULL)
     for context in (FULL, 320):
         lengths = [len(layout(context, FULL))] * n_windows
-        for each in packed_batch.companies(lengths, sizes[-1]):
+        for each in packed_batch.split_batches(lengths, sizes[-1]):
             n = sum(lengths[i] for i in each)
             size = min(size for size in sizes if size >= n)
             assert (n > 1000 and size <= 1.51 * n) or size <= 1000
@@ -172,7 +175,9 @@ def test_the_short_mix_is_filled_up_by_little() -> None:
     seconds = np.clip(random.gamma(3.0, 7 / 3, 64), 1, 30)
     lengths = [len(layout(min(FULL, 32 * int(s * 50 / 32 + 2)), FULL)) for s in seconds]
     sizes = encoder_runner.recorded_positions(FULL)
-    sums = [sum(lengths[i] for i in each) for each in packed_batch.companies(lengths, sizes[-1])]
+    sums = [
+        sum(lengths[i] for i in each) for each in packed_batch.split_batches(lengths, sizes[-1])
+    ]
     filled = [min(size for size in sizes if size >= n) for n in sums]
     assert sum(filled) < 1.1 * sum(sums)
 

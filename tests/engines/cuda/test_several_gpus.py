@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from tiny_whisper import BEGIN, IDS, N_TEXT_CTX, SIZES, Heard, tiny_checkpoint  # noqa: E402
 
-from batched_whisper.batching.engine_group import EngineLoops  # noqa: E402
+from batched_whisper.batching.engine_group import EngineGroup  # noqa: E402
 from batched_whisper.batching.policy import FixedWait  # noqa: E402
-from batched_whisper.batching.sequence import DecodedTokens, WindowTask  # noqa: E402
-from batched_whisper.decoding.beam import ONE_TEXT, Beams  # noqa: E402
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest  # noqa: E402
+from batched_whisper.decoding.beam import SINGLE_BEAM, Beams  # noqa: E402
 from batched_whisper.decoding.fallback import Attempt  # noqa: E402
 from batched_whisper.decoding.rules import Rules  # noqa: E402
 from batched_whisper.engines.cuda import engine as engine_module  # noqa: E402
@@ -29,17 +29,17 @@ RULES = Rules(
 SOON_S = 60.0
 
 
-def window(number: int) -> WindowTask:
+def window(number: int) -> DecodeRequest:
     heard = Heard(number, 20 + 7 * (number % 12))
 
-    return WindowTask(
+    return DecodeRequest(
         features=lambda context: heard.features,
         sot=151,
         after_sot=lambda language: (152,),
         rules=RULES,
         max_tokens=N_TEXT_CTX // 20,
         first=Attempt(heard.audio_context),
-        beams=Beams(size=3) if number % 4 == 3 else ONE_TEXT,
+        beams=Beams(size=3) if number % 4 == 3 else SINGLE_BEAM,
     )
 
 
@@ -50,7 +50,7 @@ def texts_of(devices: tuple[str, ...], n_windows: int) -> list[DecodedTokens]:
         )
         for device in devices
     ]
-    loops = EngineLoops(engines, policy=FixedWait(0))
+    loops = EngineGroup(engines, policy=FixedWait(0))
     futures = [loops.submit(window(number)) for number in range(n_windows)]
     found = [future.result(SOON_S) for future in futures]
     assert loops.stats.n_windows == n_windows
@@ -83,9 +83,9 @@ def test_a_gpu_without_a_number_is_the_one_of_the_thread_that_asks_for_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
-    assert engine_module._numbered(torch.device("cuda")) == torch.device("cuda", 2)
-    assert engine_module._numbered(torch.device("cuda:1")) == torch.device("cuda", 1)
-    assert engine_module._numbered(torch.device("cpu")) == torch.device("cpu")
+    assert engine_module._with_index(torch.device("cuda")) == torch.device("cuda", 2)
+    assert engine_module._with_index(torch.device("cuda:1")) == torch.device("cuda", 1)
+    assert engine_module._with_index(torch.device("cpu")) == torch.device("cpu")
 
 
 class PretendStream:
@@ -135,13 +135,13 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
     for i, engine in enumerate(engines):
         found = streams_module.Streams(torch.device("cuda", i))
         for recorded, places in (
-            (engine._passes, found.steps),
-            (engine._encodings, found.encoding),
+            (engine._decoder_runner, found.steps),
+            (engine._encoder_runner, found.encoding),
         ):
             recorded.record(places)
             assert "recorded as CUDA graphs" in recorded.why
     n_steps = (
-        len(decoder_runner.recorded_sizes(engines[0]._passes.most)) + 1
+        len(decoder_runner.recorded_sizes(engines[0]._decoder_runner.most)) + 1
     )  # and what lies between
     n_encodings = len(encoder_runner.recorded_positions(SIZES.n_audio_ctx))
     assert len(recorded_on) == 2 * (n_steps + n_encodings)

@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batched_whisper.engines.cuda.sm_partition import divide  # noqa: E402
-from batched_whisper.engines.cuda.streams import ALONE, BESIDE, FIRST, Streams  # noqa: E402
+from batched_whisper.engines.cuda.sm_partition import split_gpu  # noqa: E402
+from batched_whisper.engines.cuda.streams import EXCLUSIVE, SHARED, STEP_PRIORITY, Streams  # noqa: E402
 
 GPU = torch.device("cuda", 1)
 N_MULTIPROCESSORS = 132
@@ -117,28 +117,28 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_both_parts_have_streams_of_their_own_and_nothing_in_common(pretended: Any) -> None:
     pretended(PretendDriver())
-    (first, n_first), (second, n_second) = divide(GPU, 36, (FIRST, 0))
+    (first, n_first), (second, n_second) = split_gpu(GPU, 36, (STEP_PRIORITY, 0))
     assert (n_first, n_second) == (40, 92)
-    assert (first.what, second.what) == (40_000 + FIRST, 92_000)
+    assert (first.what, second.what) == (40_000 + STEP_PRIORITY, 92_000)
     assert first.device == second.device == GPU
 
 
 def test_steps_and_encoding_each_leave_what_is_the_others(pretended: Any) -> None:
     pretended(PretendDriver())
     streams = Streams(GPU, 40)
-    assert [place.n_left for place in streams.steps] == [0, 92]
-    assert [place.n_left for place in streams.encoding] == [0, 40]
+    assert [place.n_other_sms for place in streams.steps] == [0, 92]
+    assert [place.n_other_sms for place in streams.encoding] == [0, 40]
     assert streams.why == "of the multiprocessors 40 are for steps while windows are encoded"
-    with streams.stepping(ALONE):
+    with streams.step_stream(EXCLUSIVE):
         pass
     assert WAITED == []
-    with streams.stepping(BESIDE):
+    with streams.step_stream(SHARED):
         pass
-    with streams.stepping(ALONE):
+    with streams.step_stream(EXCLUSIVE):
         pass
-    with streams.encoding_windows(BESIDE):
+    with streams.encoder_stream(SHARED):
         pass
-    part, whole = 40_000 + FIRST, FIRST
+    part, whole = 40_000 + STEP_PRIORITY, STEP_PRIORITY
     assert [(part, whole), (whole, part), (92_000, 0)] == WAITED  # each after what was before it
 
 
@@ -165,7 +165,7 @@ def test_streams_that_cannot_wait_for_each_other_are_of_no_use(
     pretended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended(PretendDriver())
-    every = {FIRST, 0, 40_000 + FIRST, 92_000}
+    every = {STEP_PRIORITY, 0, 40_000 + STEP_PRIORITY, 92_000}
     for pair in combinations(every, 2):
         monkeypatch.setitem(globals(), "REFUSED", set(pair))
         streams = Streams(GPU, 40)
@@ -173,7 +173,7 @@ def test_streams_that_cannot_wait_for_each_other_are_of_no_use(
         assert "invalid resource handle" in streams.why
 
 
-@pytest.mark.parametrize("error", [TypeError("3 arguments"), ValueError("0 is no such thing")])
+@pytest.mark.parametrize("error", [TypeError("3 arguments"), ValueError("0 is no such value")])
 def test_bindings_that_are_called_otherwise_leave_the_gpu_shared(
     pretended: Any, error: Exception
 ) -> None:

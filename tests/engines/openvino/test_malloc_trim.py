@@ -14,8 +14,8 @@ def test_memory_is_given_back_when_the_last_window_of_a_burst_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given_back = list[int]()
-    monkeypatch.setattr(malloc_trim, "give_back", lambda: given_back.append(engine._n_encoded))
-    monkeypatch.setattr(module, "WINDOWS_OF_A_BURST", 3)
+    monkeypatch.setattr(malloc_trim, "trim", lambda: given_back.append(engine._n_encoded))
+    monkeypatch.setattr(module, "WINDOWS_PER_TRIM", 3)
     engine = OpenVinoEngine(tiny_checkpoint(), IDS, max_slots=4, precision="float32", threads=1)
     for slot in range(4):
         engine.encode([Heard(slot, 20).row(slot)])
@@ -30,4 +30,4 @@ def test_memory_is_given_back_when_the_last_window_of_a_burst_leaves(
 
 
 def test_it_may_be_given_back_at_any_time() -> None:
-    malloc_trim.give_back()
+    malloc_trim.trim()

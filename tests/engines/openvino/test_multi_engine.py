@@ -17,14 +17,14 @@ from tiny_whisper import (
 )
 
 from batched_whisper.engines.interface import Engine, StepRow
-from batched_whisper.engines.openvino.multi_engine import make_streams, n_streams
+from batched_whisper.engines.openvino.multi_engine import make_cpu_engines, n_cpu_engines
 
 N = 3
 
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[list[Engine]]:
-    made = make_streams(
+    made = make_cpu_engines(
         tiny_checkpoint(), IDS, max_slots=4 * N, precision="float32", threads=N, streams=N
     )
     yield list(made)
@@ -68,4 +68,4 @@ def test_engines_that_run_at_the_same_time_each_do_what_they_are_told(
 def test_each_stream_has_a_thread_and_a_slot_at_least(
     threads: int, max_slots: int, wanted: int | None, n: int
 ) -> None:
-    assert n_streams(threads, max_slots, wanted) == n
+    assert n_cpu_engines(threads, max_slots, wanted) == n

@@ -1,13 +1,13 @@
 """Triton kernels: what a step spends its time on, reading each number once.
 
-`attend` is `attention.attend` without copying keys; `choose` is `token_choice.choose` in one
+`decoder_attention` is `attention.decoder_attention` without copying keys; `choose` is `token_choice.choose` in one
 pass over the logits. Both are tested against those on a processor, by Triton's interpreter.
 
-*Attention.* A program has one head of one query and a part of its positions. Each of its lanes
+*Attention.* A program has one head of one query_index and a part of its positions. Each of its lanes
 keeps a softmax of its own over every ``BLOCK``-th position (Milakov and Gimelshein 2018, online
 softmax), so that nothing is exchanged between threads until the end; then the lanes' results are
 put together, and in a second kernel the parts' (as in Dao et al. 2023, Flash-Decoding). There is
-no product of matrices in it: with one query a key is used once, and reading it takes longer than
+no product of matrices in it: with one query_index a key is used once, and reading it takes longer than
 that.
 """
 
@@ -17,22 +17,26 @@ import torch
 import triton
 import triton.language as tl
 
-from batched_whisper.engines.cuda.kernels.int8_attention import LEAST, hear_words
-from batched_whisper.engines.cuda.kernels.launch_config import ALWAYS, AttendLaunch, launch_over
-from batched_whisper.engines.cuda.kv_cache import Kept
-from batched_whisper.engines.cuda.model.attention import Crowd
-from batched_whisper.engines.cuda.model.decode_inputs import Field, floats
+from batched_whisper.engines.cuda.kernels.int8_attention import LOWEST, int8_attention_kernel
+from batched_whisper.engines.cuda.kernels.launch_config import (
+    LAUNCH_OPTIONS,
+    DecoderAttentionLaunch,
+    decoder_attention_launch,
+)
+from batched_whisper.engines.cuda.kv_cache import LayerKV
+from batched_whisper.engines.cuda.model.attention import MergedPositions
+from batched_whisper.engines.cuda.model.decode_inputs import Field, bits_to_float
 from batched_whisper.engines.cuda.model.token_choice import Pick, decide
 
 
 @triton.jit
-def _hear(
+def _attention_kernel(
     queries,
     table,
     rows,
     lengths,
     n_own,
-    log_counts,
+    log_sizes,
     out,
     highest,
     totals,
@@ -47,56 +51,58 @@ def _hear(
     WIDTH: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     N_STAGES: tl.constexpr,  # noqa: N803
-    HAS_CROWD: tl.constexpr,  # noqa: N803
+    HAS_MERGED: tl.constexpr,  # noqa: N803
 ):
-    """One part of one head of one query: its weighted sum of values, its best score, its total."""
-    entry, part = tl.program_id(0), tl.program_id(1)
-    query, head = entry // N_HEADS, entry % N_HEADS
+    """One part of one head of one query_index: its weighted sum of values, its best score, its total."""
+    token_input, part = tl.program_id(0), tl.program_id(1)
+    query_index, head = token_input // N_HEADS, token_input % N_HEADS
     width = tl.arange(0, WIDTH)
     lane = tl.arange(0, BLOCK)
-    asked = tl.load(queries + query * query_stride + head * WIDTH + width).to(tl.float32) * scale
-    slot = tl.load(rows + query).to(tl.int64)
+    query = (
+        tl.load(queries + query_index * query_stride + head * WIDTH + width).to(tl.float32) * scale
+    )
+    slot = tl.load(rows + query_index).to(tl.int64)
     keys = table + slot * row_stride + head * head_stride
     values = keys + pair_stride
     first = part * part_length
-    stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
-    if HAS_CROWD:
-        own = tl.load(n_own + query).to(tl.int32)
-        log_count = tl.load(log_counts + query)
-    best = tl.full([BLOCK], LEAST, tl.float32)
+    stop = tl.minimum(tl.load(lengths + query_index).to(tl.int32), first + part_length)
+    if HAS_MERGED:
+        own = tl.load(n_own + query_index).to(tl.int32)
+        log_size = tl.load(log_sizes + query_index)
+    best = tl.full([BLOCK], LOWEST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    heard = tl.zeros([BLOCK, WIDTH], tl.float32)
+    acc = tl.zeros([BLOCK, WIDTH], tl.float32)
     for start in tl.range(first, stop, BLOCK, num_stages=N_STAGES):
         position = start + lane
-        real = position < stop
+        is_valid = position < stop
         place = position[:, None] * WIDTH + width[None, :]
-        key = tl.load(keys + place, mask=real[:, None], other=0.0).to(tl.float32)
-        value = tl.load(values + place, mask=real[:, None], other=0.0).to(tl.float32)
-        score = tl.sum(key * asked[None, :], 1)
-        if HAS_CROWD:
-            score += tl.where(position >= own, log_count, 0.0)
-        score = tl.where(real, score, float("-inf"))
+        key = tl.load(keys + place, mask=is_valid[:, None], other=0.0).to(tl.float32)
+        value = tl.load(values + place, mask=is_valid[:, None], other=0.0).to(tl.float32)
+        score = tl.sum(key * query[None, :], 1)
+        if HAS_MERGED:
+            score += tl.where(position >= own, log_size, 0.0)
+        score = tl.where(is_valid, score, float("-inf"))
         better = tl.maximum(best, score)
         weight = tl.exp(score - better)
-        kept = tl.exp(best - better)
-        total = total * kept + weight
-        heard = heard * kept[:, None] + weight[:, None] * value
+        decay = tl.exp(best - better)
+        total = total * decay + weight
+        acc = acc * decay[:, None] + weight[:, None] * value
         best = better
     highest_of_all = tl.max(best, 0)
     share = tl.exp(best - highest_of_all)
     total_of_all = tl.sum(total * share, 0)
-    heard_of_all = tl.sum(heard * share[:, None], 0)
+    acc_of_all = tl.sum(acc * share[:, None], 0)
     if N_PARTS == 1:
-        tl.store(out + entry * WIDTH + width, heard_of_all / total_of_all)
+        tl.store(out + token_input * WIDTH + width, acc_of_all / total_of_all)
     else:
-        at = entry * N_PARTS + part
-        tl.store(out + at * WIDTH + width, heard_of_all)
+        at = token_input * N_PARTS + part
+        tl.store(out + at * WIDTH + width, acc_of_all)
         tl.store(highest + at, highest_of_all)
         tl.store(totals + at, total_of_all)
 
 
 @triton.jit
-def _put_together(
+def _combine_parts_kernel(
     parts,
     highest,
     totals,
@@ -104,29 +110,29 @@ def _put_together(
     N_PARTS: tl.constexpr,  # noqa: N803
     WIDTH: tl.constexpr,  # noqa: N803
 ):
-    """The parts of one head of one query."""
-    entry = tl.program_id(0)
-    part = entry * N_PARTS + tl.arange(0, N_PARTS)
+    """The parts of one head of one query_index."""
+    token_input = tl.program_id(0)
+    part = token_input * N_PARTS + tl.arange(0, N_PARTS)
     width = tl.arange(0, WIDTH)
     best = tl.load(highest + part)
     share = tl.exp(best - tl.max(best, 0))
     total = tl.sum(tl.load(totals + part) * share, 0)
-    heard = tl.load(parts + part[:, None] * WIDTH + width[None, :])
-    tl.store(out + entry * WIDTH + width, tl.sum(heard * share[:, None], 0) / total)
+    acc = tl.load(parts + part[:, None] * WIDTH + width[None, :])
+    tl.store(out + token_input * WIDTH + width, tl.sum(acc * share[:, None], 0) / total)
 
 
-def attend(
+def decoder_attention(
     queries: torch.Tensor,
-    table: Kept,
+    table: LayerKV,
     rows: torch.Tensor,
     lengths: torch.Tensor,
-    crowd: Crowd | None = None,
-    launch: AttendLaunch | None = None,
+    merged: MergedPositions | None = None,
+    launch: DecoderAttentionLaunch | None = None,
 ) -> torch.Tensor:
-    """See `attention.Attend`; the heads' width is a power of two."""
+    """See `attention.DecoderAttention`; the heads' width is a power of two."""
     n, heads, width = queries.shape
     numbers, scales = table
-    launch = launch or launch_over(table, crowd)
+    launch = launch or decoder_attention_launch(table, merged)
     longest = numbers.shape[3]
     n_parts = launch.n_parts(n * heads, longest)
     part_length = -(-longest // n_parts)
@@ -139,17 +145,17 @@ def attend(
         highest, totals = torch.empty(
             (2, n, heads, n_parts), dtype=torch.float32, device=out.device
         )
-    hear, kind = _hear, {"WIDTH": width}
+    hear, kind = _attention_kernel, {"WIDTH": width}
     if scales is not None:
-        hear, kind = hear_words, {"WORDS": width // 4, "IN_ASSEMBLY": launch.in_assembly}
+        hear, kind = int8_attention_kernel, {"WORDS": width // 4, "USE_PTX": launch.use_ptx}
         numbers = numbers.view(torch.int32)
     hear[(n * heads, n_parts)](
         queries,
         numbers,
         rows,
         lengths,
-        lengths if crowd is None else crowd.n_own,
-        lengths if crowd is None else crowd.log_counts,
+        lengths if merged is None else merged.n_own,
+        lengths if merged is None else merged.log_sizes,
         *([] if scales is None else [scales]),
         parts,
         highest,
@@ -163,20 +169,20 @@ def attend(
         N_PARTS=n_parts,
         BLOCK=launch.block,
         N_STAGES=launch.n_stages,
-        HAS_CROWD=crowd is not None,
+        HAS_MERGED=merged is not None,
         num_warps=launch.n_warps,
-        **ALWAYS,
+        **LAUNCH_OPTIONS,
         **kind,
     )
     if n_parts > 1:
-        _put_together[(n * heads,)](
-            parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1, **ALWAYS
+        _combine_parts_kernel[(n * heads,)](
+            parts, highest, totals, out, N_PARTS=n_parts, WIDTH=width, num_warps=1, **LAUNCH_OPTIONS
         )
     return out
 
 
 @triton.jit
-def _say(
+def _write_self_kv_kernel(
     heads,
     table,
     rows,
@@ -201,11 +207,13 @@ def _say(
     tl.store(into + head[:, None] * head_stride + width[None, :], numbers, mask=exists)
 
 
-def say(heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.Tensor) -> None:
-    """See `attention.Say`; each part of a token's heads is contiguous."""
+def write_self_kv(
+    heads: torch.Tensor, table: LayerKV, rows: torch.Tensor, positions: torch.Tensor
+) -> None:
+    """See `attention.WriteSelfKV`; each part of a token's heads is contiguous."""
     n, _, n_heads, width = heads.shape
     numbers = table.numbers
-    _say[(n, 2)](
+    _write_self_kv_kernel[(n, 2)](
         heads,
         numbers,
         rows,
@@ -217,7 +225,7 @@ def say(heads: torch.Tensor, table: Kept, rows: torch.Tensor, positions: torch.T
         N_HEADS=n_heads,
         BLOCK=triton.next_power_of_2(n_heads),
         num_warps=4,
-        **ALWAYS,
+        **LAUNCH_OPTIONS,
     )
 
 
@@ -226,7 +234,7 @@ VOCABULARY_BLOCK = 4096
 
 
 @triton.jit
-def _look(
+def _choose_kernel(
     logits,
     hidden,
     masks,
@@ -250,26 +258,26 @@ def _look(
     given = logits + row.to(tl.int64) * row_stride
     logit = tl.load(given + token, mask=exists, other=float("-inf"))
     mask = hidden + tl.load(masks + row) * begin
-    may_not = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
+    forbidden = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
     in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
     merit = logit
     temperature = tl.load(temperatures + row)
     if temperature > 0:
         at_place = tl.load(streams + row) ^ (tl.load(positions + row) + 1)
-        place = _mixed(at_place.to(tl.uint32))
-        bits = _mixed(token.to(tl.uint32) ^ place) >> 9
+        place = _hash32(at_place.to(tl.uint32))
+        bits = _hash32(token.to(tl.uint32) ^ place) >> 9
         uniform = (bits.to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2^-23
         merit = logit / temperature - tl.log(-tl.log(uniform))
     at = found + row * tl.num_programs(1) + part
     for kind in tl.static_range(2):
-        allowed = is_text & (may_not == 0)
+        allowed = is_text & (forbidden == 0)
         if kind == 1:
             allowed = exists & (is_text == 0) & in_span
         scores = tl.where(allowed, logit, float("-inf"))
         merits = tl.where(allowed, merit, float("-inf"))
         picked = tl.argmax(merits, 0) + part * BLOCK
         highest = tl.max(scores, 0)
-        floor = tl.maximum(highest, LEAST)
+        floor = tl.maximum(highest, LOWEST)
         total = tl.log(tl.sum(tl.exp(scores - floor), 0)) + floor
         score = tl.max(tl.where(token == picked, scores, float("-inf")), 0)
         tl.store(at + (5 * kind) * found_stride, picked.to(tl.float32))
@@ -277,32 +285,32 @@ def _look(
         tl.store(at + (5 * kind + 2) * found_stride, score)
         tl.store(at + (5 * kind + 3) * found_stride, highest)
         tl.store(at + (5 * kind + 4) * found_stride, total)
-    floor = tl.maximum(tl.max(logit, 0), LEAST)
+    floor = tl.maximum(tl.max(logit, 0), LOWEST)
     tl.store(at + 10 * found_stride, tl.log(tl.sum(tl.exp(logit - floor), 0)) + floor)
 
 
 @triton.jit
-def _mixed(bits):
-    """See `token_choice._mixed`; here in 32 bits."""
+def _hash32(bits):
+    """See `token_choice._hash32`; here in 32 bits."""
     bits = (bits ^ (bits >> 16)) * 0x7FEB352D
     bits = (bits ^ (bits >> 15)) * 0x846CA68B
     return bits ^ (bits >> 16)
 
 
-def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
+def choose(logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     """See `token_choice.choose`."""
     n, n_vocab = logits.shape
     n_parts = triton.cdiv(n_vocab, VOCABULARY_BLOCK)
     found = torch.empty((11, n, n_parts), dtype=torch.float32, device=logits.device)
-    _look[(n, n_parts)](
+    _choose_kernel[(n, n_parts)](
         logits,
         hidden.view(torch.uint8),
-        feed[Field.MASK],
-        feed[Field.TIME_FIRST],
-        feed[Field.TIME_STOP],
-        floats(feed[Field.TEMPERATURE]),
-        feed[Field.STREAM],
-        feed[Field.POSITION],
+        inputs[Field.MASK],
+        inputs[Field.TIME_FIRST],
+        inputs[Field.TIME_STOP],
+        bits_to_float(inputs[Field.TEMPERATURE]),
+        inputs[Field.STREAM],
+        inputs[Field.POSITION],
         found,
         n_vocab,
         logits.stride(0),
@@ -310,10 +318,10 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> to
         found.stride(0),
         BLOCK=VOCABULARY_BLOCK,
         num_warps=8,
-        **ALWAYS,
+        **LAUNCH_OPTIONS,
     )
     text, timed = (_of_parts(*found[i : i + 5]) for i in (0, 5))
-    probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
+    probe = logits.gather(1, inputs[Field.PROBE][:, None])[:, 0]
     return decide(text, timed, (probe - found[10].logsumexp(-1)).exp())
 
 
@@ -331,34 +339,42 @@ def _of_parts(
 
 
 @triton.jit
-def _quantise(
+def _quantise_kernel(
     rows,
     numbers,
     scales,
     n_columns,
     largest,
-    least_peak,
+    min_peak,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     """One row in 8 bits, and its scale."""
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     exists = column < n_columns
     given = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(given), 0), least_peak) / largest
+    scale = tl.maximum(tl.max(tl.abs(given), 0), min_peak) / largest
     scaled = tl.minimum(tl.maximum(given / scale, -largest), largest)
     tl.store(numbers + row * n_columns + column, scaled.to(numbers.dtype.element_ty), mask=exists)
     tl.store(scales + row, scale)
 
 
 def quantise(
-    rows: torch.Tensor, kind: torch.dtype, largest: float, least_peak: float
+    rows: torch.Tensor, kind: torch.dtype, largest: float, min_peak: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See `fp8_linear.quantise`; the numbers and the scales of contiguous rows."""
     n_rows, n_columns = rows.shape
     numbers = torch.empty((n_rows, n_columns), dtype=kind, device=rows.device)
     scales = torch.empty((n_rows, 1), dtype=torch.float32, device=rows.device)
     block = triton.next_power_of_2(n_columns)
-    _quantise[(n_rows,)](
-        rows, numbers, scales, n_columns, largest, least_peak, BLOCK=block, num_warps=8, **ALWAYS
+    _quantise_kernel[(n_rows,)](
+        rows,
+        numbers,
+        scales,
+        n_columns,
+        largest,
+        min_peak,
+        BLOCK=block,
+        num_warps=8,
+        **LAUNCH_OPTIONS,
     )
     return numbers, scales

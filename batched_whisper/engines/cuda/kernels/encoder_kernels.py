@@ -1,7 +1,7 @@
 """Triton kernels of the encoder: attention within windows, norms, and what is kept of windows.
 
-Each computes what a definition in plain PyTorch does (`attention.listen`, `layers.normalise`,
-`attention.keep`), and is tested against it by Triton's interpreter.
+Each computes what a definition in plain PyTorch does (`attention.encoder_attention`, `layers.normalise`,
+`attention.write_cross_kv`), and is tested against it by Triton's interpreter.
 
 *Attention.* A program has one head and a tile of queries of one window, and goes over the window's
 keys with a running softmax (Dao et al. 2022, FlashAttention; Milakov and Gimelshein 2018). Windows
@@ -17,16 +17,16 @@ import triton
 import triton.language as tl
 
 from batched_whisper.engines.cuda.kernels.launch_config import (
-    ALWAYS,
-    KEEP,
-    LISTEN,
-    LISTEN_IN_FULL,
-    KeepLaunch,
-    ListenLaunch,
+    LAUNCH_OPTIONS,
+    WRITE_CROSS_KV,
+    ENCODER_ATTENTION,
+    ENCODER_ATTENTION_FLOAT32,
+    WriteCrossKVLaunch,
+    EncoderAttentionLaunch,
 )
-from batched_whisper.engines.cuda.kv_cache import LARGEST, LEAST_PEAK, Kept
+from batched_whisper.engines.cuda.kv_cache import INT8_MAX, MIN_PEAK, LayerKV
 from batched_whisper.engines.cuda.model.layers import LAYER_NORM_EPSILON
-from batched_whisper.engines.cuda.packed_batch import MOST_WINDOWS, TILE, Company
+from batched_whisper.engines.cuda.packed_batch import MAX_WINDOWS, TILE, PackedBatch
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 NEAREST = tl.constexpr(1.5 * 2**23)
@@ -34,18 +34,18 @@ NEAREST = tl.constexpr(1.5 * 2**23)
 
 
 @triton.jit
-def _more_keys(
-    asked,
+def _attend_to_keys(
+    query,
     keys,
     values,
     start,
     stop,
     end,
     own,
-    log_count,
+    log_size,
     best,
     total,
-    heard,
+    acc,
     row_stride,
     scale,
     WIDTH: tl.constexpr,  # noqa: N803
@@ -61,16 +61,16 @@ def _more_keys(
         row = first + lane
         place = row.to(tl.int64)[:, None] * row_stride + width[None, :]
         if MASKED:
-            real = row < end
-            key = tl.load(keys + place, mask=real[:, None], other=0.0)
-            value = tl.load(values + place, mask=real[:, None], other=0.0)
+            is_valid = row < end
+            key = tl.load(keys + place, mask=is_valid[:, None], other=0.0)
+            value = tl.load(values + place, mask=is_valid[:, None], other=0.0)
         else:
             key = tl.load(keys + place)
             value = tl.load(values + place)
-        score = tl.dot(asked, tl.trans(key), input_precision=PRECISION)
+        score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         if MASKED:
-            score = score * scale + tl.where(row >= own, log_count, 0.0)[None, :]
-            score = tl.where(real[None, :], score, float("-inf"))
+            score = score * scale + tl.where(row >= own, log_size, 0.0)[None, :]
+            score = tl.where(is_valid[None, :], score, float("-inf"))
             better = tl.maximum(best, tl.max(score, 1))
             weight = tl.exp2(score - better[:, None])
         else:  # a product and a difference are one instruction
@@ -78,14 +78,14 @@ def _more_keys(
             weight = tl.exp2(score * scale - better[:, None])
         kept = tl.exp2(best - better)
         total = total * kept + tl.sum(weight, 1)
-        heard = heard * kept[:, None]
-        heard = tl.dot(weight.to(value.dtype), value, heard, input_precision=PRECISION)
+        acc = acc * kept[:, None]
+        acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=PRECISION)
         best = better
-    return best, total, heard
+    return best, total, acc
 
 
 @triton.jit
-def _listen(
+def _encoder_attention_kernel(
     heads,
     out,
     tile_windows,
@@ -93,7 +93,7 @@ def _listen(
     starts,
     lengths,
     n_own,
-    log_counts,
+    log_sizes,
     row_stride,
     part_stride,
     out_stride,
@@ -113,51 +113,53 @@ def _listen(
     start = tl.load(starts + window)
     end = start + length
     own = start + tl.load(n_own + window)
-    log_count = tl.load(log_counts + window) * LOG2_E
+    log_size = tl.load(log_sizes + window) * LOG2_E
     width = tl.arange(0, WIDTH)
     row = tl.load(tile_firsts + tile) + tl.arange(0, TILE_)
-    real = row < end
+    is_valid = row < end
     queries = heads + head * WIDTH
-    asked = tl.load(
+    query = tl.load(
         queries + row.to(tl.int64)[:, None] * row_stride + width[None, :],
-        mask=real[:, None],
+        mask=is_valid[:, None],
         other=0.0,
     )
     keys, values = queries + part_stride, queries + 2 * part_stride
     best = tl.full([TILE_], float("-inf"), tl.float32)
     total = tl.zeros([TILE_], tl.float32)
-    heard = tl.zeros([TILE_, WIDTH], tl.float32)
+    acc = tl.zeros([TILE_, WIDTH], tl.float32)
     plain = start + (own - start) // BLOCK * BLOCK
-    best, total, heard = _more_keys(
-        asked, keys, values, start, plain, end, own, log_count, best, total, heard,
+    best, total, acc = _attend_to_keys(
+        query, keys, values, start, plain, end, own, log_size, best, total, acc,
         row_stride, scale, WIDTH, BLOCK, N_STAGES, False, PRECISION,
     )  # fmt: skip
-    best, total, heard = _more_keys(
-        asked, keys, values, plain, end, end, own, log_count, best, total, heard,
+    best, total, acc = _attend_to_keys(
+        query, keys, values, plain, end, end, own, log_size, best, total, acc,
         row_stride, scale, WIDTH, BLOCK, N_STAGES, True, PRECISION,
     )  # fmt: skip
     place = row.to(tl.int64)[:, None] * out_stride + head * WIDTH + width[None, :]
-    heard = (heard / total[:, None]).to(out.dtype.element_ty)
-    tl.store(out + place, heard, mask=real[:, None])
+    acc = (acc / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + place, acc, mask=is_valid[:, None])
 
 
-def listen(
-    heads: torch.Tensor, company: Company, launch: ListenLaunch | None = None
+def encoder_attention(
+    heads: torch.Tensor, batch: PackedBatch, launch: EncoderAttentionLaunch | None = None
 ) -> torch.Tensor:
-    """See `attention.Listen`; the heads' width is a power of two, 16 at least."""
-    launch = launch or (LISTEN_IN_FULL if heads.dtype is torch.float32 else LISTEN)
+    """See `attention.EncoderAttention`; the heads' width is a power of two, 16 at least."""
+    launch = launch or (
+        ENCODER_ATTENTION_FLOAT32 if heads.dtype is torch.float32 else ENCODER_ATTENTION
+    )
     n, _, n_heads, width = heads.shape
     out = torch.empty((n, n_heads * width), dtype=heads.dtype, device=heads.device)
     # Heads of one tile next to each other: they read the same lines of memory.
-    _listen[(n_heads, len(company.tile_windows))](
+    _encoder_attention_kernel[(n_heads, len(batch.tile_windows))](
         heads,
         out,
-        company.tile_windows,
-        company.tile_firsts,
-        company.starts,
-        company.lengths,
-        company.n_own,
-        company.log_counts,
+        batch.tile_windows,
+        batch.tile_firsts,
+        batch.starts,
+        batch.lengths,
+        batch.n_own,
+        batch.log_sizes,
         heads.stride(0),
         heads.stride(1),
         out.stride(0),
@@ -168,29 +170,29 @@ def listen(
         N_STAGES=launch.n_stages,
         PRECISION="ieee" if heads.dtype is torch.float32 else "tf32",  # of 16 bits it means nothing
         num_warps=launch.n_warps,
-        **ALWAYS,
+        **LAUNCH_OPTIONS,
     )
     return out
 
 
 @triton.jit
-def _normalise(
+def _normalise_kernel(
     rows,
-    owed,
+    deferred_bias,
     weight,
     bias,
     out,
     n_columns,
     epsilon,
     BLOCK: tl.constexpr,  # noqa: N803
-    HAS_OWED: tl.constexpr,  # noqa: N803
+    HAS_DEFERRED_BIAS: tl.constexpr,  # noqa: N803
 ):
     """One row; several of them, to read weights less often, were slower (docs/lab-log.md)."""
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     exists = column < n_columns
     x = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
-    if HAS_OWED:
-        x += tl.load(owed + column, mask=exists, other=0.0)
+    if HAS_DEFERRED_BIAS:
+        x += tl.load(deferred_bias + column, mask=exists, other=0.0)
     mean = tl.sum(x, 0) / n_columns
     off = tl.where(exists, x - mean, 0.0)
     variance = tl.sum(off * off, 0) / n_columns
@@ -201,29 +203,29 @@ def _normalise(
 
 
 def normalise(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, owed: torch.Tensor | None
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, deferred_bias: torch.Tensor | None
 ) -> torch.Tensor:
     """See `layers.Normalise`; rows are contiguous."""
     n_rows, n_columns = x.shape
     out = torch.empty_like(x)
-    _normalise[(n_rows,)](
+    _normalise_kernel[(n_rows,)](
         x,
-        bias if owed is None else owed,
+        bias if deferred_bias is None else deferred_bias,
         weight,
         bias,
         out,
         n_columns,
         LAYER_NORM_EPSILON,
         BLOCK=triton.next_power_of_2(n_columns),
-        HAS_OWED=owed is not None,
+        HAS_DEFERRED_BIAS=deferred_bias is not None,
         num_warps=4,
-        **ALWAYS,
+        **LAUNCH_OPTIONS,
     )
     return out
 
 
 @triton.jit
-def _keep(
+def _write_cross_kv_kernel(
     pair,
     numbers,
     scales,
@@ -235,21 +237,21 @@ def _keep(
     slot_stride,
     head_stride,
     largest,
-    least_peak,
+    min_peak,
     N_HEADS: tl.constexpr,  # noqa: N803
     WIDTH: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     HAS_SCALES: tl.constexpr,  # noqa: N803
 ):
     """The keys or values of one head of one window."""
-    window, entry = tl.program_id(0), tl.program_id(1)
+    window, token_input = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + window)
     if length == 0:
         return
-    part, head = entry // N_HEADS, entry % N_HEADS
+    part, head = token_input // N_HEADS, token_input % N_HEADS
     slot = tl.load(slots + window).to(tl.int64)
     width, lane = tl.arange(0, WIDTH), tl.arange(0, BLOCK)
-    given = pair + tl.load(starts + window).to(tl.int64) * row_stride + entry * WIDTH
+    given = pair + tl.load(starts + window).to(tl.int64) * row_stride + token_input * WIDTH
     kept = numbers + part * pair_stride + slot * slot_stride + head * head_stride
     scale = tl.full([WIDTH], 1.0, tl.float32)
     if HAS_SCALES:
@@ -262,7 +264,7 @@ def _keep(
                 other=0.0,
             )
             peaks = tl.maximum(peaks, tl.abs(x.to(tl.float32)))
-        peak = tl.maximum(tl.max(peaks, 0), least_peak)
+        peak = tl.maximum(tl.max(peaks, 0), min_peak)
         scale = largest / peak  # as a factor: there is no division in the loop
         # Of the scales' rows the positions are left out.
         n_slots = pair_stride // slot_stride
@@ -270,36 +272,43 @@ def _keep(
         tl.store(scales + of_slot + width, peak / largest)
     for first in tl.range(0, length, BLOCK):
         row = first + lane
-        real = (row < length)[:, None]
-        x = tl.load(given + row[:, None] * row_stride + width[None, :], mask=real, other=0.0)
+        is_valid = (row < length)[:, None]
+        x = tl.load(given + row[:, None] * row_stride + width[None, :], mask=is_valid, other=0.0)
         if HAS_SCALES:  # the nearest whole number lies in the lowest bits then
             x = (x.to(tl.float32) * scale[None, :] + NEAREST).to(tl.int32, bitcast=True)
         tl.store(
-            kept + row[:, None] * WIDTH + width[None, :], x.to(numbers.dtype.element_ty), mask=real
+            kept + row[:, None] * WIDTH + width[None, :],
+            x.to(numbers.dtype.element_ty),
+            mask=is_valid,
         )
 
 
-def keep(pair: torch.Tensor, company: Company, table: Kept, launch: KeepLaunch = KEEP) -> None:
-    """See `attention.Keep`; what is no window's is kept nowhere."""
+def write_cross_kv(
+    pair: torch.Tensor,
+    batch: PackedBatch,
+    table: LayerKV,
+    launch: WriteCrossKVLaunch = WRITE_CROSS_KV,
+) -> None:
+    """See `attention.WriteCrossKV`; what is no window's is kept nowhere."""
     _, _, n_heads, width = pair.shape
     numbers, scales = table
-    _keep[(MOST_WINDOWS, 2 * n_heads)](
+    _write_cross_kv_kernel[(MAX_WINDOWS, 2 * n_heads)](
         pair,
         numbers,
         numbers if scales is None else scales,
-        company.slots,
-        company.starts,
-        company.lengths,
+        batch.slots,
+        batch.starts,
+        batch.lengths,
         pair.stride(0),
         numbers.stride(0),
         numbers.stride(1),
         numbers.stride(2),
-        LARGEST,
-        LEAST_PEAK,
+        INT8_MAX,
+        MIN_PEAK,
         N_HEADS=n_heads,
         WIDTH=width,
         BLOCK=launch.block,
         HAS_SCALES=scales is not None,
         num_warps=launch.n_warps,
-        **ALWAYS,
+        **LAUNCH_OPTIONS,
     )

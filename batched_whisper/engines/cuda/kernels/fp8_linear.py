@@ -13,9 +13,9 @@ import torch.nn.functional as F  # noqa: N812
 
 from batched_whisper.engines.cuda.model.layers import Layer
 
-KIND = torch.float8_e4m3fn
-LARGEST = torch.finfo(KIND).max
-LEAST_PEAK = 1e-12
+FP8 = torch.float8_e4m3fn
+FP8_MAX = torch.finfo(FP8).max
+MIN_PEAK = 1e-12
 """Rows of nothing but zeros have a scale too."""
 
 
@@ -29,13 +29,13 @@ class Quantised:
 
 def quantise(rows: torch.Tensor) -> Quantised:
     """Scale every row so that its largest number is the largest there is."""
-    peaks = rows.abs().amax(-1, keepdim=True).float().clamp(min=LEAST_PEAK)
-    scales = peaks / LARGEST
-    return Quantised((rows.float() / scales).clamp(-LARGEST, LARGEST).to(KIND), scales)
+    peaks = rows.abs().amax(-1, keepdim=True).float().clamp(min=MIN_PEAK)
+    scales = peaks / FP8_MAX
+    return Quantised((rows.float() / scales).clamp(-FP8_MAX, FP8_MAX).to(FP8), scales)
 
 
 @dataclass(frozen=True)
-class EightBitLinear:
+class Fp8Linear:
     """`layers.Linear` in 8 bits."""
 
     weight: Quantised
@@ -65,9 +65,9 @@ class EightBitLinear:
         )
 
 
-def make_eight_bit_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Layer:
+def make_fp8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Layer:
     """The layer of a weight ``[out, in]`` in the model's type."""
-    return EightBitLinear(quantise(weight), bias)
+    return Fp8Linear(quantise(weight), bias)
 
 
 def _quantise(rows: torch.Tensor) -> Quantised:
@@ -76,4 +76,4 @@ def _quantise(rows: torch.Tensor) -> Quantised:
         return quantise(rows)
     from batched_whisper.engines.cuda.kernels import decoder_kernels
 
-    return Quantised(*decoder_kernels.quantise(rows.contiguous(), KIND, LARGEST, LEAST_PEAK))
+    return Quantised(*decoder_kernels.quantise(rows.contiguous(), FP8, FP8_MAX, MIN_PEAK))

@@ -1,18 +1,18 @@
 """A Triton kernel: attention of single queries over keys and values in 8 bits, four to a word.
 
-What `decoder_kernels._hear` does, for tables in 8 bits. There reading is not all: turning a whole
+What `decoder_kernels._attention_kernel` does, for cache in 8 bits. There reading is not all: turning a whole
 number of 8 bits into a float32 is one of a GPU's slow instructions (a sixteenth of its arithmetic,
-by the CUDA programming guide's table), and two of them for every product kept the memory waiting.
+by the CUDA programming guide's table), and two of them for every product decay the memory waiting.
 Here there are none:
 
-- *Scores* are products of whole numbers. The query is written in two digits of 8 bits, 127 steps
+- *Scores* are products of whole numbers. The query_index is written in two digits of 8 bits, 127 steps
   of its largest channel and 254 of each of those, finer than 16 bits are; and one instruction
   multiplies four of a key's channels by four of a digit's and adds them up (``dp4a``).
-- *Values* become floats by putting their byte into the middle of a float32's: 0x4700xx00 is 32768
+- *Values* become bits_to_float by putting their byte into the middle of a float32's: 0x4700xx00 is 32768
   and as many as the byte says. What is too much in every sum is the same for all channels, and
   taken away at the end.
 
-A lane has two positions at a time, so that what it has heard so far is scaled once for both.
+A lane has two positions at a time, so that what it has acc so far is scaled once for both.
 Triton's interpreter knows no instructions of a GPU: there the same numbers are made of shifts.
 """
 
@@ -21,24 +21,24 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LEAST = tl.constexpr(-1e30)
+LOWEST = tl.constexpr(-1e30)
 """Below every score, and a number: the difference of two infinities is none."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 COARSE = tl.constexpr(127)
-"""Steps of a query's largest channel."""
+"""StepRunner of a query_index's largest channel."""
 FINE = tl.constexpr(254)
-"""Steps of each of those: half of them to both sides are a digit of 8 bits."""
+"""StepRunner of each of those: half of them to both sides are a digit of 8 bits."""
 ZERO = tl.constexpr(32768.0 + 128.0)
 """What a byte of zero becomes."""
-LEAST_PEAK = tl.constexpr(1e-30)
+MIN_PEAK = tl.constexpr(1e-30)
 """Queries of nothing but zeros have steps too."""
 
 
 @triton.jit
-def _digits(asked, step):
+def _digits(query, step):
     """Two whole numbers each: how many coarse steps, and how many fine ones more."""
-    coarse = tl.floor(asked / step + 0.5)
-    fine = tl.floor((asked / step - coarse) * FINE + 0.5)
+    coarse = tl.floor(query / step + 0.5)
+    fine = tl.floor((query / step - coarse) * FINE + 0.5)
     return coarse.to(tl.int32), fine.to(tl.int32)
 
 
@@ -59,10 +59,10 @@ def _product(one, other):
 
 
 @triton.jit
-def _score(key, coarse, fine, IN_ASSEMBLY: tl.constexpr):  # noqa: N803
-    """Keys ``[n, words]`` times a query in two digits, in fine steps."""
+def _score(key, coarse, fine, USE_PTX: tl.constexpr):  # noqa: N803
+    """Keys ``[n, words]`` times a query_index in two digits, in fine steps."""
     coarse, fine = coarse[None, :], fine[None, :]
-    if IN_ASSEMBLY:
+    if USE_PTX:
         products = tl.inline_asm_elementwise(
             """{
             .reg .s32 many;
@@ -82,9 +82,9 @@ def _score(key, coarse, fine, IN_ASSEMBLY: tl.constexpr):  # noqa: N803
 
 
 @triton.jit
-def _bytes(words, IN_ASSEMBLY: tl.constexpr):  # noqa: N803
+def _bytes(words, USE_PTX: tl.constexpr):  # noqa: N803
     """The four numbers of words, as float32 that are `ZERO` too large."""
-    if IN_ASSEMBLY:
+    if USE_PTX:
         return tl.inline_asm_elementwise(
             """{
             .reg .b32 shifted;
@@ -109,13 +109,13 @@ def _bytes(words, IN_ASSEMBLY: tl.constexpr):  # noqa: N803
 
 
 @triton.jit
-def hear_words(
+def int8_attention_kernel(
     queries,
     table,
     rows,
     lengths,
     n_own,
-    log_counts,
+    log_sizes,
     scales,
     out,
     highest,
@@ -132,48 +132,48 @@ def hear_words(
     WORDS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     N_STAGES: tl.constexpr,  # noqa: N803
-    HAS_CROWD: tl.constexpr,  # noqa: N803
-    IN_ASSEMBLY: tl.constexpr,  # noqa: N803
+    HAS_MERGED: tl.constexpr,  # noqa: N803
+    USE_PTX: tl.constexpr,  # noqa: N803
 ):
-    """One part of one head of one query: its weighted sum of values, its best score, its total.
+    """One part of one head of one query_index: its weighted sum of values, its best score, its total.
 
     ``table`` is words, and so its strides; a head is ``WORDS`` wide.
     """
-    entry, part = tl.program_id(0), tl.program_id(1)
-    query, head = entry // N_HEADS, entry % N_HEADS
+    token_input, part = tl.program_id(0), tl.program_id(1)
+    query_index, head = token_input // N_HEADS, token_input % N_HEADS
     word, lane = tl.arange(0, WORDS), tl.arange(0, BLOCK)
-    slot = tl.load(rows + query).to(tl.int64)
+    slot = tl.load(rows + query_index).to(tl.int64)
     keys = table + slot * row_stride + head * head_stride
     values = keys + pair_stride
-    given = queries + query * query_stride + head * (4 * WORDS) + 4 * word
+    given = queries + query_index * query_stride + head * (4 * WORDS) + 4 * word
     channels = scales + (slot * N_HEADS + head) * (4 * WORDS) + 4 * word
     scale *= LOG2_E
-    asked_0 = tl.load(given).to(tl.float32) * scale * tl.load(channels)
-    asked_1 = tl.load(given + 1).to(tl.float32) * scale * tl.load(channels + 1)
-    asked_2 = tl.load(given + 2).to(tl.float32) * scale * tl.load(channels + 2)
-    asked_3 = tl.load(given + 3).to(tl.float32) * scale * tl.load(channels + 3)
+    query_0 = tl.load(given).to(tl.float32) * scale * tl.load(channels)
+    query_1 = tl.load(given + 1).to(tl.float32) * scale * tl.load(channels + 1)
+    query_2 = tl.load(given + 2).to(tl.float32) * scale * tl.load(channels + 2)
+    query_3 = tl.load(given + 3).to(tl.float32) * scale * tl.load(channels + 3)
     peaks = tl.maximum(
-        tl.maximum(tl.abs(asked_0), tl.abs(asked_1)), tl.maximum(tl.abs(asked_2), tl.abs(asked_3))
+        tl.maximum(tl.abs(query_0), tl.abs(query_1)), tl.maximum(tl.abs(query_2), tl.abs(query_3))
     )
-    step = tl.maximum(tl.max(peaks, 0), LEAST_PEAK) / COARSE
-    coarse_0, fine_0 = _digits(asked_0, step)
-    coarse_1, fine_1 = _digits(asked_1, step)
-    coarse_2, fine_2 = _digits(asked_2, step)
-    coarse_3, fine_3 = _digits(asked_3, step)
+    step = tl.maximum(tl.max(peaks, 0), MIN_PEAK) / COARSE
+    coarse_0, fine_0 = _digits(query_0, step)
+    coarse_1, fine_1 = _digits(query_1, step)
+    coarse_2, fine_2 = _digits(query_2, step)
+    coarse_3, fine_3 = _digits(query_3, step)
     coarse = _packed(coarse_0, coarse_1, coarse_2, coarse_3)
     fine = _packed(fine_0, fine_1, fine_2, fine_3)
     step = step / FINE
     first = part * part_length
-    stop = tl.minimum(tl.load(lengths + query).to(tl.int32), first + part_length)
-    if HAS_CROWD:
-        own = tl.load(n_own + query).to(tl.int32)
-        log_count = tl.load(log_counts + query) * LOG2_E
-    best = tl.full([BLOCK], LEAST, tl.float32)
+    stop = tl.minimum(tl.load(lengths + query_index).to(tl.int32), first + part_length)
+    if HAS_MERGED:
+        own = tl.load(n_own + query_index).to(tl.int32)
+        log_size = tl.load(log_sizes + query_index) * LOG2_E
+    best = tl.full([BLOCK], LOWEST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    heard_0 = tl.zeros([BLOCK, WORDS], tl.float32)
-    heard_1 = tl.zeros([BLOCK, WORDS], tl.float32)
-    heard_2 = tl.zeros([BLOCK, WORDS], tl.float32)
-    heard_3 = tl.zeros([BLOCK, WORDS], tl.float32)
+    acc_0 = tl.zeros([BLOCK, WORDS], tl.float32)
+    acc_1 = tl.zeros([BLOCK, WORDS], tl.float32)
+    acc_2 = tl.zeros([BLOCK, WORDS], tl.float32)
+    acc_3 = tl.zeros([BLOCK, WORDS], tl.float32)
     for start in tl.range(first, stop, 2 * BLOCK, num_stages=N_STAGES):
         near = start + lane
         far = near + BLOCK
@@ -184,44 +184,44 @@ def hear_words(
         far_key = tl.load(keys + far_place, mask=far_real, other=0)
         near_value = tl.load(values + near_place, mask=near_real, other=0)
         far_value = tl.load(values + far_place, mask=far_real, other=0)
-        near_score = _score(near_key, coarse, fine, IN_ASSEMBLY).to(tl.float32) * step
-        far_score = _score(far_key, coarse, fine, IN_ASSEMBLY).to(tl.float32) * step
-        if HAS_CROWD:
-            near_score += tl.where(near >= own, log_count, 0.0)
-            far_score += tl.where(far >= own, log_count, 0.0)
+        near_score = _score(near_key, coarse, fine, USE_PTX).to(tl.float32) * step
+        far_score = _score(far_key, coarse, fine, USE_PTX).to(tl.float32) * step
+        if HAS_MERGED:
+            near_score += tl.where(near >= own, log_size, 0.0)
+            far_score += tl.where(far >= own, log_size, 0.0)
         near_score = tl.where(near < stop, near_score, float("-inf"))
         far_score = tl.where(far < stop, far_score, float("-inf"))
         better = tl.maximum(best, tl.maximum(near_score, far_score))
         near_weight, far_weight = tl.exp2(near_score - better), tl.exp2(far_score - better)
-        kept = tl.exp2(best - better)
+        decay = tl.exp2(best - better)
         best = better
-        total = total * kept + (near_weight + far_weight)
-        near_0, near_1, near_2, near_3 = _bytes(near_value, IN_ASSEMBLY)
-        far_0, far_1, far_2, far_3 = _bytes(far_value, IN_ASSEMBLY)
-        kept, near_weight, far_weight = kept[:, None], near_weight[:, None], far_weight[:, None]
-        heard_0 = heard_0 * kept + near_weight * near_0 + far_weight * far_0
-        heard_1 = heard_1 * kept + near_weight * near_1 + far_weight * far_1
-        heard_2 = heard_2 * kept + near_weight * near_2 + far_weight * far_2
-        heard_3 = heard_3 * kept + near_weight * near_3 + far_weight * far_3
+        total = total * decay + (near_weight + far_weight)
+        near_0, near_1, near_2, near_3 = _bytes(near_value, USE_PTX)
+        far_0, far_1, far_2, far_3 = _bytes(far_value, USE_PTX)
+        decay, near_weight, far_weight = decay[:, None], near_weight[:, None], far_weight[:, None]
+        acc_0 = acc_0 * decay + near_weight * near_0 + far_weight * far_0
+        acc_1 = acc_1 * decay + near_weight * near_1 + far_weight * far_1
+        acc_2 = acc_2 * decay + near_weight * near_2 + far_weight * far_2
+        acc_3 = acc_3 * decay + near_weight * near_3 + far_weight * far_3
     highest_of_all = tl.max(best, 0)
     share = tl.exp2(best - highest_of_all)
     total_of_all = tl.sum(total * share, 0)
-    too_much = (total * ZERO)[:, None]
+    offset = (total * ZERO)[:, None]
     share = share[:, None]
     channels += scales_stride
-    sum_0 = tl.sum((heard_0 - too_much) * share, 0) * tl.load(channels)
-    sum_1 = tl.sum((heard_1 - too_much) * share, 0) * tl.load(channels + 1)
-    sum_2 = tl.sum((heard_2 - too_much) * share, 0) * tl.load(channels + 2)
-    sum_3 = tl.sum((heard_3 - too_much) * share, 0) * tl.load(channels + 3)
-    at = entry * N_PARTS + part
+    sum_0 = tl.sum((acc_0 - offset) * share, 0) * tl.load(channels)
+    sum_1 = tl.sum((acc_1 - offset) * share, 0) * tl.load(channels + 1)
+    sum_2 = tl.sum((acc_2 - offset) * share, 0) * tl.load(channels + 2)
+    sum_3 = tl.sum((acc_3 - offset) * share, 0) * tl.load(channels + 3)
+    at = token_input * N_PARTS + part
     if N_PARTS == 1:
         sum_0, sum_1 = sum_0 / total_of_all, sum_1 / total_of_all
         sum_2, sum_3 = sum_2 / total_of_all, sum_3 / total_of_all
     else:
         tl.store(highest + at, highest_of_all / LOG2_E)  # in the powers that the others have
         tl.store(totals + at, total_of_all)
-    said = out + at * (4 * WORDS) + 4 * word
-    tl.store(said, sum_0)
-    tl.store(said + 1, sum_1)
-    tl.store(said + 2, sum_2)
-    tl.store(said + 3, sum_3)
+    result = out + at * (4 * WORDS) + 4 * word
+    tl.store(result, sum_0)
+    tl.store(result + 1, sum_1)
+    tl.store(result + 2, sum_2)
+    tl.store(result + 3, sum_3)

@@ -1,6 +1,6 @@
 """The layers that Whisper is made of, as calls on tensors, straight from named weights.
 
-Names of weights are openai/whisper's. Everything is functional but for one thing: what a block says
+Names of weights are openai/whisper's. Everything is functional but for one value: what a block says
 is added to its input in place, by the product itself. The biases of those products are not added
 to it at all: the next norm knows their sum, so that nothing but norms passes over it. Knows nothing
 of slots.
@@ -65,42 +65,42 @@ class Linear:
 
 
 class Normalise(Protocol):
-    """Layer norm over the last axis of ``x + owed``, each row by itself."""
+    """Layer norm over the last axis of ``x + deferred_bias``, each row by itself."""
 
     def __call__(
         self,
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
-        owed: torch.Tensor | None,
+        deferred_bias: torch.Tensor | None,
     ) -> torch.Tensor:
-        """``[n, width]`` to the same; ``weight``, ``bias`` and ``owed`` are ``[width]`` float32."""
+        """``[n, width]`` to the same; ``weight``, ``bias`` and ``deferred_bias`` are ``[width]`` float32."""
 
 
 def normalise(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, owed: torch.Tensor | None
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, deferred_bias: torch.Tensor | None
 ) -> torch.Tensor:
     """See `Normalise`: the definition."""
-    wide = x.float() if owed is None else x.float() + owed
+    wide = x.float() if deferred_bias is None else x.float() + deferred_bias
     return F.layer_norm(wide, weight.shape, weight, bias, LAYER_NORM_EPSILON).to(x.dtype)
 
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Of what blocks have added to so far; ``owed`` is the sum of biases that they left out."""
+    """Of what blocks have added to so far; ``deferred_bias`` is the sum of biases that they left out."""
 
     weight: torch.Tensor
     bias: torch.Tensor
-    owed: torch.Tensor | None
+    deferred_bias: torch.Tensor | None
     normalise: Normalise
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Of the same shape."""
-        return self.normalise(x, self.weight, self.bias, self.owed)
+        return self.normalise(x, self.weight, self.bias, self.deferred_bias)
 
 
 @dataclass(frozen=True)
-class Perceptron:
+class Mlp:
     """A block's two linear layers with their norm."""
 
     norm: LayerNorm
@@ -143,21 +143,21 @@ class Weights:
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         return self.make_linear(weight, torch.cat(biases) if biases else None)
 
-    def layer_norm(self, name: str, owed: torch.Tensor | None = None) -> LayerNorm:
-        """The norm of that name, of what is short of the biases ``owed``."""
+    def layer_norm(self, name: str, deferred_bias: torch.Tensor | None = None) -> LayerNorm:
+        """The norm of that name, of what is short of the biases ``deferred_bias``."""
         weight, bias = (self.tensor(f"{name}.{part}", torch.float32) for part in ("weight", "bias"))
-        return LayerNorm(weight, bias, owed, self.normalise)
+        return LayerNorm(weight, bias, deferred_bias, self.normalise)
 
-    def perceptron(self, block: str, owed: torch.Tensor | None) -> Perceptron:
-        """The perceptron of a block."""
-        return Perceptron(
-            self.layer_norm(f"{block}.mlp_ln", owed),
+    def mlp(self, block: str, deferred_bias: torch.Tensor | None) -> Mlp:
+        """The mlp of a block."""
+        return Mlp(
+            self.layer_norm(f"{block}.mlp_ln", deferred_bias),
             self.linear(f"{block}.mlp.0"),
             self.linear(f"{block}.mlp.2"),
         )
 
     def convolution(self, name: str) -> Linear:
-        """A convolution of width 3 as a product: weight ``[out, 3 * in]``, see `convolved`."""
+        """A convolution of width 3 as a product: weight ``[out, 3 * in]``, see `convolve`."""
         taps = self.tensor(f"{name}.weight").transpose(1, 2)  # [out, 3, in]
         return Linear(taps.flatten(1).contiguous(), self.tensor(f"{name}.bias"))
 
@@ -172,14 +172,14 @@ class Weights:
         ]
 
 
-def owing(owed: torch.Tensor | None, layer: Layer) -> torch.Tensor | None:
-    """What is owed after a layer's `add_to`."""
+def add_deferred_bias(deferred_bias: torch.Tensor | None, layer: Layer) -> torch.Tensor | None:
+    """What is deferred_bias after a layer's `add_to`."""
     if layer.bias is None:
-        return owed
-    return layer.bias.float() if owed is None else owed + layer.bias.float()
+        return deferred_bias
+    return layer.bias.float() if deferred_bias is None else deferred_bias + layer.bias.float()
 
 
-def convolved(x: torch.Tensor, layer: Linear, stride: int) -> torch.Tensor:
+def convolve(x: torch.Tensor, layer: Linear, stride: int) -> torch.Tensor:
     """A convolution of width 3 with one zero on both sides, as one product of matrices.
 
     ``[n, in]`` to ``[n / stride, out]``. As a product it stays in the layout of the layers after

@@ -1,6 +1,6 @@
 """The log-mel spectrogram on the device, from samples that lie end to end.
 
-The definition is `audio.features.log_mel`, and the tables are its own. A Fourier transform of 400
+The definition is `audio.features.log_mel`, and the cache are its own. A Fourier transform of 400
 samples is one product of matrices here, which a GPU does in no time; in float32, whose errors are
 far below the quietest that the spectrogram knows.
 """
@@ -16,10 +16,10 @@ from batched_whisper.audio.features import (
     DYNAMIC_RANGE,
     POWER_FLOOR,
     hann,
-    lay_mirrored,
+    write_reflect_padded,
     mel_filters,
 )
-from batched_whisper.engines.cuda.packed_batch import GAP, MOST_WINDOWS, Company
+from batched_whisper.engines.cuda.packed_batch import GAP, MAX_WINDOWS, PackedBatch
 from batched_whisper.types import Samples
 
 _BEYOND = N_FFT - HOP_LENGTH
@@ -44,7 +44,7 @@ def lay_samples(samples: Samples, start: int, n_frames: int, into: Samples) -> N
     first = start * HOP_LENGTH
     sound = into[first : first + n_samples(n_frames)]
     sound[:] = 0
-    lay_mirrored(samples, n_frames, sound)
+    write_reflect_padded(samples, n_frames, sound)
 
 
 class Spectrogram:
@@ -64,13 +64,13 @@ class Spectrogram:
         self._waves = moved(hann()[:, None] * waves)  # [400, 2 * 201]
         self._filters = moved(mel_filters(n_mels).T)
 
-    def __call__(self, samples: torch.Tensor, company: Company) -> torch.Tensor:
+    def __call__(self, samples: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """Those under all frames, to ``[n_mels, n_frames]``; between windows to anything."""
         spectra = samples.unfold(0, N_FFT, HOP_LENGTH) @ self._waves
         power = spectra.square().unflatten(1, (2, -1)).sum(1)
         logs = (power @ self._filters).clamp(min=POWER_FLOOR).log10()  # [n_frames, n_mels]
-        whose = company.frame_windows.long()
-        loudest = logs.new_full((MOST_WINDOWS + 1,), -torch.inf)
+        whose = batch.frame_windows.long()
+        loudest = logs.new_full((MAX_WINDOWS + 1,), -torch.inf)
         loudest.scatter_reduce_(0, whose, logs.amax(1), "amax")
         heard = torch.maximum(logs, loudest[whose][:, None] - DYNAMIC_RANGE)
         return ((heard + 4) / 4).T

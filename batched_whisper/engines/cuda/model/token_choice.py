@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from batched_whisper.decoding.rules import NOTHING, TokenMask
-from batched_whisper.decoding.sampling import MULTIPLIERS, mask_row
-from batched_whisper.engines.cuda.model.decode_inputs import Field, floats
+from batched_whisper.decoding.sampling import HASH_MULTIPLIERS, mask_row
+from batched_whisper.engines.cuda.model.decode_inputs import Field, bits_to_float
 
-N_ANSWERS = 3
+N_OUTPUTS = 3
 """Of each row: token, its log-probability among the allowed, the probe's among all."""
 
 
@@ -28,7 +28,7 @@ class MaskTable:
     """The token masks in use, as rows of a table on the device.
 
     A model uses a handful, whose rows stay. Where more are needed than there are rows, those
-    longest unused make room.
+    longest unused make budget.
 
     Args:
         n_rows: how many rows; at least those of one pass.
@@ -46,7 +46,7 @@ class MaskTable:
     def indices(self, masks: Collection[TokenMask]) -> list[int]:
         """Their rows, in order; new ones are written."""
         wanted = dict.fromkeys(masks)
-        for mask in wanted:  # all of them first become the last to make room
+        for mask in wanted:  # all of them first become the last to make budget
             if mask in self._index:
                 self._index.move_to_end(mask)
         for mask in wanted:
@@ -63,8 +63,8 @@ class MaskTable:
         self._index[mask] = row
 
 
-def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> torch.Tensor:
-    """An allowed token of each row; `N_ANSWERS` numbers, ``[3, n]`` float32.
+def choose(logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """An allowed token of each row; `N_OUTPUTS` numbers, ``[3, n]`` float32.
 
     The most probable one, or at a temperature a random one. A timestamp is chosen if all those
     allowed together are more probable than the best text token (openai/whisper,
@@ -73,14 +73,14 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor) -> to
     Args:
         logits: ``[n, n_vocab]`` float32.
         hidden: the mask table's.
-        feed: the pass's numbers, ``[fields, n]``.
+        inputs: the pass's numbers, ``[fields, n]``.
     """
     begin = hidden.shape[1]
-    text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))
-    timed = _timestamps(logits, begin, feed)
-    probe = logits.gather(1, feed[Field.PROBE][:, None])[:, 0]
+    text = logits[:, :begin].masked_fill(hidden[inputs[Field.MASK]], float("-inf"))
+    timed = _timestamps(logits, begin, inputs)
+    probe = logits.gather(1, inputs[Field.PROBE][:, None])[:, 0]
     probability = (probe - logits.logsumexp(-1)).exp()
-    return decide(_pick(text, feed, 0), _pick(timed, feed, begin), probability)
+    return decide(_pick(text, inputs, 0), _pick(timed, inputs, begin), probability)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Pick:
 
 
 def decide(text: Pick, timed: Pick, probability: torch.Tensor) -> torch.Tensor:
-    """Text or timestamp: the rows' answers, ``[3, n]`` float32."""
+    """Text or timestamp: the rows' outputs, ``[3, n]`` float32."""
     only_timed = timed.total > text.highest
     timing = only_timed | (timed.merit > text.merit)
     token = torch.where(timing, timed.token.float(), text.token.float())
@@ -109,33 +109,33 @@ def decide(text: Pick, timed: Pick, probability: torch.Tensor) -> torch.Tensor:
     return torch.stack([token, score - total, probability])
 
 
-def _pick(scores: torch.Tensor, feed: torch.Tensor, first: int) -> Pick:
-    best = _merits(scores, feed, first).max(-1)
+def _pick(scores: torch.Tensor, inputs: torch.Tensor, first: int) -> Pick:
+    best = _merits(scores, inputs, first).max(-1)
     score = scores.gather(1, best.indices[:, None])[:, 0]
     return Pick(best.indices + first, best.values, score, scores.amax(-1), scores.logsumexp(-1))
 
 
-def _merits(scores: torch.Tensor, feed: torch.Tensor, first: int) -> torch.Tensor:
+def _merits(scores: torch.Tensor, inputs: torch.Tensor, first: int) -> torch.Tensor:
     """The scores, of rows that sample with temperature and noise (`sampling.gumbel`)."""
-    temperature = floats(feed[Field.TEMPERATURE])[:, None]
+    temperature = bits_to_float(inputs[Field.TEMPERATURE])[:, None]
     if scores.device.type == "cpu" and not temperature.any():  # a recording cannot look
         return scores
-    place = _mixed(feed[Field.STREAM] ^ (feed[Field.POSITION] + 1))[:, None]
+    place = _hash32(inputs[Field.STREAM] ^ (inputs[Field.POSITION] + 1))[:, None]
     tokens = torch.arange(first, first + scores.shape[1], device=scores.device)
-    uniform = ((_mixed(tokens ^ place) >> 9).float() + 0.5) * 2**-23
+    uniform = ((_hash32(tokens ^ place) >> 9).float() + 0.5) * 2**-23
     noisy = scores / temperature - (-uniform.log()).log()
     return torch.where(temperature > 0, noisy, scores)
 
 
-def _mixed(bits: torch.Tensor) -> torch.Tensor:
+def _hash32(bits: torch.Tensor) -> torch.Tensor:
     """`sampling`'s hash of 32 bits, in the lower half of whole numbers of 64."""
-    bits = ((bits ^ (bits >> 16)) * MULTIPLIERS[0]) & 0xFFFFFFFF
-    bits = ((bits ^ (bits >> 15)) * MULTIPLIERS[1]) & 0xFFFFFFFF
+    bits = ((bits ^ (bits >> 16)) * HASH_MULTIPLIERS[0]) & 0xFFFFFFFF
+    bits = ((bits ^ (bits >> 15)) * HASH_MULTIPLIERS[1]) & 0xFFFFFFFF
     return bits ^ (bits >> 16)
 
 
 def best_tokens(
-    logits: torch.Tensor, hidden: torch.Tensor, feed: torch.Tensor, n_best: int
+    logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor, n_best: int
 ) -> torch.Tensor:
     """The most probable allowed tokens of each row and their log-probabilities, best first.
 
@@ -143,8 +143,8 @@ def best_tokens(
     `decoding.sampling.best`; arguments as those of `choose`.
     """
     begin = hidden.shape[1]
-    text = logits[:, :begin].masked_fill(hidden[feed[Field.MASK]], float("-inf"))
-    timed = _timestamps(logits, begin, feed)
+    text = logits[:, :begin].masked_fill(hidden[inputs[Field.MASK]], float("-inf"))
+    timed = _timestamps(logits, begin, inputs)
     timing = timed.logsumexp(-1) > text.amax(-1)
     text = text.masked_fill(timing[:, None], float("-inf"))
     logprobs = torch.cat([text, timed], -1).log_softmax(-1)
@@ -152,9 +152,9 @@ def best_tokens(
     return torch.stack([found.indices.float(), found.values])
 
 
-def _timestamps(logits: torch.Tensor, begin: int, feed: torch.Tensor) -> torch.Tensor:
+def _timestamps(logits: torch.Tensor, begin: int, inputs: torch.Tensor) -> torch.Tensor:
     """Logits of the timestamps, -inf where they are not allowed, ``[n, n_timestamps]``."""
     tokens = torch.arange(begin, logits.shape[1], device=logits.device)
-    first, stop = feed[Field.TIME_FIRST][:, None], feed[Field.TIME_STOP][:, None]
+    first, stop = inputs[Field.TIME_FIRST][:, None], inputs[Field.TIME_STOP][:, None]
     allowed = (tokens >= first) & (tokens < stop)
     return logits[:, begin:].masked_fill(~allowed, float("-inf"))

@@ -1,8 +1,8 @@
-"""Passes over the decoder: numbers in, a few numbers a row out.
+"""DecoderRunner over the decoder: numbers in, a few numbers a row out.
 
 One pass may follow another without the host, which reads what they said when the last is done. On
 a GPU a pass is recorded once for each of a few sizes, as a CUDA graph. Fewer tokens than a recorded
-size are filled up with tokens that are nobody's. Elsewhere it just runs.
+size are filled up with tokens that are padding_slot's. Elsewhere it just runs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,22 @@ from functools import partial
 import torch
 
 from batched_whisper.decoding.rules import TokenIds
-from batched_whisper.engines.cuda.cuda_graphs import Place, Recordings, try_to_record, waited_for
-from batched_whisper.engines.cuda.kv_cache import Tables
-from batched_whisper.engines.cuda.model.decode_inputs import Entry, Feed, Field, next_feed
+from batched_whisper.engines.cuda.cuda_graphs import (
+    StreamSlot,
+    RecordedGraphs,
+    try_to_record,
+    blocking_event,
+)
+from batched_whisper.engines.cuda.kv_cache import KVCache
+from batched_whisper.engines.cuda.model.decode_inputs import (
+    TokenInput,
+    DecodeInputs,
+    Field,
+    next_inputs,
+)
 from batched_whisper.engines.cuda.model.decoder import Decoder
 from batched_whisper.engines.cuda.model.token_choice import (
-    N_ANSWERS,
+    N_OUTPUTS,
     Choose,
     MaskTable,
     best_tokens,
@@ -34,8 +44,8 @@ def recorded_sizes(most: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a pass said: of each entry token, log-probability and the probe's probability."""
+class PassOutputs:
+    """What a pass said: of each token_input token, log-probability and the probe's probability."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -43,70 +53,70 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedTokens:
     """Tokens, the best first, and their log-probabilities: -inf for what is not allowed."""
 
     tokens: list[int]
     logprobs: list[float]
 
 
-class _OnDevice:
+class _DecoderPass:
     """What the device does, on memory that stays where it is.
 
     It knows nothing of how it is recorded: of two that know each other neither is gone, nor its
-    memory, when nobody needs them any more.
+    memory, when padding_slot needs them any more.
     """
 
     def __init__(
         self,
         decoder: Decoder,
         choose: Choose,
-        tables: Tables,
+        cache: KVCache,
         masks: MaskTable,
         ids: TokenIds,
-        feed: Feed,
+        inputs: DecodeInputs,
         most: int,
     ) -> None:
-        device = tables.cross.device
+        device = cache.cross_kv.device
         self._decoder, self._choose = decoder, choose
-        self._tables, self._masks, self._ids, self._feed = tables, masks, ids, feed
+        self._cache, self._masks, self._ids, self._inputs = cache, masks, ids, inputs
         self._most = most
-        self.answers = torch.zeros((N_ANSWERS, most), device=device)
+        self.outputs = torch.zeros((N_OUTPUTS, most), device=device)
         # One for all recorded sizes: each would keep its own.
         self._logits = torch.zeros((most, decoder.n_columns), device=device)
 
     def run(self, size: int) -> None:
         """A pass of so many tokens, which were fed."""
-        feed = self._feed.read(size)
-        tokens, slots, positions = feed[Field.TOKEN], feed[Field.SLOT], feed[Field.POSITION]
+        inputs = self._inputs.read(size)
+        tokens, slots, positions = inputs[Field.TOKEN], inputs[Field.SLOT], inputs[Field.POSITION]
         logits = self._logits[:size]
-        self._decoder.logits(self._tables, tokens, slots, positions, logits)
-        chosen = self._choose(logits[:, : self._decoder.n_vocab], self._masks.hidden, feed)
-        self.answers[:, :size].copy_(chosen)
+        self._decoder.logits(self._cache, tokens, slots, positions, logits)
+        chosen = self._choose(logits[:, : self._decoder.n_vocab], self._masks.hidden, inputs)
+        self.outputs[:, :size].copy_(chosen)
 
-    def go_on(self, size: int) -> None:
-        """Feed the next pass with what was chosen."""
-        feed, chosen = self._feed.read(size), self.answers[0, :size].long()
-        feed.copy_(next_feed(feed, chosen, self._ids, self._feed.idle))
+    def advance(self, size: int) -> None:
+        """DecodeInputs the next pass with what was chosen."""
+        inputs, chosen = self._inputs.read(size), self.outputs[0, :size].long()
+        inputs.copy_(next_inputs(inputs, chosen, self._ids, self._inputs.padding))
 
     def best(self, places: torch.Tensor, n_best: int) -> torch.Tensor:
         """The best tokens of some places of the last pass, see `token_choice.best_tokens`."""
-        feed = self._feed.read(self._most)[:, places]
+        inputs = self._inputs.read(self._most)[:, places]
         logits = self._logits[places, : self._decoder.n_vocab]
-        return best_tokens(logits, self._masks.hidden, feed, n_best)
+        return best_tokens(logits, self._masks.hidden, inputs, n_best)
 
 
-class Passes:
+class DecoderRunner:
     """Runs passes of up to ``most`` tokens.
 
     Args:
-        decoder: runs over the tables.
+        decoder: runs over the cache.
         choose: says what is chosen of the logits.
-        tables: the slots'.
+        cache: the slots'.
         masks: the token masks'.
         ids: the special tokens.
         most: the most tokens of a pass.
-        in_a_row: the most passes without the host.
+        max_passes: the most passes without the host.
         places: where to record CUDA graphs.
     """
 
@@ -114,72 +124,76 @@ class Passes:
         self,
         decoder: Decoder,
         choose: Choose,
-        tables: Tables,
+        cache: KVCache,
         masks: MaskTable,
         ids: TokenIds,
         *,
         most: int,
-        in_a_row: int,
-        places: Sequence[Place] = (),
+        max_passes: int,
+        places: Sequence[StreamSlot] = (),
     ) -> None:
-        device = tables.cross.device
-        self.most, self.in_a_row = most, in_a_row
-        self.tables, self.masks = tables, masks
-        self._feed = Feed(most, device, Entry(token=0, slot=tables.nobody, position=0))
-        self._on_device = _OnDevice(decoder, choose, tables, masks, ids, self._feed, most)
+        device = cache.cross_kv.device
+        self.most, self.max_passes = most, max_passes
+        self.cache, self.masks = cache, masks
+        self._inputs = DecodeInputs(
+            most, device, TokenInput(token=0, slot=cache.padding_slot, position=0)
+        )
+        self._device_pass = _DecoderPass(decoder, choose, cache, masks, ids, self._inputs, most)
         on_gpu = device.type == "cuda"
-        self._told = torch.zeros((in_a_row, N_ANSWERS, most), pin_memory=on_gpu)
-        self._done = waited_for() if on_gpu else None
-        self.recordings = Recordings(self._on_device.run, recorded_sizes(most))
+        self._host_outputs = torch.zeros((max_passes, N_OUTPUTS, most), pin_memory=on_gpu)
+        self._done = blocking_event() if on_gpu else None
+        self.graphs = RecordedGraphs(self._device_pass.run, recorded_sizes(most))
         """The device's part of a pass, on what was fed last, by its number of tokens."""
-        self._between = Recordings(self._on_device.go_on, [most])
+        self._between = RecordedGraphs(self._device_pass.advance, [most])
         self.why = "stepping is not recorded"
         if places:
             self.record(places)
 
-    def run(self, entries: Sequence[Entry], n_passes: int = 1) -> list[Answers]:
+    def run(self, token_inputs: Sequence[TokenInput], n_passes: int = 1) -> list[PassOutputs]:
         """`begin` and `read`."""
-        return self.begin(entries, n_passes, len(entries))()
+        return self.begin(token_inputs, n_passes, len(token_inputs))()
 
     def begin(
-        self, entries: Sequence[Entry], n_passes: int, n_asking: int, place: int = 0
-    ) -> Callable[[], list[Answers]]:
-        """Passes one after another; what is returned waits for them, and tells what each said.
+        self, token_inputs: Sequence[TokenInput], n_passes: int, n_asking: int, place: int = 0
+    ) -> Callable[[], list[PassOutputs]]:
+        """DecoderRunner one after another; what is returned waits for them, and tells what each said.
 
-        The first is fed the entries, and each other one what was chosen in the one before for the
-        first ``n_asking`` of them. What is told of an entry that has come to its end means nothing.
+        The first is fed the token_inputs, and each other one what was chosen in the one before for the
+        first ``n_asking`` of them. What is told of an token_input that has come to its end means nothing.
         No passes may begin before these are read. ``place`` is that of a recording.
         """
-        size = self.recordings.size(len(entries))
-        self._feed.send(entries, size)
+        size = self.graphs.size(len(token_inputs))
+        self._inputs.send(token_inputs, size)
         for i in range(n_passes):
             if i:
                 self._between.play(self.most, place)
-                size = self.recordings.size(n_asking)
-            self.recordings.play(size, place)
+                size = self.graphs.size(n_asking)
+            self.graphs.play(size, place)
             # All of it: a part would be copied twice.
-            self._told[i].copy_(self._on_device.answers, non_blocking=True)
+            self._host_outputs[i].copy_(self._device_pass.outputs, non_blocking=True)
         if self._done is not None:
             self._done.record()
-        return partial(self._read, n_passes, len(entries))
+        return partial(self._read, n_passes, len(token_inputs))
 
-    def _read(self, n_passes: int, n: int) -> list[Answers]:
+    def _read(self, n_passes: int, n: int) -> list[PassOutputs]:
         if self._done is not None:
             self._done.synchronize()
         return [
-            Answers([int(token) for token in tokens], logprobs, probes)
-            for tokens, logprobs, probes in self._told[:n_passes, :, :n].tolist()
+            PassOutputs([int(token) for token in tokens], logprobs, probes)
+            for tokens, logprobs, probes in self._host_outputs[:n_passes, :, :n].tolist()
         ]
 
-    def best(self, places: Sequence[int], n_best: int) -> list[Ranked]:
-        """The best tokens of some entries of a pass that was just run, alone."""
-        found = self._on_device.best(torch.tensor(places, device=self.tables.own.device), n_best)
+    def best(self, places: Sequence[int], n_best: int) -> list[RankedTokens]:
+        """The best tokens of some token_inputs of a pass that was just run, alone."""
+        found = self._device_pass.best(
+            torch.tensor(places, device=self.cache.self_kv.device), n_best
+        )
         tokens, logprobs = found.tolist()
         return [
-            Ranked([int(token) for token in best], likely)
+            RankedTokens([int(token) for token in best], likely)
             for best, likely in zip(tokens, logprobs, strict=True)
         ]
 
-    def record(self, places: Sequence[Place]) -> None:
+    def record(self, places: Sequence[StreamSlot]) -> None:
         """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
-        self.why = try_to_record("stepping", (self.recordings, self._between), places)
+        self.why = try_to_record("stepping", (self.graphs, self._between), places)

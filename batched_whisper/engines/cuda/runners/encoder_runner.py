@@ -1,4 +1,4 @@
-"""Batches of windows: features or samples in, keys and values in the tables.
+"""Batches of windows: features or samples in, keys and values in the cache.
 
 The host lays those and numbers side by side in memory that the device copies from by itself,
 while it still computes the batch before. On a GPU what follows is recorded once for each of a few
@@ -13,20 +13,25 @@ from itertools import cycle
 
 import torch
 
-from batched_whisper.engines.cuda.cuda_graphs import Place, Recordings, try_to_record, waited_for
-from batched_whisper.engines.cuda.kv_cache import Tables
+from batched_whisper.engines.cuda.cuda_graphs import (
+    StreamSlot,
+    RecordedGraphs,
+    try_to_record,
+    blocking_event,
+)
+from batched_whisper.engines.cuda.kv_cache import KVCache
 from batched_whisper.engines.cuda.model.decoder import Decoder
 from batched_whisper.engines.cuda.model.encoder import Encoder
 from batched_whisper.engines.cuda.model.log_mel import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.packed_batch import (
-    Company,
-    Extent,
-    companies,
-    describe,
+    PackedBatch,
+    BatchShape,
+    split_batches,
+    write_batch,
     frame_starts,
 )
 from batched_whisper.engines.interface import EncodeRow
-from batched_whisper.engines.merged_padding import Layout, with_silence
+from batched_whisper.engines.merged_padding import Layout, append_silence
 from batched_whisper.models.dimensions import Dimensions
 from batched_whisper.types import Samples
 
@@ -39,13 +44,13 @@ def recorded_positions(full: int) -> list[int]:
     return [round(full * n) for n in _IN_FULL_WINDOWS]
 
 
-class Encodings:
+class EncoderRunner:
     """Runs batches.
 
     Args:
         encoder: hears windows.
-        decoder: keeps what was heard.
-        tables: where.
+        decoder: keeps what was audio.
+        cache: where.
         sizes: of the model.
         from_samples: whether windows come as samples, whose features are computed here.
         places: where to record CUDA graphs.
@@ -55,78 +60,78 @@ class Encodings:
         self,
         encoder: Encoder,
         decoder: Decoder,
-        tables: Tables,
+        cache: KVCache,
         sizes: Dimensions,
         *,
         from_samples: bool,
-        places: Sequence[Place] = (),
+        places: Sequence[StreamSlot] = (),
     ) -> None:
-        device = tables.own.device
+        device = cache.self_kv.device
         self._full = sizes.n_audio_ctx
         recorded = recorded_positions(self._full)
         self._most = recorded[-1]
-        self._on_device = _OnDevice(encoder, decoder, tables, sizes, from_samples, self._most)
-        self.recordings = Recordings(self._on_device.run, recorded)
+        self._device_pass = _EncoderPass(encoder, decoder, cache, sizes, from_samples, self._most)
+        self.graphs = RecordedGraphs(self._device_pass.run, recorded)
         """The device's part of a batch, on what was sent last, by its number of positions."""
         n_staged = 2 if device.type == "cuda" else 1
-        self._staged = cycle([_Staged(self._on_device, device) for _ in range(n_staged)])
+        self._staged = cycle([_Staged(self._device_pass, device) for _ in range(n_staged)])
         self.why = "encoding is not recorded"
         if places:
             self.record(places)
 
     def run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int = 0) -> None:
         """Encode windows into their slots, in as few batches as hold them."""
-        for each in companies([len(laid_out) for laid_out in layouts], self._most):
+        for each in split_batches([len(window_layout) for window_layout in layouts], self._most):
             self._run([rows[i] for i in each], [layouts[i] for i in each], place)
 
-    def record(self, places: Sequence[Place]) -> None:
+    def record(self, places: Sequence[StreamSlot]) -> None:
         """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
-        self.why = try_to_record("encoding", [self.recordings], places)
+        self.why = try_to_record("encoding", [self.graphs], places)
 
     def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int) -> None:
-        n_positions = self.recordings.size(sum(len(each) for each in layouts))
-        extent, staged = self._on_device.extent(n_positions), next(self._staged)
+        n_positions = self.graphs.size(sum(len(each) for each in layouts))
+        batch_shape, staged = self._device_pass.batch_shape(n_positions), next(self._staged)
         staged.wait()
-        describe([row.slot for row in rows], layouts, extent, staged.numbers)
-        heard = staged.heard[: self._on_device.n_heard(extent)]
-        for row, laid_out, start in zip(rows, layouts, frame_starts(layouts), strict=True):
-            self._lay(row, laid_out, start, heard)
-        staged.send(extent.n_numbers, len(heard))
-        self.recordings.play(n_positions, place)
+        write_batch([row.slot for row in rows], layouts, batch_shape, staged.numbers)
+        audio = staged.audio[: self._device_pass.n_audio(batch_shape)]
+        for row, window_layout, start in zip(rows, layouts, frame_starts(layouts), strict=True):
+            self._lay(row, window_layout, start, audio)
+        staged.send(batch_shape.n_numbers, len(audio))
+        self.graphs.play(n_positions, place)
 
-    def _lay(self, row: EncodeRow, laid_out: Layout, start: int, heard: Samples) -> None:
+    def _lay(self, row: EncodeRow, window_layout: Layout, start: int, audio: Samples) -> None:
         """Write one window where its frames are."""
-        if self._on_device.from_samples:
-            lay_samples(row.features, start, laid_out.n_frames, heard)
+        if self._device_pass.from_samples:
+            lay_samples(row.features, start, window_layout.n_frames, audio)
             return
-        features = with_silence(row.features, self._full)
-        heard.reshape(len(features), -1)[:, start : start + laid_out.n_frames] = features
+        features = append_silence(row.features, self._full)
+        audio.reshape(len(features), -1)[:, start : start + window_layout.n_frames] = features
 
 
-class _OnDevice:
+class _EncoderPass:
     """What the device does, on memory that stays where it is.
 
     It knows nothing of how it is recorded: of two that know each other neither is gone, nor its
-    memory, when nobody needs them any more.
+    memory, when padding_slot needs them any more.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         decoder: Decoder,
-        tables: Tables,
+        cache: KVCache,
         sizes: Dimensions,
         from_samples: bool,
         most: int,
     ) -> None:
-        device = tables.own.device
-        self._encoder, self._decoder, self._tables = encoder, decoder, tables
+        device = cache.self_kv.device
+        self._encoder, self._decoder, self._cache = encoder, decoder, cache
         self._full, self._n_mels = sizes.n_audio_ctx, sizes.n_mels
         self._spectrogram = Spectrogram(sizes.n_mels, device) if from_samples else None
-        largest = self.extent(most)
+        largest = self.batch_shape(most)
         self.numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
         """Where the windows lie, see `packed_batch`."""
-        self.heard = torch.zeros(self.n_heard(largest), device=device)
+        self.audio = torch.zeros(self.n_audio(largest), device=device)
         """Features or samples of all of them."""
 
     @property
@@ -136,50 +141,50 @@ class _OnDevice:
 
     def run(self, n_positions: int) -> None:
         """Encode a batch of so many positions, which was sent."""
-        extent = self.extent(n_positions)
-        company = Company.of(self.numbers, extent)
-        heard = self.heard[: self.n_heard(extent)]
+        batch_shape = self.batch_shape(n_positions)
+        batch = PackedBatch.of(self.numbers, batch_shape)
+        audio = self.audio[: self.n_audio(batch_shape)]
         features = (
-            heard.view(self._n_mels, -1)
+            audio.view(self._n_mels, -1)
             if self._spectrogram is None
-            else self._spectrogram(heard, company)
+            else self._spectrogram(audio, batch)
         )
-        self._decoder.hear(self._tables, self._encoder(features, company), company)
+        self._decoder.write_cross_kv(self._cache, self._encoder(features, batch), batch)
 
-    def n_heard(self, extent: Extent) -> int:
+    def n_audio(self, batch_shape: BatchShape) -> int:
         """Numbers that a batch's windows come as."""
         if self._spectrogram is not None:
-            return n_samples(extent.n_frames)
-        return self._n_mels * extent.n_frames
+            return n_samples(batch_shape.n_frames)
+        return self._n_mels * batch_shape.n_frames
 
-    def extent(self, n_positions: int) -> Extent:
+    def batch_shape(self, n_positions: int) -> BatchShape:
         """Of a batch of so many."""
-        return Extent(n_positions, self._full, self._tables.nobody)
+        return BatchShape(n_positions, self._full, self._cache.padding_slot)
 
 
 class _Staged:
     """Memory of the host's that the device copies from by itself."""
 
-    def __init__(self, target: _OnDevice, device: torch.device) -> None:
+    def __init__(self, target: _EncoderPass, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
         self._target = target
         self._numbers = torch.zeros(
             target.numbers.shape, dtype=target.numbers.dtype, pin_memory=on_gpu
         )
-        self._heard = torch.zeros(target.heard.shape, pin_memory=on_gpu)
-        self._sent = waited_for() if on_gpu else None
+        self._audio = torch.zeros(target.audio.shape, pin_memory=on_gpu)
+        self._sent = blocking_event() if on_gpu else None
         self.numbers = self._numbers.numpy()
-        """The same memory as NumPy sees it; and so what is heard."""
-        self.heard = self._heard.numpy()
+        """The same memory as NumPy sees it; and so what is audio."""
+        self.audio = self._audio.numpy()
 
     def wait(self) -> None:
         """Until it may be written to."""
         if self._sent is not None:
             self._sent.synchronize()
 
-    def send(self, n_numbers: int, n_heard: int) -> None:
+    def send(self, n_numbers: int, n_audio: int) -> None:
         """Begin to copy so much of it to the device."""
         self._target.numbers[:n_numbers].copy_(self._numbers[:n_numbers], non_blocking=True)
-        self._target.heard[:n_heard].copy_(self._heard[:n_heard], non_blocking=True)
+        self._target.audio[:n_audio].copy_(self._audio[:n_audio], non_blocking=True)
         if self._sent is not None:
             self._sent.record()

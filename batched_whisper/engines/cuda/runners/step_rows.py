@@ -6,20 +6,26 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from batched_whisper.decoding.rules import NOTHING, Allowed, Course
+from batched_whisper.decoding.rules import NOTHING, Allowed, ConstraintState
 from batched_whisper.decoding.sampling import Choice
-from batched_whisper.engines.cuda.model.decode_inputs import Entry, float_bits
-from batched_whisper.engines.cuda.runners.decoder_runner import Answers, Passes, Ranked
+from batched_whisper.engines.cuda.model.decode_inputs import TokenInput, float_bits
+from batched_whisper.engines.cuda.runners.decoder_runner import (
+    PassOutputs,
+    DecoderRunner,
+    RankedTokens,
+)
 from batched_whisper.engines.interface import StepResult, StepRow
 
-MASKS_A_TOKEN = 4
-"""Masks that one token of a pass may need: what may follow it, and those of its row's course."""
+MASKS_PER_TOKEN = 4
+"""Masks that one token of a pass may need: what may follow it, and those of its row's constraints."""
 
-_UNASKED = Allowed(NOTHING)
-_NO_COURSE = Course(NOTHING, NOTHING, NOTHING, range(0), begins=False, latest=0)
+_NO_REQUEST = Allowed(NOTHING)
+_NO_CONSTRAINTS = ConstraintState(
+    NOTHING, NOTHING, NOTHING, range(0), opens_segment=False, last_timestamp=0
+)
 
 
-class Steps:
+class StepRunner:
     """Runs steps over passes.
 
     Args:
@@ -27,8 +33,8 @@ class Steps:
         eot: the token that ends a text.
     """
 
-    def __init__(self, passes: Passes, eot: int) -> None:
-        self._passes = passes
+    def __init__(self, passes: DecoderRunner, eot: int) -> None:
+        self._decoder_runner = passes
         self._eot = eot
 
     def start(
@@ -40,14 +46,14 @@ class Steps:
         """
         found: dict[int, StepResult] = {}
         n_passes = self._n_passes(rows)
-        together, probed = _Together(), dict[int, float]()
+        builder, probed = _PassBuilder(), dict[int, float]()
         for row, masks in zip(rows, self._masks(rows), strict=True):
             for i in range(len(row.tokens)):
-                if len(together) == self._passes.most:
-                    self._begin(together, n_passes, place, found, probed)()
-                    together = _Together()
-                together.add(row, i, masks)
-        finish = self._begin(together, n_passes, place, found, probed)
+                if len(builder) == self._decoder_runner.most:
+                    self._begin(builder, n_passes, place, found, probed)()
+                    builder = _PassBuilder()
+                builder.add(row, i, masks)
+        finish = self._begin(builder, n_passes, place, found, probed)
 
         def finished() -> list[StepResult | None]:
             finish()
@@ -58,39 +64,51 @@ class Steps:
     def _n_passes(self, rows: Sequence[StepRow]) -> int:
         """How many go on by themselves: one alone where the host must see a vocabulary."""
         n_tokens = sum(len(row.tokens) for row in rows)
-        if n_tokens > self._passes.most or any(row.n_best for row in rows):
+        if n_tokens > self._decoder_runner.most or any(row.n_best for row in rows):
             return 1
-        return min(self._passes.in_a_row, max((row.n_tokens for row in rows), default=1))
+        return min(self._decoder_runner.max_passes, max((row.n_tokens for row in rows), default=1))
 
     def _masks(self, rows: Sequence[StepRow]) -> Iterator[tuple[int, ...]]:
-        """Of each row the masks' places in the table: for its first token, and its course's."""
+        """Of each row the masks' places in the table: for its first token, and its constraints's."""
         masks = []
         for row in rows:
-            first, course = (row.allowed or _UNASKED).mask, row.course or _NO_COURSE
-            masks += [first, course.text, course.goes_on, course.no_text]
-        return zip(*[iter(self._passes.masks.indices(masks))] * MASKS_A_TOKEN, strict=True)
+            first, constraints = (
+                (row.allowed or _NO_REQUEST).mask,
+                row.constraints or _NO_CONSTRAINTS,
+            )
+            masks += [
+                first,
+                constraints.text_mask,
+                constraints.unfinished_mask,
+                constraints.segment_end_mask,
+            ]
+        return zip(
+            *[iter(self._decoder_runner.masks.indices(masks))] * MASKS_PER_TOKEN, strict=True
+        )
 
     def _begin(
         self,
-        together: _Together,
+        builder: _PassBuilder,
         n_passes: int,
         place: int,
         found: dict[int, StepResult],
         probed: dict[int, float],
     ) -> Callable[[], None]:
         """Begin passes; what is returned adds what they said, by slots."""
-        if not len(together):
+        if not len(builder):
             return lambda: None
-        read = self._passes.begin(together.entries, n_passes, len(together.ending), place)
+        read = self._decoder_runner.begin(
+            builder.token_inputs, n_passes, len(builder.ending), place
+        )
 
         def finish() -> None:
-            answers = read()
-            best = self._best(together.ending)
-            for place, slot in together.probing:
-                probed[slot] = answers[0].probes[place]
-            for place, row in enumerate(together.ending):
+            outputs = read()
+            best = self._best(builder.ending)
+            for place, slot in builder.probing:
+                probed[slot] = outputs[0].probes[place]
+            for place, row in enumerate(builder.ending):
                 if row.allowed is not None or row.probe is not None:
-                    choice, *more = self._said(place, answers[: row.n_tokens])
+                    choice, *more = self._row_choices(place, outputs[: row.n_tokens])
                     found[row.slot] = StepResult(
                         choice.token,
                         choice.logprob,
@@ -101,10 +119,10 @@ class Steps:
 
         return finish
 
-    def _said(self, place: int, answers: Sequence[Answers]) -> list[Choice]:
-        """What one entry said in one pass after another, up to the end of its text."""
-        said = [Choice(answers[0].tokens[place], answers[0].logprobs[place])]
-        for before, after in pairwise(answers):
+    def _row_choices(self, place: int, outputs: Sequence[PassOutputs]) -> list[Choice]:
+        """What one token_input said in one pass after another, up to the end of its text."""
+        said = [Choice(outputs[0].tokens[place], outputs[0].logprobs[place])]
+        for before, after in pairwise(outputs):
             if before.tokens[place] == self._eot:
                 break
             said.append(Choice(after.tokens[place], after.logprobs[place]))
@@ -116,14 +134,14 @@ class Steps:
         if not asking:
             return {}
         most = max(row.n_best for row in asking.values())
-        found = self._passes.best(list(asking), most)
+        found = self._decoder_runner.best(list(asking), most)
         return {
             place: _choices(ranked, row.n_best)
             for (place, row), ranked in zip(asking.items(), found, strict=True)
         }
 
 
-class _Together:
+class _PassBuilder:
     """The tokens that one pass is fed, and what is asked of which.
 
     Those that end a row come first: only they go on in the next pass, which is then as small as it
@@ -132,15 +150,15 @@ class _Together:
 
     def __init__(self) -> None:
         self.ending: list[StepRow] = []  # the rows whose last tokens come first, in order
-        self._last: list[Entry] = []
-        self._before: list[Entry] = []
+        self._last: list[TokenInput] = []
+        self._before: list[TokenInput] = []
         self._probing: list[tuple[bool, int, int]] = []  # whether among the last, where, whose
 
     def __len__(self) -> int:
         return len(self._last) + len(self._before)
 
     @property
-    def entries(self) -> list[Entry]:
+    def token_inputs(self) -> list[TokenInput]:
         """All of them, in the order of the pass."""
         return self._last + self._before
 
@@ -159,18 +177,18 @@ class _Together:
             self._probing.append((is_last, len(into), row.slot))
         if is_last:
             self.ending.append(row)
-            into.append(_asking(row, masks))
+            into.append(_last_token_input(row, masks))
         else:
-            into.append(Entry(row.tokens[i], row.slot, row.position + i, probe=row.probe or 0))
+            into.append(TokenInput(row.tokens[i], row.slot, row.position + i, probe=row.probe or 0))
 
 
-def _asking(row: StepRow, masks: tuple[int, ...]) -> Entry:
+def _last_token_input(row: StepRow, masks: tuple[int, ...]) -> TokenInput:
     """The last token of a row."""
-    allowed, course = row.allowed or _UNASKED, row.course or _NO_COURSE
+    allowed, constraints = row.allowed or _NO_REQUEST, row.constraints or _NO_CONSTRAINTS
     span = allowed.timestamps or range(0)
     position = row.position + len(row.tokens) - 1
-    first, text, goes_on, no_text = masks
-    return Entry(
+    first, text, unfinished_mask, segment_end_mask = masks
+    return TokenInput(
         row.tokens[-1],
         row.slot,
         position,
@@ -182,16 +200,16 @@ def _asking(row: StepRow, masks: tuple[int, ...]) -> Entry:
         row.sampling.stream,
         position + row.n_tokens,
         text,
-        goes_on,
-        no_text,
-        course.unfinished.start,
-        course.unfinished.stop,
-        course.begins,
-        course.latest,
+        unfinished_mask,
+        segment_end_mask,
+        constraints.unfinished_range.start,
+        constraints.unfinished_range.stop,
+        constraints.opens_segment,
+        constraints.last_timestamp,
     )
 
 
-def _choices(ranked: Ranked, n_best: int) -> tuple[Choice, ...]:
+def _choices(ranked: RankedTokens, n_best: int) -> tuple[Choice, ...]:
     return tuple(
         Choice(token, logprob)
         for token, logprob in zip(ranked.tokens[:n_best], ranked.logprobs, strict=False)

@@ -18,8 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from batched_whisper.engines.cuda.kernels import decoder_kernels
-from batched_whisper.engines.cuda.kernels.dispatch import Heads, _trials, by_kernels
-from batched_whisper.engines.cuda.kernels.fp8_linear import KIND, LARGEST, LEAST_PEAK
+from batched_whisper.engines.cuda.kernels.dispatch import Heads, _trials, triton_operations
+from batched_whisper.engines.cuda.kernels.fp8_linear import FP8, FP8_MAX, MIN_PEAK
 
 
 class AbsentDriver:
@@ -50,14 +50,12 @@ def main(capability: int) -> None:
         return launch(self, *args, grid=grid, warmup=warmup, **options)
 
     JITFunction.run = compiled
-    eight_bits = capability >= 89  # of floating point
+    has_fp8 = capability >= 89  # of floating point
     for dtype in (torch.float16, torch.float32):
         for trial in _trials(torch.device("cpu"), dtype, Heads(2, 64)):
-            trial(by_kernels())
-    if eight_bits:
-        decoder_kernels.quantise(
-            torch.zeros((3, 64), dtype=torch.float16), KIND, LARGEST, LEAST_PEAK
-        )
+            trial(triton_operations())
+    if has_fp8:
+        decoder_kernels.quantise(torch.zeros((3, 64), dtype=torch.float16), FP8, FP8_MAX, MIN_PEAK)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from tiny_whisper import IDS, tiny_checkpoint  # noqa: E402
 
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
-from batched_whisper.engines.cuda.kernels.fp8_linear import LARGEST, make_eight_bit_linear, quantise  # noqa: E402
+from batched_whisper.engines.cuda.kernels.fp8_linear import FP8_MAX, make_fp8_linear, quantise  # noqa: E402
 from batched_whisper.errors import EngineError  # noqa: E402
 
 
@@ -17,7 +17,7 @@ def test_a_row_fills_the_range_whatever_its_size_and_zeros_stay_zeros() -> None:
     rows = torch.randn(5, 64) * torch.tensor([[1e-4], [1.0], [1e4], [0.0], [3.0]])
     found = quantise(rows)
     peaks = found.numbers.float().abs().amax(1)
-    assert peaks.tolist() == [LARGEST, LARGEST, LARGEST, 0.0, LARGEST]
+    assert peaks.tolist() == [FP8_MAX, FP8_MAX, FP8_MAX, 0.0, FP8_MAX]
     back = found.numbers.float() * found.scales
     assert (back - rows).abs().max() <= rows.abs().max() / 16  # three bits after the first
     assert (back[0] - rows[0]).norm() < 0.04 * rows[0].norm()
@@ -27,7 +27,7 @@ def test_a_layer_is_near_to_the_one_in_full() -> None:
     x, weight, bias = torch.randn(2, 48, 64), torch.randn(32, 64) / 8, torch.randn(32)
     x, weight, bias = (each.to(torch.bfloat16) for each in (x, weight, bias))
     exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
-    layer = make_eight_bit_linear(weight, bias)
+    layer = make_fp8_linear(weight, bias)
     try:
         found = layer(x)
     except (RuntimeError, NotImplementedError, ValueError) as error:

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batched_whisper.engines.cuda.model.layers import Linear, convolved, normalise, owing  # noqa: E402
+from batched_whisper.engines.cuda.model.layers import Linear, convolve, normalise, add_deferred_bias  # noqa: E402
 
 WIDTH, N = 48, 37
 
@@ -20,20 +20,20 @@ def test_a_norm_makes_up_for_the_biases_that_were_not_added() -> None:
     layers = [Linear(some(WIDTH, 20, seed=i), some(WIDTH, seed=9 + i)) for i in (3, 4)]
     weight, bias = some(WIDTH, seed=5), some(WIDTH, seed=6)
     plain = x + layers[0](ys[0]) + layers[1](ys[1])
-    kept, owed = x.clone(), None
+    kept, deferred_bias = x.clone(), None
     for layer, y in zip(layers, ys, strict=True):
         layer.add_to(kept, y)
-        owed = owing(owed, layer)
+        deferred_bias = add_deferred_bias(deferred_bias, layer)
     torch.testing.assert_close(
-        normalise(kept, weight, bias, owed), normalise(plain, weight, bias, None)
+        normalise(kept, weight, bias, deferred_bias), normalise(plain, weight, bias, None)
     )
 
 
 def test_nothing_is_owed_for_a_layer_without_a_bias() -> None:
-    owed = some(WIDTH)
+    deferred_bias = some(WIDTH)
     layer = Linear(some(WIDTH, 20), None)
-    assert owing(owed, layer) is owed
-    assert owing(None, layer) is None
+    assert add_deferred_bias(deferred_bias, layer) is deferred_bias
+    assert add_deferred_bias(None, layer) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -52,7 +52,7 @@ def test_a_convolution_is_that_of_the_library(stride: int) -> None:
     layer = Linear(weight.transpose(1, 2).flatten(1), bias)
     expected = torch.nn.functional.conv1d(x.T[None], weight, bias, stride, padding=1)[0].T
     torch.testing.assert_close(
-        convolved(x, layer, stride),
+        convolve(x, layer, stride),
         torch.nn.functional.gelu(expected),
         atol=1e-4,
         rtol=1e-4,

@@ -43,18 +43,18 @@ SOUNDS = [
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_features_on_the_device_are_those_of_the_definition(n_mels: int) -> None:
     layouts = [layout(context, FULL) for _, context in SOUNDS]
-    extent = packed_batch.Extent(sum(map(len, layouts)), FULL, nobody=9)
-    numbers = np.zeros(extent.n_numbers, np.int32)
-    packed_batch.describe(range(len(SOUNDS)), layouts, extent, numbers)
-    samples = np.full(n_samples(extent.n_frames), np.nan, np.float32)
+    batch_shape = packed_batch.BatchShape(sum(map(len, layouts)), FULL, padding_slot=9)
+    numbers = np.zeros(batch_shape.n_numbers, np.int32)
+    packed_batch.write_batch(range(len(SOUNDS)), layouts, batch_shape, numbers)
+    samples = np.full(n_samples(batch_shape.n_frames), np.nan, np.float32)
     starts = packed_batch.frame_starts(layouts)
-    for (each, _), laid_out, start in zip(SOUNDS, layouts, starts, strict=True):
-        lay_samples(each, start, laid_out.n_frames, samples)
-    windows = packed_batch.Company.of(torch.from_numpy(numbers), extent)
+    for (each, _), window_layout, start in zip(SOUNDS, layouts, starts, strict=True):
+        lay_samples(each, start, window_layout.n_frames, samples)
+    windows = packed_batch.PackedBatch.of(torch.from_numpy(numbers), batch_shape)
     found = Spectrogram(n_mels, torch.device("cpu"))(torch.from_numpy(samples), windows)
-    for (each, _), laid_out, start in zip(SOUNDS, layouts, starts, strict=True):
-        expected = log_mel(each, n_mels, laid_out.n_frames)
-        off = np.abs(found[:, start : start + laid_out.n_frames].numpy() - expected)
+    for (each, _), window_layout, start in zip(SOUNDS, layouts, starts, strict=True):
+        expected = log_mel(each, n_mels, window_layout.n_frames)
+        off = np.abs(found[:, start : start + window_layout.n_frames].numpy() - expected)
         assert off.max() < 2e-3 and off.mean() < 2e-5
 
 

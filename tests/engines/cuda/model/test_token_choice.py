@@ -14,26 +14,33 @@ from tiny_whisper import BEGIN, IDS  # noqa: E402
 from batched_whisper.decoding.rules import (  # noqa: E402
     EVERYTHING,
     Allowed,
-    Course,
+    ConstraintState,
     MaskMode,
     TokenMask,
 )
 from batched_whisper.decoding.sampling import Sampling, choose  # noqa: E402
 from batched_whisper.engines.cuda.model import token_choice  # noqa: E402
 from batched_whisper.engines.cuda.model.decode_inputs import (  # noqa: E402
-    Entry,
+    TokenInput,
     Field,
     float_bits,
-    next_feed,
+    next_inputs,
 )
 
-TEXT, GOES_ON, NO_TEXT = (TokenMask(MaskMode.ALL_BUT, frozenset([i])) for i in range(3))
-IDLE = Entry(token=0, slot=9, position=0)
+TEXT, UNFINISHED_MASK, SEGMENT_END_MASK = (
+    TokenMask(MaskMode.ALL_BUT, frozenset([i])) for i in range(3)
+)
+PADDING = TokenInput(token=0, slot=9, position=0)
 
 tokens = st.integers(0, BEGIN - 1) | st.integers(BEGIN, IDS.n_vocab - 1) | st.just(IDS.eot)
-courses = st.builds(
-    lambda first, length, begins, latest: Course(
-        TEXT, GOES_ON, NO_TEXT, range(first, first + length), begins, latest
+constraint_states = st.builds(
+    lambda first, length, opens_segment, last_timestamp: ConstraintState(
+        TEXT,
+        UNFINISHED_MASK,
+        SEGMENT_END_MASK,
+        range(first, first + length),
+        opens_segment,
+        last_timestamp,
     ),
     st.integers(BEGIN, IDS.n_vocab),
     st.integers(0, 30),
@@ -42,9 +49,9 @@ courses = st.builds(
 )
 
 
-def entry_of(course: Course, position: int, end: int) -> Entry:
-    unfinished = course.unfinished
-    return Entry(
+def token_input_of(constraints: ConstraintState, position: int, end: int) -> TokenInput:
+    unfinished_range = constraints.unfinished_range
+    return TokenInput(
         3,
         slot=position,
         position=position,
@@ -52,46 +59,50 @@ def entry_of(course: Course, position: int, end: int) -> Entry:
         temperature=float_bits(0.3),
         stream=11,
         end=end,
-        text=1,
-        goes_on=2,
-        no_text=3,
-        unfinished_first=unfinished.start,
-        unfinished_stop=unfinished.stop,
-        begins=course.begins,
-        latest=course.latest,
+        text_mask=1,
+        unfinished_mask=2,
+        segment_end_mask=3,
+        unfinished_first=unfinished_range.start,
+        unfinished_stop=unfinished_range.stop,
+        opens_segment=constraints.opens_segment,
+        last_timestamp=constraints.last_timestamp,
     )
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.tuples(courses, tokens, st.integers(0, 9), st.integers(0, 9)), min_size=1),
+    st.lists(
+        st.tuples(constraint_states, tokens, st.integers(0, 9), st.integers(0, 9)), min_size=1
+    ),
 )
 def test_a_row_goes_on_as_its_course_says_or_is_nobodys(
-    cases: list[tuple[Course, int, int, int]],
+    cases: list[tuple[ConstraintState, int, int, int]],
 ) -> None:
-    entries = [entry_of(course, position, end) for course, _, position, end in cases]
-    feed = torch.tensor(entries).T
+    token_inputs = [
+        token_input_of(constraints, position, end) for constraints, _, position, end in cases
+    ]
+    inputs = torch.tensor(token_inputs).T
     chosen = torch.tensor([token for _, token, _, _ in cases])
-    found = next_feed(feed, chosen, IDS, torch.tensor([IDLE]).T)
-    masks = {TEXT: 1, GOES_ON: 2, NO_TEXT: 3}
-    for (course, token, position, end), entry, row in zip(
-        cases, entries, found.T.tolist(), strict=True
+    found = next_inputs(inputs, chosen, IDS, torch.tensor([PADDING]).T)
+    masks = {TEXT: 1, UNFINISHED_MASK: 2, SEGMENT_END_MASK: 3}
+    for (constraints, token, position, end), token_input, row in zip(
+        cases, token_inputs, found.T.tolist(), strict=True
     ):
         if token == IDS.eot or position + 1 >= end:
-            assert Entry(*row) == IDLE
+            assert TokenInput(*row) == PADDING
             continue
-        allowed, after = course.after(token, IDS)
+        allowed, after = constraints.after(token, IDS)
         span = range(row[Field.TIME_FIRST], row[Field.TIME_STOP])
         assert span == allowed.timestamps
-        expected = entry_of(after, position, end)._replace(
+        expected = token_input_of(after, position, end)._replace(
             token=token,
             position=position + 1,
-            slot=entry.slot,
+            slot=token_input.slot,
             mask=masks[allowed.mask],
             time_first=span.start,
             time_stop=span.stop,
         )
-        assert Entry(*row) == expected
+        assert TokenInput(*row) == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -107,7 +118,7 @@ def test_a_choice_is_the_hosts(seed: int, temperature: float, position: int, tim
     span = range(BEGIN + 2, IDS.n_vocab - 1) if timed else range(0)
     sampling = Sampling(temperature, seed)
     expected = choose(logits, Allowed(EVERYTHING, span), BEGIN, sampling, position + 1)
-    entry = Entry(
+    token_input = TokenInput(
         0,
         0,
         position,
@@ -117,6 +128,8 @@ def test_a_choice_is_the_hosts(seed: int, temperature: float, position: int, tim
         stream=sampling.stream,
     )
     hidden = torch.zeros((1, BEGIN), dtype=torch.bool)
-    found = token_choice.choose(torch.from_numpy(logits)[None], hidden, torch.tensor([entry]).T)
+    found = token_choice.choose(
+        torch.from_numpy(logits)[None], hidden, torch.tensor([token_input]).T
+    )
     assert int(found[0, 0]) == expected.token
     assert float(found[1, 0]) == pytest.approx(expected.logprob, abs=1e-4)

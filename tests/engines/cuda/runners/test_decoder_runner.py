@@ -1,4 +1,4 @@
-"""Passes of the GPU engine: which sizes are recorded, and what happens where none can be."""
+"""DecoderRunner of the GPU engine: which sizes are recorded, and what happens where none can be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_checkpoint  # noqa: E402
 
 from batched_whisper.engines.cuda import cuda_graphs  # noqa: E402
-from batched_whisper.engines.cuda.cuda_graphs import Place, Recordings, try_to_record  # noqa: E402
+from batched_whisper.engines.cuda.cuda_graphs import StreamSlot, RecordedGraphs, try_to_record  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 from batched_whisper.engines.cuda.runners.decoder_runner import recorded_sizes  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
@@ -41,15 +41,15 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
 ) -> None:
     """A processor has no graphs to record: asked for them, the engine says so and goes on."""
 
-    def fail(self: Recordings, recorder: object) -> None:
+    def fail(self: RecordedGraphs, recorder: object) -> None:
         self._recorded.append({1: None})
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(cuda_graphs, "Recorder", lambda *given: None)
-    monkeypatch.setattr(Recordings, "record", fail)
+    monkeypatch.setattr(cuda_graphs, "GraphRecorder", lambda *given: None)
+    monkeypatch.setattr(RecordedGraphs, "record", fail)
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
-    for runs in (engine._passes, engine._encodings):
-        runs.record([Place(None)])
+    for runs in (engine._decoder_runner, engine._encoder_runner):
+        runs.record([StreamSlot(None)])
         assert "cannot be recorded: operation not permitted" in runs.why
     heard = Heard(0, 20)
     engine.encode([heard.row(1)])
@@ -61,15 +61,15 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
 def test_where_a_part_of_the_device_cannot_be_recorded_the_whole_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def record(self: Recordings, recorder: int) -> None:
+    def record(self: RecordedGraphs, recorder: int) -> None:
         self._recorded.append({1: recorder})
         if recorder == 1 and self is last:
             raise RuntimeError("invalid resource handle")
 
-    monkeypatch.setattr(cuda_graphs, "Recorder", lambda place: place.stream)
-    monkeypatch.setattr(Recordings, "record", record)
-    first, last = (Recordings(lambda size: None, [1]) for _ in range(2))
-    said = try_to_record("stepping", [first, last], [Place(0), Place(1)])
+    monkeypatch.setattr(cuda_graphs, "GraphRecorder", lambda place: place.stream)
+    monkeypatch.setattr(RecordedGraphs, "record", record)
+    first, last = (RecordedGraphs(lambda size: None, [1]) for _ in range(2))
+    said = try_to_record("stepping", [first, last], [StreamSlot(0), StreamSlot(1)])
     assert said == (
         "stepping is recorded for the whole GPU, not for a part of it: invalid resource handle"
     )
@@ -82,11 +82,11 @@ def test_memory_that_runs_out_while_recording_is_told_from_that(
     def fail(*given: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(cuda_graphs, "Recorder", fail)
+    monkeypatch.setattr(cuda_graphs, "GraphRecorder", fail)
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
-    for runs in (engine._passes, engine._encodings):
+    for runs in (engine._decoder_runner, engine._encoder_runner):
         with pytest.raises(torch.OutOfMemoryError):
-            runs.record([Place(None)])
+            runs.record([StreamSlot(None)])
 
 
 class Played:
@@ -103,15 +103,15 @@ class Played:
 def recorded_at_two_places(engine: CudaEngine) -> tuple[list[int], list[int]]:
     """Where an engine, as on a divided GPU, plays steps and encodings from now on."""
     places = []
-    for recordings in (engine._passes.recordings, engine._encodings.recordings):
+    for graphs in (engine._decoder_runner.graphs, engine._encoder_runner.graphs):
         played = list[int]()
-        recordings._recorded = [
-            {n: Played(place, played, partial(recordings._compute, n)) for n in recordings.sizes}
+        graphs._recorded = [
+            {n: Played(place, played, partial(graphs._compute, n)) for n in graphs.sizes}
             for place in (0, 1)
         ]
         places.append(played)
-    engine._passes._between._recorded = [{}, {}]
-    engine._divided = True
+    engine._decoder_runner._between._recorded = [{}, {}]
+    engine._is_split = True
     return places[0], places[1]
 
 
@@ -131,7 +131,7 @@ def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> Non
     engine.step([StepRow(1, (5,), 0, ANYTHING)])
     assert steps == [1, 1]
     engine.step([StepRow(1, (6,), 1, ANYTHING)])
-    assert steps == [1, 1, 0]  # nobody came in
+    assert steps == [1, 1, 0]  # padding_slot came in
     engine.encode([heard[2].row(2)])
     assert encodings == [0, 1, 0]
 
@@ -140,7 +140,7 @@ def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> Non
 def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> None:
     torch.set_float32_matmul_precision(said)
     try:
-        with cuda_graphs.float32_in_full():
+        with cuda_graphs.full_float32_precision():
             assert torch.get_float32_matmul_precision() == "highest"
             assert not torch.backends.cuda.matmul.allow_tf32
         assert torch.get_float32_matmul_precision() == said
@@ -159,7 +159,7 @@ def test_a_recording_is_made_with_products_in_full(monkeypatch: pytest.MonkeyPat
     seen = list[str]()
     torch.set_float32_matmul_precision("high")
     try:
-        recorder = cuda_graphs.Recorder(Place(stream))
+        recorder = cuda_graphs.GraphRecorder(StreamSlot(stream))
         recorder.record(lambda: seen.append(torch.get_float32_matmul_precision()))
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -172,7 +172,7 @@ def test_it_is_so_too_where_the_newer_interface_was_used() -> None:
         pytest.skip("this PyTorch has no newer interface")
     before, settings.fp32_precision = settings.fp32_precision, "tf32"
     try:
-        with cuda_graphs.float32_in_full():
+        with cuda_graphs.full_float32_precision():
             assert settings.fp32_precision == "ieee"
         assert settings.fp32_precision == "tf32"
     finally:

@@ -16,17 +16,17 @@ from scripted_windows import (
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, WindowTask
+from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 
 N_SLOTS = 8
 
 
 def decoded(
-    tokens_a_call: int, tasks: list[WindowTask], works_ahead: bool = False
+    tokens_per_step: int, tasks: list[DecodeRequest], async_steps: bool = False
 ) -> tuple[list[DecodedTokens], int]:
     """What was said, and in how many steps."""
-    engine = ChancyEngine(N_SLOTS, tokens_a_call, works_ahead)
+    engine = ChancyEngine(N_SLOTS, tokens_per_step, async_steps)
     loop = EngineLoop(engine, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock())
     futures = [loop.submit(task) for task in tasks]
     loop.close()
@@ -34,11 +34,11 @@ def decoded(
 
 
 @either_order
-@pytest.mark.parametrize("tokens_a_call", [2, 3, 8, 500])
-def test_everything_is_as_with_one_token_a_call(tokens_a_call: int, works_ahead: bool) -> None:
+@pytest.mark.parametrize("tokens_per_step", [2, 3, 8, 500])
+def test_everything_is_as_with_one_token_a_call(tokens_per_step: int, async_steps: bool) -> None:
     """Languages given and detected, shared by windows; attempts that are not believed; chance."""
 
-    def tasks() -> list[WindowTask]:
+    def tasks() -> list[DecodeRequest]:
         shared = SharedLanguage()
         warm = Attempt(30, temperature=0.7)
         return [
@@ -52,7 +52,7 @@ def test_everything_is_as_with_one_token_a_call(tokens_a_call: int, works_ahead:
         ]
 
     one_by_one, n_steps = decoded(1, tasks())
-    together, n_calls = decoded(tokens_a_call, tasks(), works_ahead)
+    together, n_calls = decoded(tokens_per_step, tasks(), async_steps)
     assert n_calls < n_steps
     assert {each.language and each.language.token for each in together} <= {None, ENGLISH, GERMAN}
     for found, expected in zip(together, one_by_one, strict=True):
@@ -69,7 +69,7 @@ def test_it_takes_one_call_for_each_so_many_tokens(language: int | None) -> None
     some = window(0, rules=RULES, max_tokens=7, language=language, languages=LANGUAGES)
     [found], _ = decoded(1, [some])
     said = len(found.tokens) + found.ended
-    for tokens_a_call in (2, 3, 7, 100):
+    for tokens_per_step in (2, 3, 7, 100):
         some = window(0, rules=RULES, max_tokens=7, language=language, languages=LANGUAGES)
-        _, n_calls = decoded(tokens_a_call, [some])
-        assert n_calls == (language is None) - (-said // tokens_a_call)
+        _, n_calls = decoded(tokens_per_step, [some])
+        assert n_calls == (language is None) - (-said // tokens_per_step)
