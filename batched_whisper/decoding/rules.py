@@ -70,9 +70,10 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class ConstraintState:
-    """What `Rules` make of whatever is said next, as plain data.
+    """Where a text is in the grammar of timestamps, as plain data; `after` is that grammar.
 
-    With it a device says several tokens without asking in between.
+    Timestamps come in pairs, except before the end of text, and never go backwards. A device that
+    is given a constraints says several tokens without asking in between.
     """
 
     text_mask: TokenMask
@@ -162,7 +163,7 @@ class Rules:
             return Allowed(self._text if sampled else self._text_first)
         if not sampled:
             return Allowed(NOTHING, self._first_timestamps)
-        return self._next_timed(sampled)
+        return self.constraints(sampled[:-1]).after(sampled[-1], self.ids)[0]
 
     def constraints(self, sampled: Sequence[int]) -> ConstraintState:
         """What these rules make of tokens after those sampled so far, as data."""
@@ -177,16 +178,3 @@ class Rules:
             opens_segment=not sampled or sampled[-1] >= begin,
             last_timestamp=max((token for token in sampled if token >= begin), default=begin - 1),
         )
-
-    def _next_timed(self, sampled: Sequence[int]) -> Allowed:
-        """Timestamps come in pairs, except before the end of text, and never go backwards."""
-        begin, n_vocab = self.ids.timestamp_begin, self.ids.n_vocab
-        last_timed = sampled[-1] >= begin
-        pair_closed = len(sampled) < 2 or sampled[-2] >= begin
-        if last_timed and pair_closed:
-            is_unfinished = len(sampled) > 1 and sampled[-1] in self._unfinished
-            return Allowed(self._text_goes_on if is_unfinished else self._text)
-        latest = max((token for token in sampled if token >= begin), default=begin)
-        if last_timed:  # a segment just ended: the next one starts here or later, or the text ends
-            return Allowed(self._no_text, range(latest, n_vocab))
-        return Allowed(self._text, range(latest + 1, n_vocab))  # no segment of zero length
