@@ -22,10 +22,9 @@ import numpy as np
 import openvino as ov
 
 from batched_whisper.audio.decode import decode
-from batched_whisper.audio.packing import windows_by_speech
+from batched_whisper.audio.packing import SpeechCutter, SpeechWindow
 from batched_whisper.audio.silero import SileroDetector
 from batched_whisper.audio.silero_graph import CONTEXT, FRAME, WIDTH, compiled, spectra_samples
-from batched_whisper.audio.speech import spans
 from batched_whisper.types import SAMPLING_RATE, Samples
 
 SECONDS_BY_FRAME = 60
@@ -36,6 +35,17 @@ def demo_recording() -> str:
     if package is None or not package.submodule_search_locations:
         raise SystemExit("name a recording, or pip install 'batched-whisper[demo]'")
     return str(Path(package.submodule_search_locations[0]) / "assets" / "two_cities.wav")
+
+
+def hear(sound: Samples, detector: SileroDetector) -> None:
+    listener = detector.listen()
+    listener.hear(sound)
+    listener.end()
+
+
+def pack(sound: Samples, detector: SileroDetector) -> list[SpeechWindow]:
+    cutter = SpeechCutter(detector)
+    return [*cutter.add(sound), *cutter.end()]
 
 
 def run_frame_by_frame(sound: Samples, network: ov.CompiledModel) -> None:
@@ -66,8 +76,8 @@ def measure(sound: Samples, threads: int, turns: int) -> dict[str, object]:
     by_frame = compiled(1, threads)
     sound_s, minute = len(sound) / SAMPLING_RATE, sound[: SECONDS_BY_FRAME * SAMPLING_RATE]
     minute_s = len(minute) / SAMPLING_RATE
-    ours = times_real_time(lambda: list(spans([sound], detector)), sound_s, turns)
-    packed = times_real_time(lambda: list(windows_by_speech([sound], detector)), sound_s, turns)
+    ours = times_real_time(lambda: hear(sound, detector), sound_s, turns)
+    packed = times_real_time(lambda: pack(sound, detector), sound_s, turns)
     frames = times_real_time(lambda: run_frame_by_frame(minute, by_frame), minute_s, turns)
     ratio = ours["by_processor_time"] / frames["by_processor_time"]
     return {

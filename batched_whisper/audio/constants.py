@@ -24,9 +24,6 @@ N_FREQUENCIES = N_FFT // 2 + 1
 HOP_LENGTH = SAMPLING_RATE * 10 // 1000
 """Samples from one spectrum to the next: 10 ms, 160."""
 
-FRAMES_PER_SECOND = SAMPLING_RATE // HOP_LENGTH
-"""Spectra a second: 100."""
-
 N_FRAMES = N_SAMPLES // HOP_LENGTH
 """Spectra of a full window: 3000."""
 
@@ -39,5 +36,5 @@ SAMPLES_PER_POSITION = HOP_LENGTH * FRAMES_PER_POSITION
 POSITIONS_PER_SECOND = SAMPLING_RATE // SAMPLES_PER_POSITION
 """Positions of the encoder a second: 50. Whisper's timestamps count in these too."""
 
-FULL_AUDIO_CONTEXT = N_FRAMES // FRAMES_PER_POSITION
-"""Positions of the encoder for a full window: 1500."""
+POSITION_S = SAMPLES_PER_POSITION / SAMPLING_RATE
+"""Seconds for each position of the encoder: 0.02."""

@@ -10,7 +10,7 @@ speech by its protocol alone, and nothing of the model that transcribes the wind
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,10 +58,8 @@ class SpeechWindow:
     """Its first samples that the window before it ends with; 0 where a pause lies between."""
 
 
-def windows_by_speech(
-    blocks: Iterable[Samples], detector: SpeechDetector, options: PackingOptions | None = None
-) -> Iterator[SpeechWindow]:
-    """Pack the speech of a recording into windows, as it is read.
+class SpeechCutter:
+    """Packs the speech of one recording into windows, as it is read.
 
     Speech is added to a window as long as it fits and the pause before it is no longer than
     `max_pause_s`. Speech that does not fit begins the next window. Where someone speaks for
@@ -70,20 +68,6 @@ def windows_by_speech(
     with little speech keep up to `margin_s` of the silence before and after it. No window is
     without speech, and they do not depend on how the recording was split into blocks. At most
     three windows' worth of sound is held.
-
-    Args:
-        blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
-        detector: finds the speech; with what it pads speech, windows begin and end.
-        options: how speech becomes windows.
-    """
-    cutter = SpeechCutter(detector, options)
-    for block in blocks:
-        yield from cutter.add(block)
-    yield from cutter.end()
-
-
-class SpeechCutter:
-    """Packs one stream as `windows_by_speech` does, which says how; for whoever has several.
 
     Args:
         detector: finds the speech; with what it pads speech, windows begin and end.

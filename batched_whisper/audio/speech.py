@@ -7,7 +7,7 @@ is elsewhere (`batched_whisper.audio.silero`). Knows nothing of windows or of tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,8 +77,8 @@ class SpeechStream(Protocol):
     def process(self, block: Samples) -> SpeechUpdate:
         """The next samples, ``[n_samples]``, of any length; they are not kept or changed.
 
-        What is told, once put together by `spans`, does not depend on how the recording was
-        split into blocks.
+        What is told, once spans that touch are put together, does not depend on how the recording
+        was split into blocks.
         """
         ...
 
@@ -93,31 +93,6 @@ class SpeechDetector(Protocol):
     def new_stream(self) -> SpeechStream:
         """Start on a recording."""
         ...
-
-
-def spans(blocks: Iterable[Samples], detector: SpeechDetector) -> Iterator[SpeechSpan]:
-    """The spans of speech of a recording, as it is read; a pause lies between any two.
-
-    Args:
-        blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
-        detector: finds the speech.
-    """
-    last: SpeechSpan | None = None
-    for span in _told(blocks, detector.new_stream()):
-        if last is not None and span.start_sample == last.end_sample:
-            last = SpeechSpan(last.start_sample, span.end_sample)
-            continue
-        if last is not None:
-            yield last
-        last = span
-    if last is not None:
-        yield last
-
-
-def _told(blocks: Iterable[Samples], stream: SpeechStream) -> Iterator[SpeechSpan]:
-    for block in blocks:
-        yield from stream.process(block).spans
-    yield from stream.end().spans
 
 
 class SpeechTracker:

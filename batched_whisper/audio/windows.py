@@ -6,7 +6,7 @@ nothing of speech or of the model, and holds no more of the recording than a win
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,36 +23,14 @@ _SHORTEST_TAIL_S = 1.0
 _PAUSE = 0.01  # at 20 dB below the mean of the window nobody speaks
 
 
-def cut(
-    blocks: Iterable[Samples], max_s: float = float(WINDOW_S), overlap_s: float = 0.0
-) -> Iterator[Window]:
-    """Cut a stream of samples into windows of at most `max_s` seconds, as they come in.
+class PlainCutter:
+    """Cuts one stream of samples into windows of at most `max_s` seconds, as they come in.
 
     The windows do not depend on how the input was split into blocks, and no sample of it is in
     none. Sound of at most `max_s` is one window; longer sound is cut in the middle of the quietest
     moment of the last third before the mark (10 s of 30), and early enough that no piece shorter
     than a second is left over. Where even that moment is not in a pause, the two windows share
     `overlap_s` around it. All others follow each other end to end.
-
-    Args:
-        blocks: mono sound at 16 kHz, ``[n_samples]`` each, of any lengths.
-        max_s: the longest window, in seconds, from 1 to 30.
-        overlap_s: what windows share where there is no pause, at most a third of `max_s`.
-
-    Raises:
-        OptionError: `max_s` or `overlap_s` is out of its range.
-    """
-    return _cut(blocks, PlainCutter(max_s, overlap_s))
-
-
-def _cut(blocks: Iterable[Samples], cutter: PlainCutter) -> Iterator[Window]:
-    for block in blocks:
-        yield from cutter.add(block)
-    yield from cutter.end()
-
-
-class PlainCutter:
-    """Cuts one stream of samples as `cut` does, which says how; for whoever has several of them.
 
     Args:
         max_s: the longest window, in seconds, from 1 to 30.

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from batched_whisper.audio.constants import POSITIONS_PER_SECOND, SAMPLES_PER_POSITION
 from batched_whisper.errors import OptionError
 
-POSITIONS_PER_S = 50
 BUCKET = 32
 """A fitted context is a multiple of this many positions: few different shapes to prepare."""
 
@@ -58,14 +58,14 @@ class ContextPolicy:
     margin_s: float | None = None
     fixed: int | None = None
 
-    def positions(self, n_samples: int, samples_per_position: int = 320) -> int:
+    def positions(self, n_samples: int) -> int:
         """The context of a window of that many samples."""
-        needed = -(-n_samples // samples_per_position)
+        needed = -(-n_samples // SAMPLES_PER_POSITION)
         if self.fixed is not None:
             return min(max(self.fixed, needed), self.full)
         if self.margin_s is None:
             return self.full
-        fitted = needed + round(self.margin_s * POSITIONS_PER_S)
+        fitted = needed + round(self.margin_s * POSITIONS_PER_SECOND)
         bucketed = -(-fitted // BUCKET) * BUCKET
         return bucketed if bucketed + N_MERGED_POSITIONS < self.full else self.full
 

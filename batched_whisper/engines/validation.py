@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batched_whisper.audio.constants import HOP_LENGTH
+from batched_whisper.audio.constants import SAMPLES_PER_POSITION
 from batched_whisper.engines.interface import AlignRow, CopyRow, EncodeRow, StepRow
 from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
-
-SAMPLES_PER_POSITION = 2 * HOP_LENGTH
-"""Of sound at 16 kHz, for one encoder position."""
 
 
 @dataclass(frozen=True)

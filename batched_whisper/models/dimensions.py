@@ -36,11 +36,6 @@ class Dimensions:
         """Whether it was trained on more than English."""
         return self.n_vocab >= 51_865
 
-    @property
-    def n_languages(self) -> int:
-        """How many language tokens its vocabulary has; 50 257 of text and 1 508 others."""
-        return self.n_vocab - 51_765 - int(self.multilingual)
-
 
 def _shape(
     width: int,

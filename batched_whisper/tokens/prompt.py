@@ -44,14 +44,6 @@ def sot_sequence(
     return (tokenizer.sot, _language_token(tokenizer, language), tasks[Task(task)], *ending)
 
 
-def prompt_tokens(tokenizer: Tokenizer, text: str | None, n_text_ctx: int) -> tuple[int, ...]:
-    """The tokens of text that came before the window: none, or ``sot_prev`` and its last part.
-
-    Half of the text context is for the prompt, its mark included; what is older is left out.
-    """
-    return PreviousText(tokenizer, text, n_text_ctx).prefix()
-
-
 class PreviousText:
     """The text before a window, while a recording's windows are decoded one after another.
 

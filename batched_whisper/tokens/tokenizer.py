@@ -19,7 +19,6 @@ import tokenizers
 
 from batched_whisper.errors import ModelFileMissing, UnsupportedCheckpoint
 from batched_whisper.tokens.languages import LANGUAGES
-from batched_whisper.types import TIMESTAMP_STEP_S
 
 N_TIMESTAMPS = 1501
 """One for each 20 ms from 0.00 to 30.00 s, both ends included."""
@@ -110,12 +109,6 @@ class Tokenizer:
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """The UTF-8 bytes of the text tokens among ``tokens``."""
         return b"".join(self._bytes[token] for token in tokens if 0 <= token < self.eot)
-
-    def timestamp(self, token: int) -> float:
-        """The seconds that a timestamp token stands for, from the start of its window."""
-        if not self.timestamp_begin <= token < self.n_vocab:
-            raise ValueError(f"token {token} is not a timestamp")
-        return round((token - self.timestamp_begin) * TIMESTAMP_STEP_S, 2)
 
     @cached_property
     def non_speech_tokens(self) -> tuple[int, ...]:

@@ -8,20 +8,19 @@ word to its last one, as in openai/whisper's ``timing.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from batched_whisper.types import DecodedWindow, Segment, Word
+from batched_whisper.types import TIMESTAMP_STEP_S, DecodedWindow, Segment, Word
 
 Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
 class TimestampTokens:
-    """Which tokens are timestamps, and the seconds between two neighbours."""
+    """Which tokens are timestamps: from `begin` on, `TIMESTAMP_STEP_S` apart."""
 
     begin: int
-    step_s: float = 0.02
 
     def is_timestamp(self, token: int) -> bool:
         """Whether it is one."""
@@ -29,11 +28,11 @@ class TimestampTokens:
 
     def seconds(self, token: int) -> float:
         """Seconds from the start of the window."""
-        return (token - self.begin) * self.step_s
+        return (token - self.begin) * TIMESTAMP_STEP_S
 
     def token(self, at_s: float) -> int:
         """The timestamp nearest to so many seconds from the start of the window."""
-        return self.begin + round(at_s / self.step_s)
+        return self.begin + round(at_s / TIMESTAMP_STEP_S)
 
     def moved(self, token: int, n_steps: int) -> int:
         """A timestamp so much later, or the first one of all; any other token as it is."""
@@ -49,21 +48,13 @@ class _Piece:
     end_s: float
 
 
-def build_segments(
-    windows: Iterable[DecodedWindow], timestamps: TimestampTokens, decode: Decode
-) -> tuple[Segment, ...]:
-    """The segments of a recording's windows, which come in the order of time.
-
-    ``decode`` gives the text of tokens; segments without text are left out.
-    """
-    found = (each for window in windows for each in window_segments(window, timestamps, decode))
-    return tuple(replace(segment, id=number) for number, segment in enumerate(found))
-
-
 def window_segments(
     window: DecodedWindow, timestamps: TimestampTokens, decode: Decode
 ) -> Iterator[Segment]:
-    """The segments of one window as in `build_segments`, all with the number 0."""
+    """The segments of one window, all with the number 0; those without text are left out.
+
+    ``decode`` gives the text of tokens.
+    """
     left = iter(window.words or ())
     for piece in _pieces(window, timestamps):
         text = decode([token for token in piece.tokens if token < timestamps.begin])

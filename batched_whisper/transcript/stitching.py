@@ -19,7 +19,7 @@ from batched_whisper.tokens.languages import WITHOUT_SPACES
 from batched_whisper.transcript.matching import match
 from batched_whisper.transcript.segments import Decode, TimestampTokens
 from batched_whisper.transcript.word_split import DecodeBytes, split_words
-from batched_whisper.types import DecodedWindow, Word
+from batched_whisper.types import TIMESTAMP_STEP_S, DecodedWindow, Word
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Stitcher:
         ends, begins = self._units(earlier), self._units(later)
         heard_s = earlier.end - earlier.start + later.end - later.start
         cut = _cut(ends, begins, (len(ends) + len(begins)) * overlap_s / heard_s)
-        n_steps = round(cut.share * overlap_s / self._timestamps.step_s)
-        seam_s = min(later.start + n_steps * self._timestamps.step_s, earlier.end)
+        n_steps = round(cut.share * overlap_s / TIMESTAMP_STEP_S)
+        seam_s = min(later.start + n_steps * TIMESTAMP_STEP_S, earlier.end)
         return _with_words_in_order(
             self._up_to(ends[cut.earlier :], earlier, seam_s),
             self._from(begins[cut.later :], later, seam_s, n_steps),

@@ -21,13 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from batched_whisper.audio.constants import POSITION_S
 from batched_whisper.transcript.dtw import path_entries, median_of_7
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_split import DecodeBytes, WordTokens, split_words
 from batched_whisper.types import Word
-
-POSITION_S = 0.02
-"""Between two encoder positions."""
 
 SHIFT_POSITIONS = 3
 """Moves all times: without, starts of words are 0.13 s early in the median, and ends 0.04 s."""

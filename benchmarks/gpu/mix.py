@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from batched_whisper.decoding.audio_context import BUCKET, POSITIONS_PER_S
+from batched_whisper.audio.constants import POSITIONS_PER_SECOND
+from batched_whisper.decoding.audio_context import BUCKET
 from batched_whisper.types import Features
 
 SHORT, PACKED, FULL_LENGTH = "short", "mlperf-like", "full 30 s"
@@ -37,7 +38,7 @@ class WindowSize:
         """Encoder positions, all of them or so many as the sound and a margin need."""
         if not fitted:
             return full
-        needed = round((self.duration_s + MARGIN_S) * POSITIONS_PER_S)
+        needed = round((self.duration_s + MARGIN_S) * POSITIONS_PER_SECOND)
         return min(-(-needed // BUCKET) * BUCKET, full)
 
     def features(self, context: int) -> Features | None:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from batched_whisper.audio.constants import SAMPLES_PER_POSITION
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
-from batched_whisper.engines.validation import SAMPLES_PER_POSITION
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.models.dimensions import SHAPES, Dimensions
 from batched_whisper.types import SAMPLING_RATE, Features, Samples

@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from batched_whisper.audio.constants import POSITIONS_PER_SECOND
 from batched_whisper.audio.decode import decode
 from batched_whisper.types import SAMPLING_RATE, Samples
 from benchmarks.systems.interface import Place
 
 FULL_CONTEXT = 1500
-POSITIONS_PER_S = 50
 MARGIN = 128
 """Positions added to a clip's own, by the formula of whisper.cpp's issue 1855."""
 
@@ -28,7 +28,7 @@ def make(place: Place) -> WhisperCpp:
 
 def fitted_context(n_samples: int) -> int:
     """The audio_ctx for a clip."""
-    own = math.ceil(n_samples / SAMPLING_RATE * POSITIONS_PER_S)
+    own = math.ceil(n_samples / SAMPLING_RATE * POSITIONS_PER_SECOND)
     return min(FULL_CONTEXT, own + MARGIN)
 
 

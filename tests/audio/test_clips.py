@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_recordings import cut
 
 from batched_whisper.audio.clips import WHOLE_RECORDING, Clip, ClipCutter, clips_from_times
 from batched_whisper.audio.packing import SpeechWindow
-from batched_whisper.audio.windows import PlainCutter, cut
+from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.types import Samples, Window
 
 RATE = 16_000

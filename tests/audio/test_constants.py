@@ -11,7 +11,6 @@ def test_the_derived_numbers_are_whispers() -> None:
     assert constants.N_FREQUENCIES == 201
     assert constants.N_SAMPLES == 480_000
     assert constants.N_FRAMES == 3000
-    assert constants.FRAMES_PER_SECOND == 100
     assert constants.SAMPLES_PER_POSITION == 320
     assert constants.POSITIONS_PER_SECOND == 50
-    assert constants.FULL_AUDIO_CONTEXT == 1500
+    assert constants.POSITION_S == 0.02

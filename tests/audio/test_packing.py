@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_recordings import windows_by_speech
 
-from batched_whisper.audio.packing import PackingOptions, SpeechWindow, windows_by_speech
+from batched_whisper.audio.packing import PackingOptions, SpeechWindow
 from batched_whisper.audio.speech import SpeechUpdate
 from batched_whisper.errors import OptionError
 from batched_whisper.types import Samples, SpeechSpan

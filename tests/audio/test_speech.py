@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_recordings import joined
 
 from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
 from batched_whisper.errors import OptionError
@@ -40,15 +41,6 @@ def told(
         yield tracker.track(probabilities[start : start + size])
         start += size
     yield tracker.end(probabilities[start:], n_samples)
-
-
-def joined(pieces: Iterable[SpeechSpan]) -> list[SpeechSpan]:
-    spans: list[SpeechSpan] = []
-    for piece in pieces:
-        if spans and spans[-1].end_sample == piece.start_sample:
-            piece = SpeechSpan(spans.pop().start_sample, piece.end_sample)
-        spans.append(piece)
-    return spans
 
 
 def of_the_whole(

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from silero_by_frame import frame_by_frame
+from whole_recordings import spans, windows_by_speech
 
 from batched_whisper.audio import silero_graph
 from batched_whisper.audio.decode import decode
-from batched_whisper.audio.packing import windows_by_speech
 from batched_whisper.audio.silero import FRAMES_AT_ONCE, SileroDetector, SileroProbabilities
 from batched_whisper.audio.silero_graph import compiled
-from batched_whisper.audio.speech import SpeechOptions, spans
+from batched_whisper.audio.speech import SpeechOptions
 from batched_whisper.errors import ModelFileMissing, WrongHash
 from batched_whisper.types import Samples, SpeechSpan
 
@@ -99,16 +99,16 @@ def test_the_blocks_make_no_difference(
     size: int, chapter: Samples, detector: SileroDetector
 ) -> None:
     blocks = [chapter[start : start + size] for start in range(0, len(chapter), size)]
-    assert list(spans(blocks, detector)) == list(spans([chapter], detector))
+    assert spans(blocks, detector) == spans([chapter], detector)
 
 
 def test_recordings_heard_at_the_same_time_do_not_disturb_each_other(
     chapter: Samples, detector: SileroDetector
 ) -> None:
     starts = (0, 9 * RATE, 17 * RATE, 26 * RATE)
-    alone = [list(spans([chapter[start:]], detector)) for start in starts]
+    alone = [spans([chapter[start:]], detector) for start in starts]
     with ThreadPoolExecutor(4) as pool:
-        together = pool.map(lambda start: list(spans([chapter[start:]], detector)), starts)
+        together = pool.map(lambda start: spans([chapter[start:]], detector), starts)
         assert list(together) == alone
 
 
@@ -116,7 +116,7 @@ def test_speech_is_found_in_every_recording_of_the_wheel(detector: SileroDetecto
     for name, path in wheel_recordings().items():
         samples = decode(path).samples
         start_s, end_s = sounding(samples)
-        found = seconds(list(spans([samples], detector)))
+        found = seconds(spans([samples], detector))
         assert found, name
         assert uncovered_s(start_s, end_s, found) < (end_s - start_s) / 4, name
 
@@ -125,7 +125,7 @@ def test_speech_is_found_in_every_clip_of_the_collection(
     speech: Path, detector: SileroDetector
 ) -> None:
     for row in manifest(speech):
-        found = list(spans([decode(speech / row["audio"]).samples], detector))
+        found = spans([decode(speech / row["audio"]).samples], detector)
         assert bool(found) == bool(row["text"]), row["audio"]
 
 
@@ -134,7 +134,7 @@ def test_every_word_is_wholly_inside_a_span(speech: Path, detector: SileroDetect
     for row in manifest(speech):
         if "words" not in row:
             continue
-        found = seconds(list(spans([decode(speech / row["audio"]).samples], detector)))
+        found = seconds(spans([decode(speech / row["audio"]).samples], detector))
         for word in row["words"]:
             missed_s = uncovered_s(word["start"], word["end"], found)
             assert missed_s < 0.02, f"{row['audio']}: {missed_s:.2f} s of {word['word']}"
@@ -149,7 +149,7 @@ def test_every_segment_of_the_long_recordings_is_covered_and_the_silences_are_no
         if "segments" not in row:
             continue
         samples = decode(speech / row["audio"]).samples
-        found = seconds(list(spans([samples], detector)))
+        found = seconds(spans([samples], detector))
         for segment in row["segments"]:
             clip = samples[int(segment["start"] * RATE) : int(segment["end"] * RATE)]
             start_s, end_s = (segment["start"] + edge for edge in sounding(clip))
@@ -172,7 +172,7 @@ def test_windows_of_a_real_recording_hold_all_its_segments(
     held = [(w.window.start_s, w.window.end_s) for w in windows]
     assert all(end_s - start_s <= 30 for start_s, end_s in held)
     assert sum(end_s - start_s for start_s, end_s in held) / len(held) > 20
-    found = seconds(list(spans([samples], detector)))
+    found = seconds(spans([samples], detector))
     for start_s, end_s in found:
         stretch = [(max(a, start_s), min(b, end_s)) for a, b in held if a < end_s and b > start_s]
         assert stretch[0][0] == start_s and stretch[-1][1] == end_s
@@ -196,7 +196,7 @@ def noise(kind: str, n_samples: int = 30 * RATE) -> Samples:
 @pytest.mark.parametrize("kind", ["silence", "white", "pink", "tone"])
 def test_there_is_no_speech_in(kind: str, level: float, detector: SileroDetector) -> None:
     sound = noise(kind) * np.float32(level)
-    assert list(spans([sound], detector)) == []
+    assert spans([sound], detector) == []
     assert list(windows_by_speech([sound], detector)) == []
 
 
@@ -208,8 +208,8 @@ def test_speech_after_noise_is_still_heard(chapter: Samples, detector: SileroDet
 
 
 def test_no_sound_is_no_speech(detector: SileroDetector) -> None:
-    assert list(spans([], detector)) == []
-    assert list(spans([np.zeros(0, np.float32), np.zeros(1, np.float32)], detector)) == []
+    assert spans([], detector) == []
+    assert spans([np.zeros(0, np.float32), np.zeros(1, np.float32)], detector) == []
 
 
 def test_weights_that_are_not_installed_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_recordings import cut
 
-from batched_whisper.audio.windows import cut
+from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.errors import OptionError
 from batched_whisper.types import Samples, Window
 
@@ -199,10 +200,10 @@ def test_an_hour_takes_the_memory_of_about_two_windows() -> None:
 @pytest.mark.parametrize("max_s", [0, 0.5, -1, 31, float("nan")])
 def test_an_impossible_length_is_refused_at_once(max_s: float) -> None:
     with pytest.raises(OptionError, match="from 1 to 30"):
-        cut([], max_s)
+        PlainCutter(max_s)
 
 
 @pytest.mark.parametrize("overlap_s", [-1, 10.1, float("nan")])
 def test_an_impossible_overlap_is_refused_at_once(overlap_s: float) -> None:
     with pytest.raises(OptionError, match="from 0 to 10"):
-        cut([], 30, overlap_s)
+        PlainCutter(30, overlap_s)

@@ -80,9 +80,7 @@ def test_the_wheels_keep_their_settings(base_model, tiny_en_model):
     assert tiny_en_model.checkpoint.begin_suppress_tokens == (220, 50256)
 
 
-def test_sizes_say_how_many_languages_there_are():
-    languages = {name: SHAPES[name].n_languages for name in ("base", "base.en", "large-v3")}
-    assert languages == {"base": 99, "base.en": 99, "large-v3": 100}
+def test_sizes_say_whether_there_is_more_than_english():
     assert SHAPES["base"].multilingual
     assert not SHAPES["distil-small.en"].multilingual
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from scripted_speech import RATE, tone
+from whole_recordings import cut
 
 from batched_whisper.audio.silero import SileroDetector
-from batched_whisper.audio.windows import cut
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.pipeline.windowing import ChannelWindow, WindowSource
 from batched_whisper.types import Channels, Samples

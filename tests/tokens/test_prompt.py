@@ -1,7 +1,7 @@
 import pytest
 
 from batched_whisper.errors import OptionError
-from batched_whisper.tokens.prompt import PreviousText, prompt_tokens, sot_sequence
+from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.types import Task
 
 
@@ -37,6 +37,10 @@ def test_an_english_only_model_refuses_what_it_cannot_do(tiny_en_model, language
 def test_a_multilingual_model_refuses_what_it_cannot_do(base_model, language, task, says):
     with pytest.raises(OptionError, match=says):
         sot_sequence(base_model.tokenizer, language, task, False)
+
+
+def prompt_tokens(tokenizer, text, n_text_ctx):
+    return PreviousText(tokenizer, text, n_text_ctx).prefix()
 
 
 def test_a_prompt_is_marked_as_previous_text(base_model):

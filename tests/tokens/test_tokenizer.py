@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from batched_whisper.errors import ModelFileMissing, UnsupportedCheckpoint
 from batched_whisper.tokens.languages import LANGUAGES
 from batched_whisper.tokens.tokenizer import Tokenizer
+from batched_whisper.transcript.segments import TimestampTokens
 
 few = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -95,12 +96,10 @@ def test_suppressed_tokens_by_rule_are_the_configured_ones(base_model, tiny_en_m
 
 
 def test_timestamps_go_from_nought_to_thirty_seconds(multilingual):
-    assert multilingual.timestamp(multilingual.timestamp_begin) == 0.0
-    assert multilingual.timestamp(multilingual.timestamp_begin + 1) == 0.02
-    assert multilingual.timestamp(multilingual.n_vocab - 1) == 30.0
-    for no_timestamp in (multilingual.no_timestamps, multilingual.n_vocab):
-        with pytest.raises(ValueError, match="timestamp"):
-            multilingual.timestamp(no_timestamp)
+    times = TimestampTokens(multilingual.timestamp_begin)
+    assert multilingual.timestamp_begin == multilingual.no_timestamps + 1
+    assert times.seconds(multilingual.timestamp_begin) == 0.0
+    assert times.token(30.0) == multilingual.n_vocab - 1
 
 
 def test_the_older_files_give_the_same_tokenizer(base_model, multilingual, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.transcript.segments import TimestampTokens, build_segments
+from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.types import DecodedWindow, Segment
 
 BEGIN = 100
@@ -36,7 +36,7 @@ def window(tokens: Sequence[int], start_s: float = 0.0, end_s: float = 30.0) -> 
 
 
 def built(*windows: DecodedWindow) -> tuple[Segment, ...]:
-    return build_segments(windows, TIMES, decode)
+    return tuple(each for one in windows for each in window_segments(one, TIMES, decode))
 
 
 words = st.lists(st.integers(0, 98), min_size=1, max_size=6).map(tuple)
@@ -72,7 +72,6 @@ def test_whatever_is_said_no_word_is_lost_and_time_never_goes_back(
     found = built(*windows)
     kept = [token for segment in found for token in segment.tokens if token < BEGIN]
     assert kept == [token for tokens in said for token in tokens if token < BEGIN]
-    assert [segment.id for segment in found] == list(range(len(found)))
     times = [at for segment in found for at in (segment.start, segment.end)]
     assert times == sorted(times)
     assert all(segment.text == decode(segment.tokens) for segment in found)
@@ -99,7 +98,7 @@ def test_what_is_said_after_the_last_timestamp_is_kept() -> None:
 @pytest.mark.parametrize("tokens", [[], [SPACE], [BEGIN], [BEGIN, BEGIN + 9], [BEGIN, SPACE, 150]])
 def test_segments_without_words_are_left_out(tokens: list[int]) -> None:
     assert built(window(tokens)) == ()
-    assert [segment.id for segment in built(window(tokens), window([5]))] == [0]
+    assert len(built(window(tokens), window([5]))) == 1
 
 
 def test_a_segment_carries_the_figures_of_its_window() -> None:

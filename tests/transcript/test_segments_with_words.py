@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batched_whisper.transcript.segments import TimestampTokens, build_segments
+from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.types import DecodedWindow, Segment, Word
 
 BEGIN = 100
@@ -22,7 +22,7 @@ def words(*numbers: int) -> tuple[Word, ...]:
 def segments(tokens: tuple[int, ...], said: tuple[Word, ...] | None) -> tuple[Segment, ...]:
     text = decode([token for token in tokens if token < BEGIN])
     window = DecodedWindow(10.0, 30.0, text, tokens, "en", 1.0, -0.1, 0.0, 1.0, words=said)
-    return build_segments([window], TimestampTokens(BEGIN), decode)
+    return tuple(window_segments(window, TimestampTokens(BEGIN), decode))
 
 
 def test_each_segment_has_its_own_words_and_lasts_as_long_as_they_do() -> None:

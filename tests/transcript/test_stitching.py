@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.transcript.segments import TimestampTokens, build_segments
+from batched_whisper.transcript.segments import TimestampTokens, window_segments
 from batched_whisper.transcript.stitching import Stitcher
-from batched_whisper.types import DecodedWindow, Word
+from batched_whisper.types import DecodedWindow, Segment, Word
 
 BEGIN = 1000
 TIMES = TimestampTokens(BEGIN)
@@ -68,6 +68,10 @@ def stitched(*windows: DecodedWindow) -> list[DecodedWindow]:
         pair = STITCHER.stitch(done.pop(), each)
         done += [pair.earlier, pair.later]
     return done
+
+
+def segments_of(windows: Iterable[DecodedWindow]) -> list[Segment]:
+    return [each for one in windows for each in window_segments(one, TIMES, decode)]
 
 
 def text_of(windows: Iterable[DecodedWindow]) -> str:
@@ -151,7 +155,7 @@ def test_words_that_were_timed_change_no_text_and_stay_in_order(
         assert "".join(word.word for word in each.words) == each.text
     times = [at for each in found for word in each.words or () for at in (word.start, word.end)]
     assert times == sorted(times)
-    for segment in build_segments(found, TIMES, decode):
+    for segment in segments_of(found):
         assert segment.words is not None
         assert "".join(word.word for word in segment.words) == segment.text
 
@@ -177,7 +181,7 @@ def test_segments_keep_their_words_and_nearly_their_times(
         for each in windows_of(text, places, "en")
     ]
     found = stitched(*windows)
-    segments = build_segments(found, TIMES, decode)
+    segments = segments_of(found)
     assert "".join(segment.text for segment in segments) == decode(text) == text_of(found)
     times = [at for segment in segments for at in (segment.start, segment.end)]
     assert all(a <= b + 0.011 for a, b in pairwise(times))

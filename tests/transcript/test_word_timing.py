@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batched_whisper.audio.constants import POSITION_S
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_timing import (
     SHIFT_POSITIONS,
-    POSITION_S,
     AlignedTokens,
     time_words,
 )
