@@ -18,7 +18,6 @@ import typer
 
 import batched_whisper
 from batched_whisper.cli.demo import demo_sources
-from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.cli.info import PACKAGES, installed_version
 from batched_whisper.cli.io.inputs import RecordingSource, find_sources
 from batched_whisper.cli.job.job_runner import loaded, origin
@@ -39,6 +38,8 @@ from batched_whisper.formats import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from batched_whisper.whisper import Whisper
 
 N_CALLS = 64
 
@@ -100,7 +101,7 @@ def bench(
 
 
 def _warm_up(
-    whisper: Transcriber, sources: Sequence[RecordingSource], options: DecodingOptions
+    whisper: Whisper, sources: Sequence[RecordingSource], options: DecodingOptions
 ) -> tuple[list[BenchClip], list[Failure]]:
     """Transcribe every recording once; those that can be, and why the others cannot."""
     clips, failures = list[BenchClip](), list[Failure]()

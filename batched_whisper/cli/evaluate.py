@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batched_whisper import evaluation
 from batched_whisper.cli import wer_report
-from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.cli.io.inputs import RecordingSource, from_manifest
 from batched_whisper.cli.io.manifest import Row
 from batched_whisper.cli.job.job_runner import loaded, origin
@@ -27,6 +26,9 @@ from batched_whisper.errors import ManifestError, OptionError
 from batched_whisper.evaluation import ScoredRecording
 from batched_whisper.formats import write_atomically
 from batched_whisper.tokens.languages import language_code_or_none
+
+if TYPE_CHECKING:
+    from batched_whisper.whisper import Whisper
 
 NO_COLLECTION = "(none)"
 
@@ -122,7 +124,7 @@ def _by_context(options: DecodingOptions) -> dict[str, DecodingOptions]:
 
 
 def _measure(
-    whisper: Transcriber,
+    whisper: Whisper,
     contexts: dict[str, DecodingOptions],
     groups: dict[str, list[RecordingSource]],
     display: Display,
@@ -144,7 +146,7 @@ def _measure(
 
 
 def _measure_one(
-    whisper: Transcriber,
+    whisper: Whisper,
     collection: str,
     sources: Sequence[RecordingSource],
     options: DecodingOptions,

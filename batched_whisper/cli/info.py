@@ -6,16 +6,19 @@ import platform
 from contextlib import closing
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import typer
 
 import batched_whisper
-from batched_whisper.cli.dependencies import Info
 from batched_whisper.cli.messages import handle_errors
 from batched_whisper.cli.options import takes_options
 from batched_whisper.config.options import Settings
 
-PACKAGES = ("openvino", "av", "numpy", "tokenizers", "safetensors", "huggingface_hub", "torch")
+if TYPE_CHECKING:
+    from batched_whisper.whisper import WhisperInfo
+
+PACKAGES = ("openvino", "av", "numpy", "tokenizers", "huggingface_hub", "torch")
 
 
 @handle_errors
@@ -34,7 +37,7 @@ def info(ctx: typer.Context, *, settings: Settings) -> None:
     )
 
 
-def _print_info(info: Info) -> None:
+def _print_info(info: WhisperInfo) -> None:
     _print_rows(
         {
             "model": info.model + (f" at {info.revision}" if info.revision else ""),

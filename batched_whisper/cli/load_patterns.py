@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.config.options import DecodingOptions
+
+if TYPE_CHECKING:
+    from batched_whisper.whisper import Whisper
 
 SEQUENTIAL_SHARE = 4
 """One caller is given a fourth of the calls, since it takes so much longer; rates are compared."""
@@ -75,7 +77,7 @@ def n_sequential_calls(n_calls: int, n_clips: int) -> int:
 
 
 def measure(
-    whisper: Transcriber,
+    whisper: Whisper,
     clips: Sequence[BenchClip],
     options: DecodingOptions,
     *,
@@ -106,11 +108,11 @@ def measure(
             )
 
 
-def _alone(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+def _alone(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
     return [whisper.transcribe(audio, options=options).text for audio in audios]
 
 
-def _callers(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+def _callers(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
     """Every call is a caller of its own, in a thread of its own."""
     callers = ThreadPoolExecutor(len(audios))
     try:
@@ -120,11 +122,11 @@ def _callers(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptio
         callers.shutdown(cancel_futures=True)
 
 
-def _map(whisper: Transcriber, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+def _map(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
     return [transcript.text for transcript in whisper.transcribe.map(audios, options=options)]
 
 
-_PATTERNS: dict[LoadPattern, Callable[[Transcriber, Sequence[Any], DecodingOptions], list[str]]] = {
+_PATTERNS: dict[LoadPattern, Callable[[Whisper, Sequence[Any], DecodingOptions], list[str]]] = {
     LoadPattern.SEQUENTIAL: _alone,
     LoadPattern.CONCURRENT: _callers,
     LoadPattern.MAP: _map,

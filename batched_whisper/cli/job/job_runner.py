@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batched_whisper.cli.dependencies import Info, Dependencies, Transcriber
+from batched_whisper.cli.dependencies import Dependencies
 from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.cli.io.outputs import Output
 from batched_whisper.cli.job.progress import Display
@@ -28,6 +28,9 @@ from batched_whisper.cli.messages import (
 )
 from batched_whisper.config.fields import can_be_disabled
 from batched_whisper.config.options import DecodingOptions, Settings
+
+if TYPE_CHECKING:
+    from batched_whisper.whisper import Whisper, WhisperInfo
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def as_json(options: Settings | DecodingOptions) -> dict[str, Any]:
     }
 
 
-def origin(info: Info, settings: Settings, options: DecodingOptions) -> dict[str, Any]:
+def origin(info: WhisperInfo, settings: Settings, options: DecodingOptions) -> dict[str, Any]:
     """What figures are of, as JSON's types."""
     return {
         "model": info.model,
@@ -89,9 +92,7 @@ def origin(info: Info, settings: Settings, options: DecodingOptions) -> dict[str
 
 
 @contextmanager
-def loaded(
-    dependencies: Dependencies, settings: Settings, display: Display
-) -> Iterator[Transcriber]:
+def loaded(dependencies: Dependencies, settings: Settings, display: Display) -> Iterator[Whisper]:
     """A transcriber that is ready, closed at the end."""
     with closing(dependencies.open_whisper(settings)) as whisper:
         with display.loading():
@@ -130,7 +131,7 @@ def run(job: TranscriptionJob, dependencies: Dependencies, display: Display) -> 
 def _transcribe(
     job: TranscriptionJob,
     todo: Sequence[RecordingSource],
-    whisper: Transcriber,
+    whisper: Whisper,
     display: Display,
     tally: _Tally,
 ) -> JobSummary:

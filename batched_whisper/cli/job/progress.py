@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.cli.messages import print_err
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from batched_whisper.whisper import Whisper
 
 
 class Display:
@@ -66,7 +67,7 @@ class Display:
             yield
 
     @contextmanager
-    def running(self, whisper: Transcriber, n_recordings: int) -> Iterator[None]:
+    def running(self, whisper: Whisper, n_recordings: int) -> Iterator[None]:
         """While recordings are transcribed."""
         if self._quiet or not sys.stderr.isatty():
             yield
@@ -79,7 +80,7 @@ class Display:
                 self._bar = None
 
 
-def _bar(whisper: Transcriber) -> Progress:
+def _bar(whisper: Whisper) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
     from rich.text import Text

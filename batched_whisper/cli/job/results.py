@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batched_whisper.cli.dependencies import Transcriber
 from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.cli.messages import Failure, count, one_line
 from batched_whisper.config.options import DecodingOptions
@@ -21,6 +20,7 @@ from batched_whisper.errors import Closed, EngineError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from batched_whisper.types import Transcript
+    from batched_whisper.whisper import Whisper
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Failed:
 
 
 def outcomes(
-    whisper: Transcriber,
+    whisper: Whisper,
     sources: Iterable[RecordingSource],
     options: DecodingOptions,
     *,
@@ -70,7 +70,7 @@ def outcomes(
 class _JobStarter:
     """Begins the recordings of a job; each future has its own source with what became of it."""
 
-    whisper: Transcriber
+    whisper: Whisper
     options: DecodingOptions
 
     def __call__(self, arguments: tuple[RecordingSource]) -> Future[Transcribed | Failed]:
