@@ -117,10 +117,21 @@ def test_what_is_public_has_the_attributes_that_it_had(owner: type) -> None:
 
 
 IMPORTED = "import sys, batched_whisper{}; print(*sys.modules)"
+WITHOUT = (
+    "import sys; sys.modules.update(fcntl=None, resource=None); import batched_whisper.cli.app"
+)
 
 
 @pytest.mark.parametrize("module", ["", ".cli.app"], ids=["the package", "the command line"])
 def test_importing_waits_for_no_engine(module: str) -> None:
-    command = [sys.executable, "-c", IMPORTED.format(module)]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    loaded = printed_by(IMPORTED.format(module)).split()
     assert not {"numpy", "openvino", "av", "tokenizers", "datasets"} & set(loaded)
+
+
+def test_the_command_line_begins_where_modules_of_unix_are_missing() -> None:
+    assert printed_by(WITHOUT) == ""
+
+
+def printed_by(program: str) -> str:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

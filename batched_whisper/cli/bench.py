@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import platform
-import resource
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -124,7 +123,9 @@ def _show(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> None:
     print(f"{count(len(clips), 'recording')}, {total_s:,.1f} s, brought again and again.")
     n_different = n_differing(passes, len(clips))
     print("Every pattern gave the same texts." if not n_different else _differ(n_different))
-    print(f"Peak memory of the process: {_peak_memory_bytes() / 1e6:,.0f} MB.")
+    peak = _peak_memory_bytes()
+    if peak is not None:
+        print(f"Peak memory of the process: {peak / 1e6:,.0f} MB.")
     if _is_checkout():
         print("make bench compares with other programs.")
 
@@ -177,8 +178,12 @@ def _document(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> dict[str, A
     }
 
 
-def _peak_memory_bytes() -> int:
-    """The most memory that this process ever had."""
+def _peak_memory_bytes() -> int | None:
+    """The most memory that this process ever had; None where the system does not print_err (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024  # macOS counts bytes
 

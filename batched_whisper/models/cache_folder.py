@@ -1,22 +1,21 @@
 """Where this package keeps what it can make again: joined models, compiled graphs.
 
-Knows the conventions of each system. Creates nothing.
+Creates nothing.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 _NAME = "batched-whisper"
 
 
 def user_cache_folder() -> Path:
-    """The user's folder for this package: XDG_CACHE_HOME, or the system's own place."""
+    """The user's folder for this package: in XDG_CACHE_HOME, or in the system's own place."""
     chosen = os.environ.get("XDG_CACHE_HOME")
-    if chosen:
+    if chosen:  # platformdirs reads it on Linux alone, and knows no ~ in it
         return Path(chosen).expanduser() / _NAME
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / _NAME
-    return Path.home() / ".cache" / _NAME
+    return user_cache_path(_NAME, appauthor=False)

@@ -7,7 +7,6 @@ half of one, whatever ends the program. Knows nothing of how transcripts are mad
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import sys
@@ -23,6 +22,8 @@ from batched_whisper.formats import FORMATS, Format, write_atomically
 
 if TYPE_CHECKING:
     from batched_whisper.types import Transcript
+
+_APPENDED = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # that: Windows
 
 SYNC_EVERY_S = 1.0
 """How much finished work a power failure may cost; a killed process costs none of it."""
@@ -153,7 +154,7 @@ def open_json_lines(path: Path, *, resume: bool) -> Iterator[JsonLinesFile]:
     """
     make_folder(path.parent)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, _APPENDED, 0o666)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}); choose another place"
@@ -177,11 +178,15 @@ def open_json_lines(path: Path, *, resume: bool) -> Iterator[JsonLinesFile]:
 
 def _lock(descriptor: int, path: Path) -> None:
     try:
+        import fcntl
+    except ImportError:  # on Windows: one job at a time is then up to its user
+        return
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(f"{path}: another job is writing to it; give another name") from error
     except OSError:
-        pass  # a file system without locks: one job at a time is then up to its user
+        pass  # a file system without locks: the same
 
 
 def _keep_whole_lines(descriptor: int, path: Path) -> tuple[frozenset[str], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import PurePath
 
 import pytest
@@ -95,3 +96,11 @@ def test_names_that_are_no_utf_8_are_found_again(tmp_path):
     path = tmp_path / "out.jsonl"
     assert add(path, "caf\udce9") == ["caf\udce9"]
     assert add(path, "caf\udce9") == []
+
+
+def test_where_there_are_no_locks_a_file_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    path = tmp_path / "out.jsonl"
+    assert add(path, "a") == ["a"]
+    assert add(path, "a", "b") == ["b"]
+    assert names_in(path) == ["a", "b"]
