@@ -58,6 +58,10 @@ class Allowed:
     timestamps: range = range(0)
 
 
+UNASKED = Allowed(NOTHING)
+"""Of a token after which nothing is said."""
+
+
 @dataclass(frozen=True)
 class TokenIds:
     """The special tokens that the rules speak of."""

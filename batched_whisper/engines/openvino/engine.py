@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper._openvino import ov
-from batched_whisper.decoding.rules import TokenIds, TokenMask
+from batched_whisper.decoding.rules import NO_REQUEST, TokenIds, TokenMask
 from batched_whisper.decoding.sampling import Choice, choose, mask_row, probability
 from batched_whisper.engines.interface import (
     Alignment,
@@ -29,7 +29,6 @@ from batched_whisper.engines.openvino.aligner import Aligner
 from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
 from batched_whisper.engines.openvino.encoder import build_encoder
 from batched_whisper.engines.openvino.pool_batches import (
-    NO_REQUEST,
     PoolBatch,
     PooledRow,
     group_by_length,

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.decoding.rules import NOTHING, Allowed
 from batched_whisper.decoding.sampling import GREEDY
 from batched_whisper.engines.interface import StepRow
 from batched_whisper.engines.openvino.pools import CacheShape, SlotPool
 
-NO_REQUEST = Allowed(NOTHING)
 _EMPTY_LENGTH = 8
 
 

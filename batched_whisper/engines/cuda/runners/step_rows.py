@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from batched_whisper.decoding.rules import NOTHING, Allowed, ConstraintState
+from batched_whisper.decoding.rules import NOTHING, UNASKED, ConstraintState
 from batched_whisper.decoding.sampling import Choice
 from batched_whisper.engines.cuda.model.decode_inputs import TokenInput, float_bits
 from batched_whisper.engines.cuda.runners.decoder_runner import (
@@ -19,7 +19,6 @@ from batched_whisper.engines.interface import StepResult, StepRow
 MASKS_PER_TOKEN = 4
 """Masks that one token of a pass may need: what may follow it, and those of its row's constraints."""
 
-_NO_REQUEST = Allowed(NOTHING)
 _NO_CONSTRAINTS = ConstraintState(
     NOTHING, NOTHING, NOTHING, range(0), opens_segment=False, last_timestamp=0
 )
@@ -72,10 +71,7 @@ class StepRunner:
         """Of each row the masks' places in the table: for its first token, and its constraints's."""
         masks = []
         for row in rows:
-            first, constraints = (
-                (row.allowed or _NO_REQUEST).mask,
-                row.constraints or _NO_CONSTRAINTS,
-            )
+            first, constraints = (row.allowed or UNASKED).mask, row.constraints or _NO_CONSTRAINTS
             masks += [
                 first,
                 constraints.text_mask,
@@ -184,7 +180,7 @@ class _PassBuilder:
 
 def _last_token_input(row: StepRow, masks: tuple[int, ...]) -> TokenInput:
     """The last token of a row."""
-    allowed, constraints = row.allowed or _NO_REQUEST, row.constraints or _NO_CONSTRAINTS
+    allowed, constraints = row.allowed or UNASKED, row.constraints or _NO_CONSTRAINTS
     span = allowed.timestamps or range(0)
     position = row.position + len(row.tokens) - 1
     first, text, unfinished_mask, segment_end_mask = masks
