@@ -9,13 +9,9 @@ import pytest
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 from benchmarks.peer_models import PeerModels
-from benchmarks.systems.catalog import CONFIGURATIONS, OURS, Configuration, Run, choose
+from benchmarks.systems.catalog import CONFIGURATIONS, OURS, Configuration, choose
 from benchmarks.systems.interface import Place
 from benchmarks.systems.ours import settings_and_options
-
-
-def names(configurations: list[Configuration]) -> list[str]:
-    return [each.name for each in configurations]
 
 
 def test_names_are_unique() -> None:
@@ -53,20 +49,3 @@ def test_the_small_comparison_has_ours_and_faster_whisper_on_every_processor(
     chosen = choose(all_peers=False, only=[], processor_flags=flags)
     assert {OURS, "faster_whisper"} <= {each.system for each in chosen}
     assert all(set(each.processor_flags) <= flags for each in chosen)
-
-
-def test_all_peers_are_everything() -> None:
-    everything = choose(all_peers=True, only=[], processor_flags=set())
-    assert names(everything) == names(list(CONFIGURATIONS))
-    assert any(each.run is Run.ALL_PEERS for each in everything)
-
-
-def test_words_choose_by_name_by_system_and_by_beginning() -> None:
-    def chosen(*words: str) -> list[str]:
-        return names(choose(all_peers=False, only=words, processor_flags=set()))
-
-    assert chosen("ours") == names([each for each in CONFIGURATIONS if each.system == OURS])
-    assert chosen("whisper.cpp f16") == ["whisper.cpp f16"]
-    assert set(chosen("whisper.cpp*")) == set(chosen("whisper_cpp"))
-    with pytest.raises(OptionError, match="nothing of that name"):
-        chosen("ours", "nothing of that name")

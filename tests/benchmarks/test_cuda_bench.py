@@ -112,26 +112,6 @@ def test_with_speech_and_a_tokenizer_windows_are_heard_and_say_their_transcripts
     assert all(any(np.array_equal(tone, each) for tone in tones) for each in heard)
 
 
-def test_without_a_tokenizer_noise_stands_for_speech_and_the_result_says_so(
-    tmp_path: Path, spoken: Path
-) -> None:
-    content = run(tmp_path / "out", "--speech", str(spoken), "--parts", "limits")
-    assert content["workload"].startswith("drawn, noise (no tokenizer")
-
-
-def test_the_tokenizer_is_the_first_multilingual_models_or_the_one_asked_for(
-    tmp_path: Path, spoken: Path, base_model: Any, tiny_en_model: Any
-) -> None:
-    models, english = tmp_path / "models", str(tiny_en_model.files.folder)
-    (models / "a-nothing").mkdir(parents=True)
-    (models / "b-english").symlink_to(english)
-    told = ["--parts", "limits", "--speech", str(spoken), "--models", str(models)]
-    assert run(tmp_path / "1", *told)["workload"].startswith("drawn")
-    assert run(tmp_path / "2", *told, "--tokenizer", english)["workload"].startswith("real")
-    (models / "c-base").symlink_to(base_model.files.folder)
-    assert run(tmp_path / "3", *told)["workload"].startswith("real")
-
-
 def test_transformers_is_measured_beside_ours_on_the_same_windows(
     tmp_path: Path, spoken: Path, base_model: Any
 ) -> None:
@@ -201,21 +181,6 @@ def test_sharing_the_device_is_measured(tmp_path: Path) -> None:
         assert figures[each]["share_equal"] == 1
 
 
-def test_a_part_that_there_is_not_is_told_before_anything_is_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--quick", "--out", str(tmp_path), "--parts", "limits, stpe"]
-    assert cuda_bench.main(given) == 2
-    assert "no such part: stpe; there are laws, limits, " in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_run_writes_over_another(tmp_path: Path) -> None:
-    for n in (1, 2, 3):
-        assert cuda_bench.main(["--quick", "--out", str(tmp_path), "--parts", " limits "]) == 0
-        assert len(list(tmp_path.iterdir())) == n
-
-
 def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
     report = cuda_bench.Report(tmp_path / "r.json", {"seed": 0})
     report.add("good", lambda: {"a": 1.0})
@@ -248,15 +213,6 @@ def test_a_fitted_context_holds_the_window_and_is_never_more_than_full() -> None
     for window in mix.mlperf_like(100) + mix.short(100):
         fitted = window.context(1500, fitted=True)
         assert min(1500, 50 * window.duration_s) <= fitted <= window.context(1500, fitted=False)
-
-
-def test_a_manifest_tells_tokens_or_is_estimated_from_its_texts(tmp_path: Path) -> None:
-    path = tmp_path / "m.jsonl"
-    path.write_text(
-        '{"duration_s": 3.0, "n_tokens": 9}\n{"duration_s": 50, "text": "one two three four"}\n'
-        '{"duration_s": 1}\n'
-    )
-    assert mix.of_file(path) == [mix.WindowSize(3.0, 9), mix.WindowSize(30.0, 4)]
 
 
 def test_a_part_that_is_stuck_ends_the_program_and_keeps_what_was_measured(tmp_path: Path) -> None:

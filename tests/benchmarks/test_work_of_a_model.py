@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batched_whisper.models.dimensions import SHAPES, tensor_shapes
-from benchmarks.batching import Pass, gain, option
+from benchmarks.batching import Pass, gain
 from benchmarks.limits import Limits, Reached, shares
 from benchmarks.work_of_a_model import (
     Spoken,
@@ -82,15 +82,3 @@ def test_a_gain_is_the_ratio_of_medians() -> None:
     assert (found.together_batch, found.alone_batch) == (64.0, 1.0)
     assert found.n_different_texts == 0
     assert gain([way(1.0, 1, ("a", "x"))], [way(1.0, 1)]).n_different_texts == 1
-
-
-@pytest.mark.parametrize(
-    ("pair", "expected"),
-    [
-        ("max_batch_size=8", ("max_batch_size", 8)),
-        ("audio_context=full", ("audio_context", "full")),
-        ("timestamps=true", ("timestamps", True)),
-    ],
-)
-def test_an_option_is_read_as_what_it_looks_like(pair: str, expected: tuple[str, object]) -> None:
-    assert option(pair) == expected
