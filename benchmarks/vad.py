@@ -22,10 +22,10 @@ import numpy as np
 import openvino as ov
 
 from batched_whisper.audio.decode import decode
-from batched_whisper.audio.packing import SpeechCutter, SpeechWindow
+from batched_whisper.audio.packing import SpeechCutter
 from batched_whisper.audio.silero import SileroDetector
 from batched_whisper.audio.silero_graph import CONTEXT, FRAME, WIDTH, compiled, spectra_samples
-from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.types import SAMPLING_RATE, Samples, Window
 
 SECONDS_BY_FRAME = 60
 
@@ -43,7 +43,7 @@ def hear(sound: Samples, detector: SileroDetector) -> None:
     listener.end()
 
 
-def pack(sound: Samples, detector: SileroDetector) -> list[SpeechWindow]:
+def pack(sound: Samples, detector: SileroDetector) -> list[Window]:
     cutter = SpeechCutter(detector)
     return [*cutter.add(sound), *cutter.end()]
 

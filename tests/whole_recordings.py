@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from batched_whisper.audio.packing import PackingOptions, SpeechCutter, SpeechWindow
+import numpy as np
+
+from batched_whisper.audio.packing import PackingOptions, SpeechCutter
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.types import Samples, Span, Window
@@ -17,9 +19,15 @@ def cut(blocks: Iterable[Samples], max_s: float = 30.0, overlap_s: float = 0.0) 
     yield from cutter.end()
 
 
+def assert_same(ones: list[Window], others: list[Window]) -> None:
+    assert [(w.index, w.start_sample) for w in ones] == [(w.index, w.start_sample) for w in others]
+    for one, other in zip(ones, others, strict=True):
+        np.testing.assert_array_equal(one.samples, other.samples)
+
+
 def windows_by_speech(
     blocks: Iterable[Samples], detector: SpeechDetector, options: PackingOptions | None = None
-) -> Iterator[SpeechWindow]:
+) -> Iterator[Window]:
     cutter = SpeechCutter(detector, options)
     for block in blocks:
         yield from cutter.add(block)

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Protocol
 
-from batched_whisper.audio.packing import SpeechWindow
-from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.types import SAMPLING_RATE, Samples, Window
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class Cutter(Protocol):
         """No window that is still to come begins before this sample."""
         ...
 
-    def add(self, block: Samples) -> Iterable[SpeechWindow]:
+    def add(self, block: Samples) -> Iterable[Window]:
         """The windows that the next samples, ``[n_samples]``, make complete."""
         ...
 
-    def end(self) -> Iterable[SpeechWindow]:
+    def end(self) -> Iterable[Window]:
         """The rest; nothing may be added after this."""
         ...
 
@@ -77,7 +76,7 @@ class ClipCutter:
             return self._n_heard
         return self._clips[0].start_sample + self._cutter.watermark_sample
 
-    def add(self, block: Samples) -> Iterator[SpeechWindow]:
+    def add(self, block: Samples) -> Iterator[Window]:
         """The windows that the next samples of the recording make complete."""
         start, self._n_heard = self._n_heard, self._n_heard + len(block)
         while self._clips:
@@ -90,18 +89,18 @@ class ClipCutter:
                 return
             yield from self._close()
 
-    def end(self) -> Iterator[SpeechWindow]:
+    def end(self) -> Iterator[Window]:
         """The rest; clips after the recording's end are without sound."""
         while self._clips:
             yield from self._close()
 
-    def _close(self) -> Iterator[SpeechWindow]:
+    def _close(self) -> Iterator[Window]:
         yield from self._placed(self._cutter.end())
         self._clips.popleft()
         self._cutter = self._new_cutter()
 
-    def _placed(self, windows: Iterable[SpeechWindow]) -> Iterator[SpeechWindow]:
+    def _placed(self, windows: Iterable[Window]) -> Iterator[Window]:
         for each in windows:
-            start = self._clips[0].start_sample + each.window.start_sample
-            yield replace(each, window=replace(each.window, index=self._index, start_sample=start))
+            start = self._clips[0].start_sample + each.start_sample
+            yield replace(each, index=self._index, start_sample=start)
             self._index += 1

@@ -49,15 +49,6 @@ class PackingOptions:
         require_between("margin_s", self.margin_s, 0.0, float(WINDOW_S))
 
 
-@dataclass(frozen=True)
-class SpeechWindow:
-    """A window with speech, and how it follows the one before."""
-
-    window: Window
-    overlap_samples: int = 0
-    """Its first samples that the window before it ends with; 0 where a pause lies between."""
-
-
 class SpeechCutter:
     """Packs the speech of one recording into windows, as it is read.
 
@@ -85,7 +76,7 @@ class SpeechCutter:
         """No window that is still to come begins before this sample."""
         return self._packer.watermark_sample
 
-    def add(self, block: Samples) -> Iterator[SpeechWindow]:
+    def add(self, block: Samples) -> Iterator[Window]:
         """The windows that the next samples, ``[n_samples]``, make complete."""
         for start in range(0, len(block), _HEARD_AT_ONCE):
             piece = block[start : start + _HEARD_AT_ONCE]
@@ -93,7 +84,7 @@ class SpeechCutter:
             self._n_samples += len(piece)
             yield from self._packer.pack(self._stream.process(piece))
 
-    def end(self) -> Iterator[SpeechWindow]:
+    def end(self) -> Iterator[Window]:
         """The rest; nothing may be added after this."""
         yield from self._packer.pack(self._stream.end())
         yield from self._packer.end(self._n_samples)
@@ -139,11 +130,10 @@ class _WindowPacker:
         # Half of a long pause at most, so that it does not matter when it is known to be one.
         self._margin = min(int(options.margin_s * SAMPLING_RATE), self._max_pause // 2)
         self._spans: list[SpeechSpan] = []
-        self._overlap = 0  # with the window before
         self._covered = 0  # where the window before ends
         self._index = 0
 
-    def pack(self, heard: SpeechUpdate) -> Iterator[SpeechWindow]:
+    def pack(self, heard: SpeechUpdate) -> Iterator[Window]:
         """The windows that are complete now."""
         for span in heard.spans:
             if self._ends_before(span.start_sample):
@@ -157,7 +147,7 @@ class _WindowPacker:
         self.watermark_sample = next_start - self._silence_before(next_start)
         self._buffer.forget_before(self.watermark_sample)
 
-    def end(self, n_samples: int) -> Iterator[SpeechWindow]:
+    def end(self, n_samples: int) -> Iterator[Window]:
         """The last window of a recording of this length, if one is being filled."""
         if self._spans:
             yield self._closed(n_samples - self._end())
@@ -177,7 +167,7 @@ class _WindowPacker:
             span = SpeechSpan(self._spans.pop().start_sample, span.end_sample)
         self._spans.append(span)
 
-    def _cut(self) -> SpeechWindow:
+    def _cut(self) -> Window:
         """The window up to its last pause, or up to the quietest moment where there is none."""
         if len(self._spans) > 1:
             rest = self._spans.pop()
@@ -191,10 +181,9 @@ class _WindowPacker:
         self._spans = [SpeechSpan(start, cut + self._half_overlap)]
         closed = self._closed(0)
         self._spans = [SpeechSpan(cut - self._half_overlap, end)]
-        self._overlap = 2 * self._half_overlap
         return closed
 
-    def _closed(self, silence_after: int) -> SpeechWindow:
+    def _closed(self, silence_after: int) -> Window:
         """The window, with what fits of the silence around it.
 
         Args:
@@ -206,10 +195,8 @@ class _WindowPacker:
             start -= min(self._silence_before(start), room // 2)
             end += min(self._margin, silence_after, room // 2)
         window = Window(self._buffer.read(start, end), self._index, start)
-        closed = SpeechWindow(window, self._overlap)
-        self._spans, self._overlap, self._index = [], 0, self._index + 1
-        self._covered = end
-        return closed
+        self._spans, self._index, self._covered = [], self._index + 1, end
+        return window
 
     def _silence_before(self, start: int) -> int:
         """How much of the silence before speech there belongs to its window."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from batched_whisper.audio.clips import WHOLE_RECORDING, ClipCutter, Cutter, clips_from_times
-from batched_whisper.audio.packing import PackingOptions, SpeechCutter, SpeechWindow
+from batched_whisper.audio.packing import PackingOptions, SpeechCutter
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.config.options import DecodingOptions
-from batched_whisper.types import SAMPLING_RATE, Channels, Samples, Window
+from batched_whisper.types import SAMPLING_RATE, Channels, Window
 
 OVERLAP_S = 2.0
 """What two windows share where someone speaks on: shorter, and words at the border that both
@@ -56,7 +56,7 @@ class WindowSource:
         self._clips = WHOLE_RECORDING if times_s is None else clips_from_times(times_s)
         # A model that is told what was said would not say the shared words once more.
         overlap_s = 0.0 if options.condition_on_previous_text else OVERLAP_S
-        self._new_cutter: Callable[[], Cutter] = lambda: _EverythingCutter(overlap_s)
+        self._new_cutter: Callable[[], Cutter] = lambda: PlainCutter(overlap_s=overlap_s)
         if options.vad:
             packing = PackingOptions(overlap_s=overlap_s)
             self._new_cutter = lambda: SpeechCutter(speech_detector(), packing)
@@ -100,28 +100,9 @@ class WindowSource:
                 return
 
 
-def _found(cutters: list[ClipCutter], cut: list[Iterator[SpeechWindow]]) -> WindowBatch:
-    windows = [
-        ChannelWindow(each.window, channel) for channel, found in enumerate(cut) for each in found
-    ]
+def _found(cutters: list[ClipCutter], cut: list[Iterator[Window]]) -> WindowBatch:
+    windows = [ChannelWindow(each, channel) for channel, found in enumerate(cut) for each in found]
     windows.sort(key=lambda found: found.window.start_sample)
     return WindowBatch(
         tuple(windows), tuple(cutter.watermark_sample / SAMPLING_RATE for cutter in cutters)
     )
-
-
-class _EverythingCutter:
-    """`PlainCutter`, in the words of `SpeechCutter`."""
-
-    def __init__(self, overlap_s: float) -> None:
-        self._cutter = PlainCutter(overlap_s=overlap_s)
-
-    @property
-    def watermark_sample(self) -> int:
-        return self._cutter.watermark_sample
-
-    def add(self, block: Samples) -> Iterator[SpeechWindow]:
-        return map(SpeechWindow, self._cutter.add(block))
-
-    def end(self) -> Iterator[SpeechWindow]:
-        return map(SpeechWindow, self._cutter.end())

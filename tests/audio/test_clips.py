@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whole_recordings import cut
+from whole_recordings import assert_same, cut
 
 from batched_whisper.audio.clips import WHOLE_RECORDING, Clip, ClipCutter, clips_from_times
-from batched_whisper.audio.packing import SpeechWindow
 from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.types import Samples, Window
 
@@ -22,12 +21,6 @@ class Cutter(PlainCutter):
     def __init__(self) -> None:
         super().__init__(LONGEST_S)
 
-    def add(self, block: Samples) -> list[SpeechWindow]:  # type: ignore[override]
-        return [SpeechWindow(window) for window in super().add(block)]
-
-    def end(self) -> list[SpeechWindow]:  # type: ignore[override]
-        return [SpeechWindow(window) for window in super().end()]
-
 
 def noise(n_samples: int) -> Samples:
     return np.random.default_rng(7).standard_normal(n_samples).astype(np.float32)
@@ -38,17 +31,11 @@ def clipped(sound: Samples, clips: tuple[Clip, ...], block: int) -> list[Window]
     found = list[Window]()
     for start in range(0, len(sound), block):
         settled = cutter.watermark_sample
-        new = [each.window for each in cutter.add(sound[start : start + block])]
+        new = list(cutter.add(sound[start : start + block]))
         assert all(window.start_sample >= settled for window in new)
         assert cutter.watermark_sample >= settled
         found += new
-    return [*found, *(each.window for each in cutter.end())]
-
-
-def assert_same(ones: list[Window], others: list[Window]) -> None:
-    assert [(w.index, w.start_sample) for w in ones] == [(w.index, w.start_sample) for w in others]
-    for one, other in zip(ones, others, strict=True):
-        np.testing.assert_array_equal(one.samples, other.samples)
+    return [*found, *cutter.end()]
 
 
 @settings(max_examples=60, deadline=None)

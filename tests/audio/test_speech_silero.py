@@ -169,7 +169,7 @@ def test_windows_of_a_real_recording_hold_all_its_segments(
     row = next(row for row in manifest(speech) if "segments" in row)
     samples = decode(speech / row["audio"]).samples
     windows = list(windows_by_speech([samples], detector))
-    held = [(w.window.start_s, w.window.end_s) for w in windows]
+    held = [(w.start_s, w.end_s) for w in windows]
     assert all(end_s - start_s <= 30 for start_s, end_s in held)
     assert sum(end_s - start_s for start_s, end_s in held) / len(held) > 20
     found = seconds(spans([samples], detector))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whole_recordings import cut
+from whole_recordings import assert_same, cut
 
 from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.errors import OptionError
-from batched_whisper.types import Samples, Window
+from batched_whisper.types import Samples
 
 RATE = 16_000
 
@@ -38,12 +38,6 @@ def blocked(samples: Samples, sizes: list[int]) -> Iterator[Samples]:
         start += len(block)
         block[:] = np.nan
         turn += 1
-
-
-def assert_same(ones: list[Window], others: list[Window]) -> None:
-    assert [(w.index, w.start_sample) for w in ones] == [(w.index, w.start_sample) for w in others]
-    for one, other in zip(ones, others, strict=True):
-        np.testing.assert_array_equal(one.samples, other.samples)
 
 
 @settings(max_examples=60, deadline=None)
