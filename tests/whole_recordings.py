@@ -19,6 +19,17 @@ def cut(blocks: Iterable[Samples], max_s: float = 30.0, overlap_s: float = 0.0) 
     yield from cutter.end()
 
 
+def blocked(samples: Samples, sizes: list[int]) -> Iterator[Samples]:
+    """The samples in blocks of these sizes, again and again; every block is overwritten after."""
+    start, turn = 0, 0
+    while start < len(samples):
+        block = samples[start : start + sizes[turn % len(sizes)]].copy()
+        yield block
+        start += len(block)
+        block[:] = np.nan
+        turn += 1
+
+
 def assert_same(ones: list[Window], others: list[Window]) -> None:
     assert [(w.index, w.start_sample) for w in ones] == [(w.index, w.start_sample) for w in others]
     for one, other in zip(ones, others, strict=True):

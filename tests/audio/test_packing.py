@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whole_recordings import windows_by_speech
+from whole_recordings import blocked, windows_by_speech
 
 from batched_whisper.audio.packing import PackingOptions
 from batched_whisper.audio.speech import SpeechUpdate
@@ -80,17 +80,6 @@ def scripts(draw: st.DrawFn) -> tuple[SpeechSpan, ...]:
         spans.append(SpeechSpan(at, at + speech))
         at += speech + pause
     return tuple(spans)
-
-
-def blocked(sound: Samples, sizes: list[int]) -> Iterator[Samples]:
-    """The sound in blocks of these sizes, again and again; every block is overwritten after."""
-    start, turn = 0, 0
-    while start < len(sound):
-        block = sound[start : start + sizes[turn % len(sizes)]].copy()
-        yield block
-        start += len(block)
-        block[:] = np.nan
-        turn += 1
 
 
 @settings(max_examples=150, deadline=None)

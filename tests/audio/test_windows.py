@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whole_recordings import assert_same, cut
+from whole_recordings import assert_same, blocked, cut
 
 from batched_whisper.audio.windows import PlainCutter
 from batched_whisper.errors import OptionError
@@ -27,17 +27,6 @@ def babble(n_samples: int, seed: int) -> Samples:
     )
     envelope = np.repeat(levels, 3000)[:n_samples]
     return (chance.standard_normal(n_samples) * envelope).astype(np.float32)
-
-
-def blocked(samples: Samples, sizes: list[int]) -> Iterator[Samples]:
-    """The samples in blocks of these sizes, again and again; every block is overwritten after."""
-    start, turn = 0, 0
-    while start < len(samples):
-        block = samples[start : start + sizes[turn % len(sizes)]].copy()
-        yield block
-        start += len(block)
-        block[:] = np.nan
-        turn += 1
 
 
 @settings(max_examples=60, deadline=None)

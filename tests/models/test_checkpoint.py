@@ -12,7 +12,6 @@ from tiny_models import (
     TINY,
     files_in,
     hugging_face_config,
-    hugging_face_name,
     write_ctranslate2,
     write_hugging_face,
     write_json,
@@ -28,6 +27,7 @@ from batched_whisper.models.checkpoint import (
     random_checkpoint,
 )
 from batched_whisper.models.dimensions import sinusoids, tensor_shapes
+from benchmarks.peer_models import huggingface_name
 
 
 def assert_same(found, expected, tolerance=0.0):
@@ -113,7 +113,7 @@ def test_safetensors_give_the_weights_that_were_saved(tmp_path, n_shards, dtype)
 
 def test_files_of_the_safetensors_library_are_read(folder):
     saved = random_checkpoint(TINY, 2).weights
-    tensors = {hugging_face_name(name): np.array(value) for name, value in saved.items()}
+    tensors = {huggingface_name(name): np.array(value) for name, value in saved.items()}
     tensors["proj_out.weight"] = tensors["model.decoder.embed_tokens.weight"].copy()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "np"})
     assert_same(load_checkpoint(files_in(folder)).weights, saved)
@@ -288,14 +288,14 @@ def test_a_tensor_that_is_missing_or_misshapen_is_named(folder, name):
 
 
 def test_a_tensor_of_another_model_is_named(folder):
-    tensors = {hugging_face_name(n): v for n, v in random_checkpoint(TINY, 0).weights.items()}
+    tensors = {huggingface_name(n): v for n, v in random_checkpoint(TINY, 0).weights.items()}
     extra = {"model.encoder.layers.0.adapter.weight": np.zeros(2, np.float32)}
     write_safetensors(folder / "model.safetensors", {**tensors, **extra})
     refused(folder, "adapter")
 
 
 def test_an_untied_output_projection_is_refused(folder):
-    tensors = {hugging_face_name(n): v for n, v in random_checkpoint(TINY, 0).weights.items()}
+    tensors = {huggingface_name(n): v for n, v in random_checkpoint(TINY, 0).weights.items()}
     tensors["proj_out.weight"] = tensors["model.decoder.embed_tokens.weight"] + 1
     write_safetensors(folder / "model.safetensors", tensors)
     refused(folder, "proj_out.weight")

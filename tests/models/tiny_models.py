@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from batched_whisper.models.checkpoint import Checkpoint, Dimensions
 from batched_whisper.models.model_files import ModelFiles, Source
+from benchmarks.peer_models import huggingface_name
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -30,31 +31,6 @@ TINY = Dimensions(
 )
 
 SUPPRESSED = {"suppress_tokens": [1, 2], "begin_suppress_tokens": [3]}
-
-_IN_BLOCK = (
-    (".blocks.", ".layers."),
-    (".cross_attn_ln.", ".encoder_attn_layer_norm."),
-    (".attn_ln.", ".self_attn_layer_norm."),
-    (".mlp_ln.", ".final_layer_norm."),
-    (".cross_attn.", ".encoder_attn."),
-    (".attn.", ".self_attn."),
-    (".query.", ".q_proj."),
-    (".key.", ".k_proj."),
-    (".value.", ".v_proj."),
-    (".out.", ".out_proj."),
-    (".mlp.0.", ".fc1."),
-    (".mlp.2.", ".fc2."),
-    ("ln_post.", "layer_norm."),
-    ("decoder.ln.", "decoder.layer_norm."),
-    ("token_embedding.", "embed_tokens."),
-    ("positional_embedding", "embed_positions.weight"),
-)
-
-
-def hugging_face_name(name: str) -> str:
-    for ours, theirs in _IN_BLOCK:
-        name = name.replace(ours, theirs)
-    return "model." + name
 
 
 def hugging_face_config(dimensions: Dimensions, **changes: Any) -> dict[str, Any]:
@@ -108,7 +84,7 @@ def write_hugging_face(
 ) -> None:
     folder.mkdir(exist_ok=True)
     write_json(folder / "config.json", hugging_face_config(dimensions))
-    tensors = {hugging_face_name(name): value for name, value in weights.items()}
+    tensors = {huggingface_name(name): value for name, value in weights.items()}
     if n_shards == 1:
         write_safetensors(folder / "model.safetensors", tensors, bfloat16)
         return
