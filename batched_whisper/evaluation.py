@@ -43,7 +43,7 @@ class ErrorCounts:
 
     @property
     def rate(self) -> float | None:
-        """ErrorCounts for each unit of the reference; above 1 is possible, None without any unit."""
+        """Errors per unit of the reference; above 1 is possible, None without any unit."""
         if not self.n_units:
             return None
         return (self.n_substitutions + self.n_deletions + self.n_insertions) / self.n_units

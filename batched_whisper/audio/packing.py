@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batched_whisper.audio.constants import WINDOW_S
-from batched_whisper.audio.speech import SpeechUpdate, SpeechDetector, require_between
+from batched_whisper.audio.speech import SpeechDetector, SpeechUpdate, require_between
 from batched_whisper.audio.windows import quietest_moment
 from batched_whisper.types import SAMPLING_RATE, Samples, SpeechSpan, Window
 

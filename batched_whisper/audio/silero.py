@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.silero_graph import CONTEXT, FRAME, WIDTH, compiled, spectra_samples
-from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
+from batched_whisper.audio.speech import SpeechOptions, SpeechTracker, SpeechUpdate
 from batched_whisper.types import Samples
 
 FRAMES_AT_ONCE = 128

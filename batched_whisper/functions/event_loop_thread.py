@@ -1,8 +1,7 @@
 """An event loop on a thread of its own, for asynchronous functions that threads call.
 
-It runs whatever it is given, one loop from the first call to `EventLoopThread.stop`, so that sessions
-and connections which belong to a loop stay usable from one call to the next. It does not know what
-is run.
+Runs any awaitable on one loop, from the first call to `EventLoopThread.stop`, so that sessions and
+connections which belong to a loop stay usable from one call to the next.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def _new_entry(instance: object) -> _Entry:
             f"{cls.__qualname__} has @batched methods and __slots__: "
             "add '__weakref__' to its slots, so that its workers can end with it"
         ) from error
-    _start_burying()
+    _start_orphan_closer()
     return _Entry(reference, life)
 
 
@@ -287,13 +287,13 @@ def _orphan_left(orphan: _Orphan) -> None:
 
 
 @functools.cache
-def _start_burying() -> None:
+def _start_orphan_closer() -> None:
     threading.Thread(
-        target=_bury_orphans, args=(_orphans,), name="batched_whisper orphans", daemon=True
+        target=_close_orphans, args=(_orphans,), name="batched_whisper orphans", daemon=True
     ).start()
 
 
-def _bury_orphans(orphans: queue.SimpleQueue[_Orphan]) -> None:
+def _close_orphans(orphans: queue.SimpleQueue[_Orphan]) -> None:
     while True:
         orphan = orphans.get()
         with _by_id_lock:
@@ -344,7 +344,7 @@ def _forget_all() -> None:
     _alive.clear()
     _by_id_lock = threading.Lock()
     _orphans = queue.SimpleQueue()
-    _start_burying.cache_clear()
+    _start_orphan_closer.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

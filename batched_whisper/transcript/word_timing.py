@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.transcript.dtw import path_entries, median_of_7
+from batched_whisper.transcript.dtw import median_of_7, path_entries
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_split import DecodeBytes, WordTokens, split_words
 from batched_whisper.types import Word

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
+from batched_whisper.audio.speech import SpeechOptions, SpeechTracker, SpeechUpdate
 from batched_whisper.errors import OptionError
 from batched_whisper.types import SpeechSpan
 

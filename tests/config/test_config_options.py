@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batched_whisper.config.fields import Numbers, environment_variables, kinds, is_optional
+from batched_whisper.config.fields import Numbers, environment_variables, is_optional, kinds
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 

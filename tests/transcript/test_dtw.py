@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from batched_whisper.transcript.dtw import path_entries, median_of_7
+from batched_whisper.transcript.dtw import median_of_7, path_entries
 
 costs = arrays(
     np.float64, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-5, 5)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_timing import (
-    SHIFT_POSITIONS,
     POSITION_S,
+    SHIFT_POSITIONS,
     AlignedTokens,
     time_words,
 )
