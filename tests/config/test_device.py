@@ -28,14 +28,14 @@ from batched_whisper.errors import EngineError, OptionError
         ("cuda:all", 3, (0, 1, 2)),
     ],
 )
-def test_what_a_spelling_comes_to(text: str, n_gpus: int, gpus: tuple[int, ...]) -> None:
+def test_device_resolves_to_cpu_or_gpus(text: str, n_gpus: int, gpus: tuple[int, ...]) -> None:
     option = read_device(text)
     assert option.resolve(n_gpus) == Devices(gpus)
     assert option.n_gpus(lambda: n_gpus) == len(gpus)
 
 
 @pytest.mark.parametrize("text", ["cpu", "auto", "cuda", "cuda:1", "cuda:0,2", "cuda:all"])
-def test_keyword_and_variable_take_every_spelling(text: str) -> None:
+def test_device_is_accepted_as_keyword_and_variable(text: str) -> None:
     assert Settings.of(device=text).device == text
     variables = {"BATCHED_WHISPER_DEVICE": text}
     assert Settings.from_environment(variables).device == text
@@ -48,14 +48,14 @@ def test_keyword_and_variable_take_every_spelling(text: str) -> None:
         *("cuda:1.0", "cuda:a", "cuda:all,0", "cuda:0:1", "cuda:²", "cuda:" + "9" * 5000),
     ],
 )
-def test_a_bad_spelling_is_an_error_that_names_the_good_ones(text: str) -> None:
-    with pytest.raises(OptionError, match="use auto, cpu, cuda, cuda:1") as caught:
+def test_device_with_wrong_syntax_raises_option_error(text: str) -> None:
+    with pytest.raises(OptionError, match="use auto, cpu, cuda, cuda:N") as caught:
         Settings.of(device=text)
     assert str(caught.value).startswith("device=")
 
 
 def test_the_same_gpu_twice_is_refused() -> None:
-    with pytest.raises(OptionError, match="GPU 1 stands there twice"):
+    with pytest.raises(OptionError, match="GPU 1 is listed twice"):
         Settings.of(device="cuda:1,0,1")
 
 
