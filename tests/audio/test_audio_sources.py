@@ -203,7 +203,7 @@ def test_nothing_is_empty_audio(values: Any) -> None:
 
 @pytest.mark.parametrize("source", [None, object(), {}, {"audio": None}, {"text": "so"}])
 def test_an_object_without_sound_is_refused_by_its_kind(source: Any) -> None:
-    with pytest.raises(UnreadableAudio, match="no sound"):
+    with pytest.raises(UnreadableAudio, match=r"not? audio"):
         decode(source)
 
 
@@ -223,7 +223,7 @@ def test_a_path_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     for path, why in [
         (tmp_path / "absent.wav", "No such file"),
         (tmp_path, "directory"),
-        ("https://example.org/a.wav", "not fetched"),
+        ("https://example.org/a.wav", "URLs are not supported"),
         ("nul\0l.wav", "null"),
     ]:
         with pytest.raises(UnreadableAudio, match=why) as caught:
@@ -343,7 +343,7 @@ def test_several_recordings_in_the_place_of_one_are_told_to_use_map(several: Any
 
 
 def test_arrays_of_several_lengths_in_the_place_of_one_are_told_to_use_map() -> None:
-    with pytest.raises(InvalidSamples, match=r"several recordings go to map\(\[\.\.\.\]\)"):
+    with pytest.raises(InvalidSamples, match=r"use map\(\[\.\.\.\]\) for several recordings"):
         decode([SOUND, SOUND[:10]])
 
 

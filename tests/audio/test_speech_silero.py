@@ -220,5 +220,5 @@ def test_weights_that_are_not_installed_are_asked_for(monkeypatch: pytest.Monkey
 
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silero_graph, "_SHA256", "0" * 64)
-    with pytest.raises(WrongHash, match="is not the file that it should be"):
+    with pytest.raises(WrongHash, match="has the wrong SHA-256"):
         compiled(1, 1)

@@ -46,7 +46,7 @@ def test_a_wav_file_written_as_a_stream_promises_nothing_and_warns_of_nothing(si
 def test_a_cut_off_wav_file_warns_wherever_it_was_cut(n_left: int) -> None:
     recording = decode(wav()[:n_left])
     assert recording.duration_s == pytest.approx((n_left - 44) / 32_000, abs=1e-4)
-    assert "cut off" in recording.warnings[0]
+    assert "truncated" in recording.warnings[0]
     assert "1.00 s" in recording.warnings[0]
 
 
