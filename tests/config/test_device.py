@@ -54,18 +54,18 @@ def test_device_with_wrong_syntax_raises_option_error(text: str) -> None:
     assert str(caught.value).startswith("device=")
 
 
-def test_the_same_gpu_twice_is_refused() -> None:
+def test_device_with_the_same_gpu_twice_is_rejected() -> None:
     with pytest.raises(OptionError, match="GPU 1 is listed twice"):
         Settings.of(device="cuda:1,0,1")
 
 
-def test_a_gpu_that_is_not_there_is_refused_and_those_that_are_there_are_named() -> None:
+def test_device_with_a_missing_gpu_raises_with_the_existing_ones() -> None:
     told = re.escape("device=cuda:0,3: there is no GPU 3: PyTorch sees 2 here (0, 1)")
     with pytest.raises(EngineError, match=told):
         read_device("cuda:0,3").resolve(2)
 
 
-def test_how_many_are_asked_for_is_known_without_looking_where_that_does_not_matter() -> None:
+def test_n_gpus_counts_gpus_only_if_the_result_depends_on_it() -> None:
     def count() -> int:
         raise AssertionError("importing PyTorch takes seconds")
 
