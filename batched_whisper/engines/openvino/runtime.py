@@ -123,7 +123,7 @@ class Runtime:
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self.threads = threads or n_processors()
-        self.why = (f"{streams} streams share the threads",) if streams > 1 else ()
+        self.why = (f"{streams} workers share the threads",) if streams > 1 else ()
         self._compiled: dict[str, ov.CompiledModel] = {}
         self._lock = threading.Lock()
 
