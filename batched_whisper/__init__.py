@@ -1,7 +1,7 @@
-"""Batched Whisper: many small calls become few full batches, all the time.
+"""Batched Whisper: continuous batching for Whisper, and for functions of your own.
 
-The public names, and nothing else. Each is imported when it is first used, so that importing the
-package, or asking the command line for help, waits neither for NumPy nor for an engine.
+Defines the public names. Each is imported at its first use, so that importing the package, or the
+help of the command line, does not wait for NumPy or an engine.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ __all__ = [
     "running",
 ]
 
-_HOMES = {
+_MODULES = {
     "AudioError": "errors",
     "BatchedWhisperError": "errors",
     "BatchingError": "errors",
@@ -119,17 +119,17 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker shall see the names above and no others
+if not TYPE_CHECKING:  # type checkers see only the names above
 
     def __getattr__(name: str) -> Any:
-        """Import a public name from its home at its first use (PEP 562)."""
-        if name not in _HOMES:
+        """Import a public name from its module at its first use (PEP 562)."""
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value  # from now on without this function
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value  # later accesses bypass this function
         return value
 
 
 def __dir__() -> list[str]:
-    """The public names, imported or not, and what else is here."""
+    """List the public names, imported or not, and all other globals."""
     return sorted({*globals(), *__all__})

@@ -1,56 +1,54 @@
-"""Every error that this package raises on purpose.
+"""The exceptions of this package.
 
-Each says in its message what happened and what to do, and knows the HTTP status that a server
-answers with::
+The message of each says what happened and what to do; ``http_status`` is the status code that a
+server responds with::
 
     BatchedWhisperError                500
-    ├── AudioError                     400  something is wrong with a recording
-    │   ├── UnreadableAudio            400  no decoder can read it, or not to its end
-    │   ├── NoAudioStream              400  a readable file without sound in it
+    ├── AudioError                     400  a recording cannot be used
+    │   ├── UnreadableAudio            400  no decoder can read it
+    │   ├── NoAudioStream              400  a readable file without audio
     │   ├── EmptyAudio                 400  zero samples
     │   └── InvalidSamples             400  NaN, infinities, a wrong shape or sampling rate
-    ├── OptionError (ValueError)       400  a setting out of its range, or one that does not exist
+    ├── OptionError (ValueError)       400  an option that is out of range or does not exist
     ├── ModelError                     500
     │   ├── UnknownModel               404  no such name, folder or repository
     │   ├── ModelFileMissing           500  a model without one of its files
-    │   ├── WrongHash                  500  a file that is not the one it should be
-    │   ├── HubUnreachable             503  not here, and the Hub does not answer
-    │   └── UnsupportedCheckpoint      500  files that are not a Whisper checkpoint we can read
+    │   ├── WrongHash                  500  a file with an unexpected SHA-256
+    │   ├── HubUnreachable             503  not cached, and the Hub does not respond
+    │   └── UnsupportedCheckpoint      500  files that are not a readable Whisper checkpoint
     ├── EngineError                    500  the engine cannot start, or failed while running
     ├── BatchingError                  500
     │   ├── QueueFull                  429  more work than the queue may hold
-    │   ├── DeadlineExceeded           504  not answered by the time that the caller gave
+    │   ├── DeadlineExceeded           504  no result before the deadline of the caller
     │   ├── Closed                     503  called after close()
-    │   └── WrongBatchLength           500  a batch function returned another number of results
-    ├── CallbackError                  500  the caller's own function, called on the way, failed
+    │   └── WrongBatchLength           500  a batch function returned the wrong number of results
+    ├── CallbackError                  500  a callback of the caller failed
     ├── ManifestError                  400  a list of recordings that cannot be read
     ├── MissingExtra                   500  an optional dependency is not installed
     └── OutputError                    500  results cannot be written
-
-It knows nothing of where an error is raised or shown.
 """
 
 from __future__ import annotations
 
 
 class BatchedWhisperError(Exception):
-    """The root of the tree; catch it to catch all of them."""
+    """The base class of all exceptions of this package."""
 
     http_status = 500
 
 
 class AudioError(BatchedWhisperError):
-    """Something is wrong with a recording; the others of a job are not affected."""
+    """A recording cannot be used; the other recordings of a job are not affected."""
 
     http_status = 400
 
 
 class UnreadableAudio(AudioError):
-    """No decoder can read the file, or nothing of it could be read."""
+    """No decoder can read the file, or no part of it could be read."""
 
 
 class NoAudioStream(AudioError):
-    """The file is readable, but there is no sound in it."""
+    """The file is readable, but has no audio stream."""
 
 
 class EmptyAudio(AudioError):
@@ -58,17 +56,17 @@ class EmptyAudio(AudioError):
 
 
 class InvalidSamples(AudioError):
-    """Samples that are not sound: NaN, infinities, a wrong shape or sampling rate."""
+    """Samples that are not audio: NaN, infinities, a wrong shape or sampling rate."""
 
 
 class OptionError(BatchedWhisperError, ValueError):
-    """A setting out of its range, or one that does not exist."""
+    """An option is out of range or does not exist."""
 
     http_status = 400
 
 
 class ModelError(BatchedWhisperError):
-    """A model cannot be found, read or trusted."""
+    """A model cannot be found, read or verified."""
 
 
 class UnknownModel(ModelError):
@@ -78,7 +76,7 @@ class UnknownModel(ModelError):
 
 
 class ModelFileMissing(ModelError):
-    """The model is there, but one of its files is not."""
+    """The model was found, but one of its files is missing."""
 
 
 class WrongHash(ModelError):
@@ -86,62 +84,62 @@ class WrongHash(ModelError):
 
 
 class HubUnreachable(ModelError):
-    """The model is not on this machine and the Hub does not answer."""
+    """The model is not on this machine and the Hub does not respond."""
 
     http_status = 503
 
 
 class UnsupportedCheckpoint(ModelError):
-    """Files that are not a Whisper checkpoint in a format that can be read."""
+    """The files are not a Whisper checkpoint in a supported format."""
 
 
 class EngineError(BatchedWhisperError):
     """The engine cannot start on this machine, or failed while running."""
 
     none_left = False
-    """Whether no engine is left that could do anything, so that every other recording would fail
-    as well. Otherwise what failed was this recording alone."""
+    """Whether no working engine is left, so that every other recording would fail too. Otherwise
+    only this recording failed."""
 
 
 class BatchingError(BatchedWhisperError):
-    """A call could not go through the batcher."""
+    """A call could not be batched."""
 
 
 class QueueFull(BatchingError):
-    """The queue holds all it may; try again later, or let the call wait."""
+    """The queue is full; retry later, or let the call wait."""
 
     http_status = 429
 
 
 class DeadlineExceeded(BatchingError):
-    """The call was not answered within the time that its caller gave."""
+    """The call had no result before its deadline."""
 
     http_status = 504
 
 
 class Closed(BatchingError):
-    """The batcher was closed before this call."""
+    """The model or function was closed before this call."""
 
     http_status = 503
 
 
 class WrongBatchLength(BatchingError):
-    """A batch function returned another number of results than it was given inputs."""
+    """A batch function did not return one result per input."""
 
 
 class CallbackError(BatchedWhisperError):
-    """The caller's own function, called on the way, failed; its error is the cause."""
+    """A callback of the caller failed; its exception is the cause."""
 
 
 class ManifestError(BatchedWhisperError):
-    """A list of recordings that cannot be read; says which line and why."""
+    """A list of recordings cannot be read; the message names the line and the reason."""
 
     http_status = 400
 
 
 class MissingExtra(BatchedWhisperError):
-    """An optional dependency is not installed; says which extra brings it."""
+    """An optional dependency is not installed; the message names the extra to install."""
 
 
 class OutputError(BatchedWhisperError):
-    """Results cannot be written where the caller asked for them."""
+    """Results cannot be written to the requested location."""

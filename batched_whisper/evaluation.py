@@ -1,8 +1,8 @@
-"""How far a transcript is from what was said: error rates, the way the Whisper paper counts them.
+"""Computes word and character error rates, by the method of the Whisper paper.
 
-Knows text normalisation (Whisper's own normalisers, of the package whisper-normalizer), alignment
-(jiwer) and sums. A text is cut into units: words, or characters for languages written without
-spaces. Knows nothing of audio, of models or of files.
+Normalises texts by Whisper's normalisers (package whisper-normalizer), aligns them with jiwer and
+sums the errors. The units are words, or characters for languages written without spaces. Knows
+nothing of audio, models or files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from batched_whisper.tokens.languages import WITHOUT_SPACES
 
 
 class Unit(str, Enum):
-    """What errors are counted in."""
+    """The unit in which errors are counted."""
 
     WORD = "word"
     CHARACTER = "character"
@@ -26,7 +26,7 @@ class Unit(str, Enum):
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """What it takes to turn a hypothesis into its reference of ``n_units`` units."""
+    """The edits that turn a hypothesis into its reference, which has ``n_units`` units."""
 
     n_units: int = 0
     n_substitutions: int = 0
@@ -43,7 +43,7 @@ class ErrorCounts:
 
     @property
     def rate(self) -> float | None:
-        """ErrorCounts for each unit of the reference; above 1 is possible, None without any unit."""
+        """Errors per unit of the reference; may be above 1; None if there is no unit."""
         if not self.n_units:
             return None
         return (self.n_substitutions + self.n_deletions + self.n_insertions) / self.n_units
@@ -51,10 +51,10 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class ScoredRecording:
-    """One recording, measured.
+    """The result of one recording.
 
-    Languages are codes. ``language_detected`` is None where the language was given to the model,
-    and ``language_spoken`` where nobody knows it.
+    Languages are codes. ``language_detected`` is None if the language was given to the model,
+    ``language_spoken`` if it is unknown.
     """
 
     name: str
@@ -68,12 +68,12 @@ class ScoredRecording:
     language_detected: str | None = None
     n_windows: int = 0
     n_decoded_again: int = 0
-    """Windows that were not believed at first."""
+    """Windows with at least one fallback."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The recordings of one collection that are counted in one unit, or of all collections."""
+    """The sums over the recordings of one collection, or of all, with the same unit."""
 
     collection: str
     unit: Unit
@@ -87,15 +87,15 @@ class Summary:
 
 
 def unit_of(language: str | None) -> Unit:
-    """What to count errors in, for text in the language of this code."""
+    """Return the unit of errors for a language code."""
     return Unit.CHARACTER if language in WITHOUT_SPACES else Unit.WORD
 
 
 def normalise(text: str, language: str | None) -> str:
-    """The text as it is compared, its units between spaces.
+    """Normalise a text for comparison; units are separated by spaces.
 
-    Whisper's English normaliser for English (spelling, numbers, contractions), its basic one for
-    every other or unknown language, cut into letters where the unit is a character.
+    Uses Whisper's English normaliser for English (spelling, numbers, contractions) and its basic
+    one for every other or unknown language, split into characters if they are the unit.
     """
     return " ".join(str(_normaliser(language)(text)).split())
 
@@ -113,7 +113,7 @@ def _normaliser(language: str | None) -> Any:
 
 
 def count_errors(reference: str, hypothesis: str, language: str | None) -> ErrorCounts:
-    """The fewest substitutions, deletions and insertions between two texts, normalised first.
+    """Count the minimum substitutions, deletions and insertions between two normalised texts.
 
     Raises:
         MissingExtra: jiwer or whisper-normalizer is not installed.
@@ -132,13 +132,13 @@ def count_errors(reference: str, hypothesis: str, language: str | None) -> Error
 
 
 def require() -> None:
-    """Raise `MissingExtra` now rather than after an hour of transcribing."""
+    """Raise `MissingExtra` if a package is missing, before anything is transcribed."""
     count_errors("", "", "en")
 
 
 def _missing(error: ImportError) -> MissingExtra:
     return MissingExtra(
-        f"measuring errors needs the package of {error.name}: "
+        f"counting errors needs the package {error.name}: "
         "install it with pip install 'batched-whisper[eval]'"
     )
 
@@ -156,7 +156,7 @@ def score(
     n_windows: int = 0,
     n_decoded_again: int = 0,
 ) -> ScoredRecording:
-    """Measure one recording. ``language`` is the code of both texts', None where it is unknown."""
+    """Count the errors of one recording. ``language`` is the code of both texts, or None."""
     return ScoredRecording(
         name=name,
         collection=collection,
@@ -173,7 +173,7 @@ def score(
 
 
 def summarise(scored: Iterable[ScoredRecording]) -> list[Summary]:
-    """One summary a collection and unit; collections in the order in which they first appear."""
+    """Return one summary per collection and unit, in the order of first appearance."""
     groups: dict[str, list[ScoredRecording]] = {}
     for each in scored:
         groups.setdefault(each.collection, []).append(each)
@@ -181,7 +181,7 @@ def summarise(scored: Iterable[ScoredRecording]) -> list[Summary]:
 
 
 def overall(scored: Iterable[ScoredRecording], name: str = "all") -> list[Summary]:
-    """One summary a unit over all collections: words and characters are not added up."""
+    """Return one summary per unit over all collections; words and characters are kept apart."""
     groups: dict[Unit, list[ScoredRecording]] = {}
     for each in scored:
         groups.setdefault(each.unit, []).append(each)

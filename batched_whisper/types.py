@@ -1,9 +1,9 @@
-"""The nouns of the whole package, as frozen dataclasses.
+"""The data types of the whole package, as frozen dataclasses.
 
-What a recording becomes on its way to text, in the order in which it becomes that. Field names
-of results are Whisper's own, in Python as in JSON: ``start``, ``end`` and ``duration`` are seconds
-of the recording. Everything else says its unit in its name. Nothing here computes anything or
-imports a device, and no other module of the package is imported here.
+In the order of processing, from a recording to its transcript. Field names of results are those of
+Whisper, in Python and in JSON: ``start``, ``end`` and ``duration`` are seconds of the recording.
+Other names contain their unit. This module computes nothing and imports no other module of the
+package.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLING_RATE = 16_000
-"""Samples per second of everything after decoding; Whisper was trained on it."""
+"""Samples per second of all audio after decoding; the rate that Whisper was trained on."""
 
 TIMESTAMP_STEP_S = 0.02
-"""Seconds between two neighbouring timestamp tokens."""
+"""Seconds between two consecutive timestamp tokens."""
 
 Samples = NDArray[np.float32]
-"""Mono sound at 16 kHz, ``[n_samples]``, nominally within -1 to 1."""
+"""Mono audio at 16 kHz, ``[n_samples]``, nominally from -1 to 1."""
 
 Channels = NDArray[np.float32]
-"""Sound at 16 kHz with its channels apart, ``[n_channels, n_samples]``."""
+"""Audio at 16 kHz with separate channels, ``[n_channels, n_samples]``."""
 
 Features = NDArray[np.float32]
-"""A log-mel spectrogram, ``[n_mels, n_frames]``, 100 frames a second."""
+"""A log-mel spectrogram, ``[n_mels, n_frames]``, 100 frames per second."""
 
 
 class Task(str, Enum):
-    """What to write down: the words as they were said, or in English."""
+    """The task: text in the spoken language, or translated to English."""
 
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
@@ -40,7 +40,7 @@ class Task(str, Enum):
 
 @dataclass(frozen=True)
 class Recording:
-    """What the caller brought, decoded. ``name`` is its path or a name for messages."""
+    """Decoded audio. ``name`` is its path or another name for messages."""
 
     samples: Samples
     name: str = "audio"
@@ -48,13 +48,13 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """Its length in seconds."""
+        """Length in seconds."""
         return len(self.samples) / SAMPLING_RATE
 
 
 @dataclass(frozen=True)
 class SpeechSpan:
-    """Where someone speaks: ``[start_sample, end_sample)`` of a recording."""
+    """A part of a recording with speech: ``[start_sample, end_sample)``."""
 
     start_sample: int
     end_sample: int
@@ -62,32 +62,32 @@ class SpeechSpan:
 
 @dataclass(frozen=True)
 class Window:
-    """At most 30 s of a recording that the model sees at once; the unit that is batched."""
+    """At most 30 s of a recording, decoded as a unit; the unit of batching."""
 
     samples: Samples
-    index: int  # its place among the recording's windows, from 0
-    start_sample: int = 0  # where it begins in the recording
+    index: int  # index among the windows of the recording, from 0
+    start_sample: int = 0  # start in the recording
 
     @property
     def start_s(self) -> float:
-        """Where it begins in the recording, in seconds."""
+        """Start in the recording, in seconds."""
         return self.start_sample / SAMPLING_RATE
 
     @property
     def end_s(self) -> float:
-        """Where it ends in the recording, in seconds."""
+        """End in the recording, in seconds."""
         return (self.start_sample + len(self.samples)) / SAMPLING_RATE
 
 
 @dataclass(frozen=True)
 class DecodedWindow:
-    """What the model made of one window, and how far to believe it.
+    """The decoded text of one window, with measures of its quality.
 
-    It lies from ``start`` to ``end``, in seconds of the recording.
-    ``tokens`` are the sampled ones, without prompt and end of text. ``avg_logprob`` is their mean
-    natural log-probability, end of text included. ``no_speech_prob`` is the probability of the
-    no-speech token at the start of the transcript. ``compression_ratio`` is that of zlib over the
-    text. All as in openai/whisper's DecodingResult.
+    The window is from ``start`` to ``end``, in seconds of the recording. ``tokens`` are the sampled
+    tokens, without prompt and end of text. ``avg_logprob`` is their mean natural log-probability,
+    end of text included. ``no_speech_prob`` is the probability of the no-speech token at the start
+    of the transcript. ``compression_ratio`` is the zlib compression ratio of the text. All as in
+    openai/whisper's DecodingResult.
     """
 
     start: float
@@ -101,20 +101,20 @@ class DecodedWindow:
     compression_ratio: float
     temperature: float = 0.0
     audio_context: int = 1500
-    """Encoder positions it was decoded with, 20 ms each."""
+    """Encoder positions that it was decoded with, 20 ms each."""
     decodes: int = 1
-    """How often it was decoded until it was believed."""
+    """Number of times that it was decoded, fallbacks included."""
     words: tuple[Word, ...] | None = None
-    """Its words, where they were asked for; put together they are its text."""
+    """Words with times, if requested; concatenated they are the text."""
     channel: int | None = None
-    """Whose it is, from 0, where the channels were transcribed apart."""
+    """Channel, from 0, if the channels were transcribed separately."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word, said from ``start`` to ``end``, in seconds of the recording.
+    """One word, spoken from ``start`` to ``end``, in seconds of the recording.
 
-    ``probability`` is the mean of its tokens'.
+    ``probability`` is the mean probability of its tokens.
     """
 
     start: float
@@ -125,10 +125,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the transcript: what people read as one line or subtitle.
+    """A part of the transcript, such as a sentence: one line or subtitle.
 
-    It is said from ``start`` to ``end``, in seconds of the recording; the figures are those of its
-    window.
+    It is spoken from ``start`` to ``end``, in seconds of the recording; the quality measures are
+    those of its window.
     """
 
     id: int
@@ -142,20 +142,20 @@ class Segment:
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     channel: int | None = None
-    """Who says it, from 0, where the channels were transcribed apart."""
+    """Channel, from 0, if the channels were transcribed separately."""
 
 
 OnSegment = Callable[[Segment], object]
-"""Called with each segment as soon as nothing earlier can come any more."""
+"""A callback for segments, called in chronological order as soon as each is final."""
 
 
 @dataclass(frozen=True)
 class Transcript:
     """The result for one recording.
 
-    ``language`` is the code of the first window's; of a recording without any, of the one that was
-    told, or empty. ``duration`` is how many seconds were read: a recording of which only clips
-    were wanted is not read beyond the last one.
+    ``language`` is the code of the first window's language; without windows the language that was
+    given, or empty. ``duration`` is the number of seconds that were read: with clips, a recording
+    is not read beyond the last one.
     """
 
     text: str

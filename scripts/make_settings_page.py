@@ -1,8 +1,7 @@
-"""Makes docs/settings.md, and the table of settings in README.md, from the declared options.
+"""Generates docs/settings.md, and the table of settings in README.md, from the declared options.
 
-``python scripts/make_settings_page.py`` writes both; a test says when they are out of date. Knows
-Markdown and the declarations of `batched_whisper.config.options`; the options themselves are only
-there.
+``python scripts/make_settings_page.py`` writes both; a test fails if they are out of date. Knows
+Markdown and the declarations of `batched_whisper.config.options`, but no option by name.
 """
 
 from __future__ import annotations
@@ -34,60 +33,63 @@ INTRODUCTION = """\
 Made by `make docs` from the declarations in `batched_whisper/config/options.py`; edit those.
 
 Each option has one name. It is a keyword argument in Python, a flag on the command line and an
-environment variable. An argument or a flag wins over the variable, and the variable over the
-default. A value out of its range is refused with an `OptionError` that names the option.
+environment variable. An argument or a flag overrides the variable, and the variable overrides the
+default. A value out of range raises an `OptionError` that names the option.
 
-Variables are read when a `Whisper` is made, and not again. An object given as `settings=` or
-`options=` is taken as it is, without the variables; arguments win over it.
+Variables are read once, when a `Whisper` is created. An object passed as `settings=` or `options=`
+is used as it is, without the variables; arguments override it.
 
-In Python `None` is a value too. An option without a default is then not given, whatever its
-variable says (`language=None`: detect it), and one whose values are said to include `none` is
-switched off, which flags and variables do by that word. All others refuse it.
+In Python, `None` is accepted by two kinds of options. An option without a default is then unset,
+even if its variable is set (`language=None`: detect the language). A threshold whose values include
+`none` is disabled; flags and variables do that with the word `none`. Other options reject it.
 """
 
 SETTINGS = """
-## Fixed for the life of an engine
+## Settings of an engine
 
 Arguments of `Whisper(...)`, together as `settings=Settings(...)`.
 
 """
 
 DECODING = """
-## From call to call
+## Options of a call
 
 Arguments of `transcribe` and all its variants, together as `options=DecodingOptions(...)`.
 
 """
 
 SUBTITLES = """
-## How subtitles look
+## Layout of subtitles
 
 Flags of `transcribe` with the formats `srt` and `vtt`; in Python together as `CueLayout`, for
-`formats.srt(transcript, layout)`. They need the times of words: the command line turns
-`word_timestamps` on by itself.
+`formats.srt(transcript, layout)`. They need word timestamps: the command line enables
+`word_timestamps` automatically.
 
 """
 
 OTHER = """
-## Other variables
+## Other environment variables
 
 """
 
 VARIABLES = (
-    ("`BATCHED_WHISPER_DEBUG`", "1: show the traceback of an error that was not expected."),
+    ("`BATCHED_WHISPER_DEBUG`", "1: show the traceback of an unexpected error."),
     (
         "`XDG_CACHE_HOME`",
-        "Where the folder `batched-whisper` is made, for joined models and compiled graphs. "
-        "Not given: the system's own place.",
+        "Parent of the cache folder `batched-whisper`, which holds assembled models and compiled "
+        "graphs. Default: the cache folder of the operating system.",
     ),
-    ("`HF_HOME`, `HF_HUB_CACHE`", "Where the Hub's cache is."),
-    ("`HF_HUB_OFFLINE`", "1: never ask the Hub."),
-    ("`HF_ENDPOINT`, `HF_TOKEN`", "Another address of the Hub; the key to closed repositories."),
+    ("`HF_HOME`, `HF_HUB_CACHE`", "Location of the Hub's cache."),
+    ("`HF_HUB_OFFLINE`", "1: never connect to the Hub."),
+    (
+        "`HF_ENDPOINT`, `HF_TOKEN`",
+        "Another address of the Hub; the access token for gated or private repositories.",
+    ),
 )
 
 
 def settings_page() -> str:
-    """The whole of docs/settings.md."""
+    """Return the contents of docs/settings.md."""
     sections = ((SETTINGS, Settings), (DECODING, DecodingOptions), (SUBTITLES, CueLayout))
     tables = (title + _full_table(dataclasses.fields(owner)) for title, owner in sections)
     other = OTHER + _table(("variable", "meaning"), VARIABLES)
@@ -95,7 +97,7 @@ def settings_page() -> str:
 
 
 def readme_with_table(readme: str) -> str:
-    """The README with the table between its two markers made anew."""
+    """Return the README with a new table between its two markers."""
     before, found, rest = readme.partition(BEGIN)
     _, closed, after = rest.partition(END)
     if not (found and closed):
@@ -106,7 +108,7 @@ def readme_with_table(readme: str) -> str:
 
 def _short_table(options: Iterable[Option]) -> str:
     rows = ((f"`{each.name}`", _default(each), _first_sentence(each)) for each in options)
-    return _table(("option", "default", "what it is"), rows)
+    return _table(("option", "default", "description"), rows)
 
 
 def _full_table(options: Iterable[Option]) -> str:
@@ -121,7 +123,7 @@ def _full_table(options: Iterable[Option]) -> str:
         )
         for each in options
     )
-    return _table(("option", "default", "values", "flag", "variable", "what it is"), rows)
+    return _table(("option", "default", "values", "flag", "variable", "description"), rows)
 
 
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -143,7 +145,7 @@ def _default(option: Option) -> str:
 
 
 def _range(option: Option) -> str:
-    """The values that it takes, in words."""
+    """Describe the allowed values."""
     return _values(option) + (", or `none`" if can_be_disabled(option) else "")
 
 
@@ -156,7 +158,7 @@ def _values(option: Option) -> str:
 
 
 def main() -> None:
-    """Write both."""
+    """Write both files."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(settings_page(), encoding="utf-8")
     readme = README.read_text(encoding="utf-8")

@@ -39,19 +39,19 @@ def scored(
         ("", "", ErrorCounts()),
     ],
 )
-def test_errors_are_those_counted_by_hand(
+def test_count_errors_equals_counting_by_hand(
     reference: str, hypothesis: str, expected: ErrorCounts
 ) -> None:
     assert count_errors(reference, hypothesis, "en") == expected
     assert count_errors(reference, hypothesis, "de") == expected
 
 
-def test_style_is_no_error_in_english() -> None:
+def test_normalise_ignores_style_in_english() -> None:
     assert count_errors("Mr. Brown, colour: twenty-one.", "mister brown COLOR 21", "en").rate == 0
     assert count_errors("I WON'T GO", "I will not go!", "en").rate == 0
 
 
-def test_capitals_and_punctuation_are_no_errors_elsewhere_but_accents_are() -> None:
+def test_normalise_ignores_case_and_punctuation_but_not_accents_in_other_languages() -> None:
     assert count_errors("Grüße, Herr!", "grüße herr", "de").rate == 0
     assert count_errors("Grüße, Herr!", "gruße herr", "de").rate == 0.5
 
@@ -63,7 +63,7 @@ def test_languages_without_spaces_are_counted_in_characters() -> None:
     assert evaluation.unit_of(None) is Unit.WORD
 
 
-def test_a_rate_is_over_all_units_not_a_mean_of_rates() -> None:
+def test_summary_rate_is_over_all_units() -> None:
     total = ErrorCounts(1, 1, 0, 0) + ErrorCounts(9, 0, 0, 1)
     assert total == ErrorCounts(10, 1, 0, 1)
     assert total.rate == 0.2
@@ -99,7 +99,7 @@ def test_words_and_characters_are_never_added_up() -> None:
     ]
 
 
-def test_detection_is_judged_only_where_the_language_is_known_and_was_not_given() -> None:
+def test_language_detection_is_scored_only_if_the_language_is_known_and_was_not_given() -> None:
     (summary,) = evaluation.summarise(
         [
             scored("a", "en", ErrorCounts(), language_spoken="en", language_detected="en"),

@@ -117,7 +117,7 @@ def test_a_call_with_options_starts_from_them_alone_and_single_ones_win(
 
 @every_way
 @pytest.mark.parametrize("wrong", ["de", {"language": "de"}, Settings()], ids=repr)
-def test_what_is_no_options_is_refused(room: Room, way: Way, wrong: Any) -> None:
+def test_options_of_another_type_are_rejected(room: Room, way: Way, wrong: Any) -> None:
     with pytest.raises(OptionError, match=r"give DecodingOptions\("):
         way(room.whisper, tone(1), options=wrong)
 
@@ -139,7 +139,7 @@ def test_a_whisper_is_made_of_settings_and_single_ones_win(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("wrong", ["base", {"model": "base"}, DecodingOptions()], ids=repr)
-def test_what_is_no_settings_is_refused(wrong: Any) -> None:
+def test_settings_of_another_type_are_rejected(wrong: Any) -> None:
     with pytest.raises(OptionError, match=r"give Settings\("):
         Whisper(settings=wrong)
 

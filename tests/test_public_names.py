@@ -85,7 +85,7 @@ def signature(function: Callable[..., Any]) -> str:
     return str(inspect.Signature(bare))
 
 
-def test_the_public_names_are_these_and_no_others() -> None:
+def test_public_names_are_exactly_these() -> None:
     assert set(batched_whisper.__all__) == NAMES
 
 
@@ -107,12 +107,12 @@ def test_another_name_is_an_attribute_error_that_names_it() -> None:
 
 
 @pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__qualname__)
-def test_what_is_public_is_called_as_before(function: Callable[..., Any]) -> None:
+def test_public_signatures_are_unchanged(function: Callable[..., Any]) -> None:
     assert signature(function) == SIGNATURES[function]
 
 
 @pytest.mark.parametrize("owner", ATTRIBUTES, ids=lambda owner: owner.__name__)
-def test_what_is_public_has_the_attributes_that_it_had(owner: type) -> None:
+def test_public_attributes_are_unchanged(owner: type) -> None:
     assert {name for name in vars(owner) if not name.startswith("_")} == ATTRIBUTES[owner]
 
 
@@ -123,7 +123,7 @@ WITHOUT = (
 
 
 @pytest.mark.parametrize("module", ["", ".cli.app"], ids=["the package", "the command line"])
-def test_importing_waits_for_no_engine(module: str) -> None:
+def test_importing_the_package_imports_no_engine(module: str) -> None:
     loaded = printed_by(IMPORTED.format(module)).split()
     assert not {"numpy", "openvino", "av", "tokenizers", "datasets"} & set(loaded)
 

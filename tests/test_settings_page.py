@@ -25,12 +25,12 @@ def script() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "scripts" / "make_settings_page.py"))
 
 
-def test_the_page_of_settings_is_up_to_date(script: dict[str, Any]) -> None:
+def test_settings_page_is_up_to_date(script: dict[str, Any]) -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == script["settings_page"](), HOW
 
 
-def test_the_table_in_the_readme_is_up_to_date(script: dict[str, Any]) -> None:
+def test_settings_table_in_the_readme_is_up_to_date(script: dict[str, Any]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == script["readme_with_table"](readme), HOW
 

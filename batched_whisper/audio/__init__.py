@@ -1,1 +1,1 @@
-"""From bytes to features: decode, windows, features. Knows nothing of models."""
+"""Turns bytes into features: decoding, windows, log-mel spectrograms. Knows no models."""

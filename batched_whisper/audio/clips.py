@@ -1,6 +1,6 @@
-"""Only some stretches of a recording: the sound outside of them is heard by nobody.
+"""Restricts a recording to clips: audio outside of them is skipped.
 
-Knows stretches and whoever cuts windows inside of them; nothing of why these are wanted.
+Cuts windows within each clip by another cutter. Knows nothing of why the clips were chosen.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from batched_whisper.types import SAMPLING_RATE, Samples, Window
 
 @dataclass(frozen=True)
 class Clip:
-    """``[start_sample, end_sample)`` of a recording; without an end, to the recording's own."""
+    """The part ``[start_sample, end_sample)`` of a recording; None extends to its end."""
 
     start_sample: int
     end_sample: int | None = None
 
 
 WHOLE_RECORDING = (Clip(0),)
-"""Everything."""
+"""A single clip that covers the whole recording."""
 
 
 def clips_from_times(times_s: Sequence[float]) -> tuple[Clip, ...]:
-    """The clips of their starts and ends in turn, in seconds, as openai/whisper takes them.
+    """Convert alternating start and end times, in seconds, to clips.
 
-    They come in the order of time and do not overlap; the last end may be missing.
+    The format of openai/whisper's ``clip_timestamps``: chronological, without overlaps; the last
+    end may be missing.
     """
     samples = [round(time_s * SAMPLING_RATE) for time_s in times_s]
     pairs = zip_longest(samples[::2], samples[1::2])
@@ -38,59 +39,59 @@ def clips_from_times(times_s: Sequence[float]) -> tuple[Clip, ...]:
 
 
 class Cutter(Protocol):
-    """Cuts one stream of sound into windows, as it comes in."""
+    """Cuts a stream of audio into windows, block by block."""
 
     @property
     def watermark_sample(self) -> int:
-        """No window that is still to come begins before this sample."""
+        """The watermark: no later window starts before this sample."""
         ...
 
     def add(self, block: Samples) -> Iterable[Window]:
-        """The windows that the next samples, ``[n_samples]``, make complete."""
+        """Add the next samples, ``[n_samples]``; yields the windows that are complete."""
         ...
 
     def end(self) -> Iterable[Window]:
-        """The rest; nothing may be added after this."""
+        """End the stream; yields the remaining windows. Nothing may be added afterwards."""
         ...
 
 
 class ClipCutter:
-    """Cuts each clip as if it were a recording; times stay those of the whole one.
+    """Cuts each clip as a recording of its own; window times refer to the whole recording.
 
     Args:
-        clips: what is wanted, in the order of time.
-        new_cutter: makes what cuts a clip.
+        clips: the parts to keep, in chronological order.
+        new_cutter: creates the cutter of one clip.
     """
 
     def __init__(self, clips: Iterable[Clip], new_cutter: Callable[[], Cutter]) -> None:
         self._clips = deque(clips)
         self._new_cutter = new_cutter
         self._cutter = new_cutter()
-        self._n_heard = 0
+        self._n_read = 0
         self._index = 0
 
     @property
     def watermark_sample(self) -> int:
-        """No window that is still to come begins before this sample."""
+        """The watermark: no later window starts before this sample."""
         if not self._clips:
-            return self._n_heard
+            return self._n_read
         return self._clips[0].start_sample + self._cutter.watermark_sample
 
     def add(self, block: Samples) -> Iterator[Window]:
-        """The windows that the next samples of the recording make complete."""
-        start, self._n_heard = self._n_heard, self._n_heard + len(block)
+        """Add the next samples of the recording; yields the windows that are complete."""
+        start, self._n_read = self._n_read, self._n_read + len(block)
         while self._clips:
             clip = self._clips[0]
             end = math.inf if clip.end_sample is None else clip.end_sample
-            first, last = max(clip.start_sample, start), int(min(end, self._n_heard))
+            first, last = max(clip.start_sample, start), int(min(end, self._n_read))
             if first < last:
                 yield from self._placed(self._cutter.add(block[first - start : last - start]))
-            if end > self._n_heard:
+            if end > self._n_read:
                 return
             yield from self._close()
 
     def end(self) -> Iterator[Window]:
-        """The rest; clips after the recording's end are without sound."""
+        """End the recording; yields the remaining windows. Clips beyond its end are empty."""
         while self._clips:
             yield from self._close()
 

@@ -1,8 +1,8 @@
-"""Makes a recording of whatever the caller brought: 16 kHz, float32, mono or channel by channel.
+"""Decodes audio sources to 16 kHz float32 samples, mono or with separate channels.
 
-Decodes with FFmpeg's libraries through PyAV; no program is started. Reads as a stream, so that
-hours of sound never stand in memory as a whole. A damaged file gives the part that can be read,
-and a warning. Knows nothing of windows, speech or models.
+Uses FFmpeg's libraries through PyAV; starts no program. Reads as a stream, so that a long
+recording is never in memory as a whole. From a damaged file the readable part is returned, with
+a warning. Knows nothing of windows, speech or models.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from batched_whisper.audio.constants import N_SAMPLES
 from batched_whisper.audio.resampling import AudioChunk, in_blocks, resample
-from batched_whisper.audio.sources import AudioSource, RawSound, check_rate, resolve, source_name
+from batched_whisper.audio.sources import AudioSource, RawAudio, check_rate, resolve, source_name
 from batched_whisper.audio.wav_header import WavHeader, read_wav_header
 from batched_whisper.errors import EmptyAudio, InvalidSamples, NoAudioStream, UnreadableAudio
 from batched_whisper.types import SAMPLING_RATE, Channels, Recording, Samples
@@ -32,37 +32,37 @@ from batched_whisper.types import SAMPLING_RATE, Channels, Recording, Samples
 __all__ = ["AudioSource", "AudioStream", "decode", "open_audio", "source_name"]
 
 BLOCK = N_SAMPLES
-"""Samples of a block that a stream yields, the last one apart."""
+"""Samples per block of a stream; the last block may be shorter."""
 
-# A playlist or a list of files to join, disguised as a recording, would have FFmpeg open other
-# files and addresses. With no protocol allowed it reads what it is handed and nothing else.
+# A playlist or a concat list disguised as a recording would make FFmpeg open other files and
+# URLs. With no protocol allowed it reads only the file object that it is given.
 _NOTHING_ELSE = {"protocol_whitelist": "none"}
 
-# Where FFmpeg takes the length from the file's header or index; elsewhere it may be a guess.
+# Formats whose length FFmpeg reads from the header or index; for others it may be a guess.
 _EXACT_FORMATS = {"flac", "mov", "ogg", "aiff", "au", "caf", "w64", "asf", "wv", "tta", "ape"}
-_TOLERATED_S = 0.08  # shorter than one FLAC frame; a codec's padding may make up as much
+_TOLERATED_S = 0.08  # shorter than one FLAC frame; a codec's padding may be as long
 
 
 def decode(
     source: AudioSource, *, sampling_rate: int | None = None, name: str | None = None
 ) -> Recording:
-    """The whole recording at once.
+    """Decode a whole recording.
 
-    Channels are mixed to their mean, a silent one too: a voice on one of two channels comes out
-    6 dB lower, less than recordings differ by anyway. Which channels matter cannot be known
-    before the end, and a level that jumps when a second voice sets in would be worse.
+    Channels are mixed to their mean, silent ones included: speech on one of two channels becomes
+    6 dB quieter, which is less than recordings differ by anyway. Which channels contain speech is
+    not known before the end, and a level that changes when a second speaker begins would be worse.
 
     Args:
         source: see `AudioSource`.
-        sampling_rate: of a bare array, in Hz; 16,000 if not given.
-        name: what messages call it; its path if not given.
+        sampling_rate: of a bare array, in Hz; default 16,000.
+        name: the name in messages; default the path.
 
     Raises:
         UnreadableAudio: no decoder can read it, or it cannot be opened.
-        NoAudioStream: a readable file without sound.
+        NoAudioStream: a readable file without an audio stream.
         EmptyAudio: no samples.
-        InvalidSamples: NaN, infinities, an impossible shape or sampling rate.
-        OptionError: a sampling rate for a source that brings its own.
+        InvalidSamples: NaN, infinities, an invalid shape or sampling rate.
+        OptionError: a sampling rate for a source that has its own.
     """
     with open_audio(source, sampling_rate=sampling_rate, name=name) as stream:
         blocks = list(stream)
@@ -73,13 +73,13 @@ def decode(
 def open_audio(
     source: AudioSource, *, sampling_rate: int | None = None, name: str | None = None
 ) -> AudioStream:
-    """Open a recording to be read block by block. Arguments and errors are those of `decode`.
+    """Open a recording for reading block by block. Arguments and errors are those of `decode`.
 
-    What can be known from the header is raised here, the rest while reading.
+    Errors that the header reveals are raised here, the others while reading.
     """
     name = source_name(source) if name is None else name
     resolved = resolve(source, name, sampling_rate)
-    if isinstance(resolved, RawSound):
+    if isinstance(resolved, RawAudio):
         return AudioStream(_Array(resolved), name)
     try:
         return AudioStream(_File(resolved.file, resolved.ours, name), name)
@@ -90,11 +90,11 @@ def open_audio(
 
 
 class AudioStream:
-    """A recording that is being read; iterate once, inside ``with``.
+    """An open recording; iterate once, inside ``with``.
 
-    Yields blocks of 30 s, the last one shorter: float32, mono, 16 kHz, ``[n_samples]``, each its
-    reader's own; `by_channel` gives the channels apart instead. ``warnings`` fills while reading
-    and is complete at the end.
+    Yields blocks of 30 s, the last one shorter: float32, mono, 16 kHz, ``[n_samples]``, each an
+    array that the caller owns; `by_channel` yields separate channels instead. ``warnings`` grows
+    while reading and is complete at the end.
     """
 
     def __init__(self, reader: _Array | _File, name: str) -> None:
@@ -103,7 +103,7 @@ class AudioStream:
 
     @property
     def warnings(self) -> list[str]:
-        """What the caller should know about the recording, so far."""
+        """Warnings about the recording, so far."""
         return self._reader.warnings
 
     def __enter__(self) -> AudioStream:
@@ -113,7 +113,7 @@ class AudioStream:
         self.close()
 
     def close(self) -> None:
-        """Close what was opened here; a caller's file object stays open."""
+        """Close files that were opened here; the caller's file object stays open."""
         self._reader.close()
 
     def __iter__(self) -> Iterator[Samples]:
@@ -124,13 +124,12 @@ class AudioStream:
             yield block[0]
 
     def by_channel(self) -> Iterator[Channels]:
-        """The same blocks with their channels apart, ``[n_channels, n_samples]``.
+        """Yield the same blocks with separate channels, ``[n_channels, n_samples]``.
 
-        There are as many channels as the first piece of the recording has. Where a file changes
-        that on the way, channels that are missing are silent, and others are left out with a
-        warning.
+        The number of channels is that of the first chunk. If it changes within a file, missing
+        channels are silent and additional ones are dropped, with a warning.
         """
-        return self._blocks(_as_many_channels(self._reader.pieces(), self.warnings))
+        return self._blocks(_with_constant_channels(self._reader.pieces(), self.warnings))
 
     def _blocks(self, pieces: Iterator[AudioChunk]) -> Iterator[Channels]:
         n_read = 0
@@ -139,19 +138,19 @@ class AudioStream:
             if not finite.all():
                 second = (n_read + int(np.argmin(finite))) / SAMPLING_RATE
                 raise InvalidSamples(
-                    f"{self.name}: samples that are NaN or infinite, the first at about "
-                    f"{second:.2f} s; write the file again from its source"
+                    f"{self.name}: samples are NaN or infinite, the first at about "
+                    f"{second:.2f} s; export the file again from its source"
                 )
             n_read += block.shape[1]
             yield block
         if n_read == 0:
-            raise EmptyAudio(f"{self.name}: there is no sound in it: 0 samples")
+            raise EmptyAudio(f"{self.name}: the recording has 0 samples")
 
 
 class _Array:
-    """Reads samples that are already decoded."""
+    """Reads decoded samples."""
 
-    def __init__(self, sound: RawSound) -> None:
+    def __init__(self, sound: RawAudio) -> None:
         self.warnings = list(sound.warnings)
         self._sound = sound
 
@@ -166,7 +165,7 @@ class _Array:
 
 
 class _File:
-    """Reads the first sound stream of an encoded file."""
+    """Reads the first audio stream of an encoded file."""
 
     def __init__(self, file: IO[bytes], ours: bool, name: str) -> None:
         self.warnings: list[str] = []
@@ -174,7 +173,7 @@ class _File:
         self._read = _Unnamed(file, name)
         if self._read.seek(0, os.SEEK_END) == 0:
             raise EmptyAudio(f"{name}: the file is empty: 0 bytes")
-        self._riff = read_wav_header(self._read)
+        self._wav = read_wav_header(self._read)
         self._container = self._opened()
         try:
             self._stream = self._sound_stream()
@@ -186,7 +185,7 @@ class _File:
         try:
             container = av.open(self._read, mode="r", options=_NOTHING_ELSE)
         except (FFmpegError, OSError, ValueError) as error:
-            cause = _cause(self._read, self._riff) or f"FFmpeg says: {_said(error)}"
+            cause = _cause(self._read, self._wav) or f"FFmpeg says: {_message(error)}"
             raise UnreadableAudio(f"{self._name}: no decoder can read it: {cause}") from error
         return container
 
@@ -194,10 +193,10 @@ class _File:
         streams = self._container.streams
         if not streams.audio:
             kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
-            raise NoAudioStream(f"{self._name}: there is no sound stream in it, only {kinds}")
+            raise NoAudioStream(f"{self._name}: the file has no audio stream, only {kinds}")
         stream = streams.audio[0]
         if stream.codec_context is None:
-            raise UnreadableAudio(f"{self._name}: there is no decoder for its kind of sound")
+            raise UnreadableAudio(f"{self._name}: FFmpeg has no decoder for its audio codec")
         check_rate(stream.codec_context.sample_rate, self._name)
         return stream
 
@@ -208,23 +207,23 @@ class _File:
             decoded_s += frame.samples / frame.sample_rate
             yield AudioChunk(_frame_channels(frame), frame.sample_rate)
         if decoded_s == 0 and (faults.count or declared_s):
-            cause = faults.first or "the file is cut off before its sound"
-            raise UnreadableAudio(f"{self._name}: none of it can be decoded: {cause}")
+            cause = faults.first or "the file is truncated before its audio data"
+            raise UnreadableAudio(f"{self._name}: nothing can be decoded: {cause}")
         self._warn(decoded_s, declared_s, faults)
 
     def _frames(self, faults: _Faults) -> Iterator[AudioFrame]:
-        """All frames that can be decoded; what cannot be is counted and skipped."""
+        """Yield all frames that can be decoded; count and skip the others."""
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if packet.is_corrupt and self._riff is None:
-                    faults.add("a piece of it is incomplete")
+                if packet.is_corrupt and self._wav is None:
+                    faults.add("a packet is incomplete")
                 frames = packet.decode()
             except FFmpegError as error:
-                faults.add(_said(error))
+                faults.add(_message(error))
                 continue
             except (OSError, ValueError) as error:
                 raise UnreadableAudio(f"{self._name}: reading it failed: {error}") from error
@@ -233,14 +232,14 @@ class _File:
                     yield frame
 
     def _declared_s(self) -> float | None:
-        """How long the file says it is, where it says so itself."""
-        if self._riff is not None:
-            return self._riff.declared_s
+        """Return the length that the file itself declares, in seconds, or None."""
+        if self._wav is not None:
+            return self._wav.declared_s
         stream, container = self._stream, self._container
         formats = set(container.format.name.split(","))
         # FFmpeg knows an MP3's start only from the encoder's own header, which has its length.
-        told = formats & _EXACT_FORMATS or ("mp3" in formats and (stream.start_time or 0) > 0)
-        if told and stream.duration and stream.time_base:
+        is_exact = formats & _EXACT_FORMATS or ("mp3" in formats and (stream.start_time or 0) > 0)
+        if is_exact and stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         if "matroska" in formats and len(container.streams) == 1 and container.duration:
             return container.duration / 1_000_000  # FFmpeg counts a container's in microseconds
@@ -249,12 +248,12 @@ class _File:
     def _warn(self, decoded_s: float, declared_s: float | None, faults: _Faults) -> None:
         if declared_s is not None and decoded_s < declared_s - _TOLERATED_S:
             self.warnings.append(
-                f"the file is cut off or damaged: {decoded_s:.2f} s of the {declared_s:.2f} s "
-                "that its header promises could be read"
+                f"the file is truncated or damaged: {decoded_s:.2f} s of the {declared_s:.2f} s "
+                "that its header declares could be read"
             )
         elif faults.count:
             self.warnings.append(
-                f"the file is damaged: some of it could not be decoded ({faults.first}); "
+                f"the file is damaged: parts of it could not be decoded ({faults.first}); "
                 f"{decoded_s:.2f} s could be read"
             )
 
@@ -265,7 +264,7 @@ class _File:
 
 
 class _Faults:
-    """What went wrong while a file was decoded."""
+    """Counts decoding errors of a file and keeps the first message."""
 
     def __init__(self) -> None:
         self.count, self.first = 0, ""
@@ -276,9 +275,9 @@ class _Faults:
 
 
 class _Unnamed:
-    """A file by its contents alone: its name, which may lie or be a number, stays unseen.
+    """A file object without its name, which may be wrong or a number, so that FFmpeg ignores it.
 
-    Whatever a caller's file object raises leaves it as `UnreadableAudio`, also through FFmpeg.
+    Errors of the caller's file object are raised as `UnreadableAudio`, also through FFmpeg.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -304,27 +303,27 @@ class _Unnamed:
             raise UnreadableAudio(f"{self._name}: reading it failed: {error}") from error
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _cause(file: _Unnamed, riff: WavHeader | None) -> str | None:
-    """Why a file cannot be read, where its first bytes tell more than FFmpeg does."""
-    if riff is not None:
-        return riff.fault
+def _cause(file: _Unnamed, wav: WavHeader | None) -> str | None:
+    """Explain why a file cannot be read, if its first bytes tell more than FFmpeg, else None."""
+    if wav is not None:
+        return wav.fault
     try:
         file.seek(0)
-        # The last character may be cut in two, which this decoder does not mind.
+        # The last character may be incomplete, which this decoder accepts.
         text = codecs.getincrementaldecoder("utf-8")().decode(file.read(1024))
     except ValueError:
         return None
     if all(letter.isprintable() or letter.isspace() for letter in text):
-        return "it is text, not sound"
+        return "it is text, not audio"
     return None
 
 
 def _frame_channels(frame: AudioFrame) -> Channels:
-    """Its samples; integers of 64 bits, of which PyAV makes no array, by way of FFmpeg's floats."""
+    """Return the samples of a frame; PyAV has no arrays of int64, so FFmpeg converts these."""
     if frame.format.name in ("s64", "s64p"):
         [frame] = AudioResampler(format="dblp").resample(frame)
     values = frame.to_ndarray()
@@ -334,7 +333,7 @@ def _frame_channels(frame: AudioFrame) -> Channels:
 
 
 def _at_full_scale(channels: NDArray[Any]) -> Channels:
-    """``[n_channels, n_samples]`` of any float or integer type as floats, 1 being full scale."""
+    """Convert floats or integers, ``[n_channels, n_samples]``, to float32 with full scale 1."""
     if channels.dtype.kind == "f":
         return channels.astype(np.float32)
     full_scale = np.float32(2 ** (channels.dtype.itemsize * 8 - 1))
@@ -345,12 +344,14 @@ def _at_full_scale(channels: NDArray[Any]) -> Channels:
 
 
 def _mono(channels: Channels) -> Channels:
-    """Their mean, as one channel."""
+    """Mix ``[n_channels, n_samples]`` to their mean, ``[1, n_samples]``."""
     return channels if len(channels) == 1 else channels.mean(axis=0, dtype=np.float32)[None, :]
 
 
-def _as_many_channels(pieces: Iterator[AudioChunk], warnings: list[str]) -> Iterator[AudioChunk]:
-    """The pieces with as many channels as the first one has."""
+def _with_constant_channels(
+    pieces: Iterator[AudioChunk], warnings: list[str]
+) -> Iterator[AudioChunk]:
+    """Yield the chunks with the number of channels of the first one."""
     n_channels = 0
     for piece in pieces:
         n_here = len(piece.samples)
@@ -358,7 +359,7 @@ def _as_many_channels(pieces: Iterator[AudioChunk], warnings: list[str]) -> Iter
         if n_here == n_channels:
             yield piece
             continue
-        warning = f"the file changes from {n_channels} to {n_here} channels on the way"
+        warning = f"the number of channels changes from {n_channels} to {n_here} within the file"
         if warning not in warnings:
             warnings.append(warning)
         samples = np.zeros((n_channels, piece.samples.shape[1]), np.float32)

@@ -1,7 +1,7 @@
-"""The log-mel spectrogram that Whisper was trained on.
+"""Computes the log-mel spectrogram that Whisper was trained on.
 
-Knows the formula of openai/whisper's ``whisper/audio.py`` and nothing of where the samples are
-from. Safe to call from many threads at once: its only state is tables that never change.
+By the formula of openai/whisper's ``whisper/audio.py``. Thread-safe: the only state is constant
+tables.
 """
 
 from __future__ import annotations
@@ -18,26 +18,25 @@ from batched_whisper.audio.constants import HOP_LENGTH, N_FFT, N_FRAMES, N_FREQU
 from batched_whisper.errors import InvalidSamples
 from batched_whisper.types import SAMPLING_RATE, Features, Samples
 
-_REFLECTED = (
-    N_FFT // 2
-)  # samples mirrored at each end, so that frame t is centred on t * HOP_LENGTH
+# Samples mirrored at each end, so that frame t is centred on t * HOP_LENGTH.
+_REFLECTED = N_FFT // 2
 POWER_FLOOR = 1e-10
-DYNAMIC_RANGE = 8.0  # powers of ten below the loudest band; what is quieter is cut off
-_FRAMES_AT_ONCE = 128  # the arrays of more are fresh memory of the system's, every time
+DYNAMIC_RANGE = 8.0  # powers of ten below the loudest band; quieter values are clipped
+_FRAMES_PER_BLOCK = 128  # larger arrays are allocated by the system anew each time
 
-# Frames of one product with the mel filters. OpenBLAS hands larger ones (its limit is 2**18
-# multiplications) to threads of its own, which then spin for a tenth of a second and take from the
-# engine what a thousand such products cost (docs/lab-log.md, "Threads that nobody asked for").
-_FRAMES_A_PRODUCT = 8
+# Frames per product with the mel filters. OpenBLAS runs larger products (over 2**18
+# multiplications) on its own threads, which then spin for 0.1 s and take as much time from the
+# engine as a thousand such products (docs/lab-log.md, "Threads that nobody asked for").
+_FRAMES_PER_PRODUCT = 8
 
 
 def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features:
-    """The features of `samples`, padded with silence to ``n_frames * 160`` samples.
+    """Compute the features of `samples`, padded with silence to ``n_frames * 160`` samples.
 
     The formula of openai/whisper's ``log_mel_spectrogram``: power of the short-time Fourier
     transform (periodic Hann window, mirrored at the ends of the padded sound), Slaney mel bands,
-    log10, at most 8 below the loudest, then ``(x + 4) / 4``. Computed in double precision,
-    which is also the faster one here.
+    log10, clipped to 8 below the maximum, then ``(x + 4) / 4``. Computed in double precision,
+    which is also faster here.
 
     Args:
         samples: ``[n_samples]``, at 16 kHz.
@@ -45,10 +44,10 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
         n_frames: frames of 10 ms, at least 3.
 
     Returns:
-        ``[n_mels, n_frames]``, its own memory.
+        ``[n_mels, n_frames]``, a new array.
 
     Raises:
-        InvalidSamples: not one-dimensional, or more of them than `n_frames` hold.
+        InvalidSamples: not one-dimensional, or more samples than `n_frames` hold.
     """
     if samples.ndim != 1 or n_frames < 3 or len(samples) > n_frames * HOP_LENGTH:
         raise InvalidSamples(
@@ -58,8 +57,8 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
     sounding = _mirrored(samples, n_frames)
     frames = sliding_window_view(sounding, N_FFT)[::HOP_LENGTH]  # [n_sounding, N_FFT]
     logs = np.full((n_mels, n_frames), math.log10(POWER_FLOOR), np.float32)
-    for start in range(0, len(frames), _FRAMES_AT_ONCE):
-        some = frames[start : start + _FRAMES_AT_ONCE]
+    for start in range(0, len(frames), _FRAMES_PER_BLOCK):
+        some = frames[start : start + _FRAMES_PER_BLOCK]
         bands = _bands(_power(some), n_mels)
         logs[:, start : start + len(some)] = np.log10(np.maximum(bands, POWER_FLOOR)).T
     np.maximum(logs, logs.max() - np.float32(DYNAMIC_RANGE), out=logs)
@@ -69,10 +68,10 @@ def log_mel(samples: Samples, n_mels: int, n_frames: int = N_FRAMES) -> Features
 
 
 def pad_features(features: Features, n_frames: int) -> Features:
-    """The features of the same sound with more silence behind it, ``[n_mels, n_frames]``.
+    """Extend features by silence to ``[n_mels, n_frames]``.
 
-    Equal to computing them anew, where the sound already ends in at least 20 ms of silence:
-    silent frames are the quietest value there can be, and do not change the loudest.
+    Equal to computing them again if the audio already ends with at least 20 ms of silence: silent
+    frames have the lowest possible value and do not change the maximum.
     """
     missing = n_frames - features.shape[1]
     if missing <= 0:
@@ -83,9 +82,9 @@ def pad_features(features: Features, n_frames: int) -> Features:
 
 
 def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
-    """The padded sound under the frames that samples reach, mirrored at its ends.
+    """Return the padded samples under the frames that contain audio, mirrored at the ends.
 
-    The frames after them hold padding alone and are known without a transform.
+    The frames after them contain only padding and need no transform.
     """
     n_sounding = min(n_frames, -(-(len(samples) + _REFLECTED) // HOP_LENGTH))
     sound = np.zeros((n_sounding - 1) * HOP_LENGTH + N_FFT)
@@ -94,9 +93,9 @@ def _mirrored(samples: Samples, n_frames: int) -> NDArray[np.float64]:
 
 
 def write_reflect_padded(samples: Samples, n_frames: int, sound: NDArray[np.floating[Any]]) -> None:
-    """Write what lies under ``n_frames`` frames of `samples`, or under the first of them.
+    """Write reflect-padded samples for ``n_frames`` frames, or the first of them, to ``sound``.
 
-    ``sound`` holds zeros; frame ``t`` is its `N_FFT` samples from ``t * HOP_LENGTH`` on.
+    ``sound`` contains zeros; frame ``t`` is its `N_FFT` samples from ``t * HOP_LENGTH`` on.
     """
     n_padded = n_frames * HOP_LENGTH
     body = sound[_REFLECTED : _REFLECTED + n_padded]
@@ -109,7 +108,7 @@ def write_reflect_padded(samples: Samples, n_frames: int, sound: NDArray[np.floa
 
 
 def _power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Their power spectra, ``[n_frames, N_FREQUENCIES]``."""
+    """Compute power spectra, ``[n_frames, N_FREQUENCIES]``."""
     spectra = np.fft.rfft(frames * hann())
     power: NDArray[np.float64] = spectra.real**2
     power += spectra.imag**2
@@ -117,25 +116,25 @@ def _power(frames: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _bands(power: NDArray[np.float64], n_mels: int) -> NDArray[np.float64]:
-    """The power in each mel band, ``[n_frames, n_mels]``."""
+    """Compute the power per mel band, ``[n_frames, n_mels]``."""
     n_frames = len(power)
-    missing = -n_frames % _FRAMES_A_PRODUCT
-    stacked = np.pad(power, ((0, missing), (0, 0))).reshape(-1, _FRAMES_A_PRODUCT, N_FREQUENCIES)
+    missing = -n_frames % _FRAMES_PER_PRODUCT
+    stacked = np.pad(power, ((0, missing), (0, 0))).reshape(-1, _FRAMES_PER_PRODUCT, N_FREQUENCIES)
     bands: NDArray[np.float64] = stacked @ mel_filters(n_mels).T
     return bands.reshape(-1, n_mels)[:n_frames]
 
 
 @cache
 def hann() -> NDArray[np.float64]:
-    """The window of one frame, periodic, ``[N_FFT]``."""
-    window: NDArray[np.float64] = np.hanning(N_FFT + 1)[:-1]  # periodic: the last zero is left out
+    """Return the periodic Hann window, ``[N_FFT]``."""
+    window: NDArray[np.float64] = np.hanning(N_FFT + 1)[:-1]  # periodic: without the last zero
     window.setflags(write=False)
     return window
 
 
 @cache
 def mel_filters(n_mels: int) -> NDArray[np.float64]:
-    """Triangles of equal area on Slaney's mel scale, ``[n_mels, N_FREQUENCIES]``.
+    """Return triangular filters of equal area on Slaney's mel scale, ``[n_mels, N_FREQUENCIES]``.
 
     The formula of ``librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels)``, after Malcolm
     Slaney's Auditory Toolbox (1998).
@@ -150,7 +149,7 @@ def mel_filters(n_mels: int) -> NDArray[np.float64]:
     return filters
 
 
-# Slaney's scale: straight up to 1 kHz (15 mels), 27 mels for each factor of 6.4 above.
+# Slaney's scale: linear up to 1 kHz (15 mels), then 27 mels per factor of 6.4.
 _HZ_PER_MEL = 200 / 3
 _KNEE_HZ = 1000.0
 _KNEE_MEL = _KNEE_HZ / _HZ_PER_MEL

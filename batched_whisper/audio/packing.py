@@ -1,10 +1,10 @@
-"""Packs speech into windows: long silences are left out, cuts lie in pauses.
+"""Packs speech into windows: long silences are left out, and windows are cut in pauses.
 
-A short recording with little silence around its speech is one window as it is: the model hears
-what it would hear without a detector.
+A short recording with little silence around its speech becomes one unchanged window: the model
+gets the same samples as without a detector.
 
-A window is a contiguous stretch of the recording, so times in it stay right. Knows a detector of
-speech by its protocol alone, and nothing of the model that transcribes the windows.
+A window is a contiguous part of the recording, so times in it remain correct. Knows a speech
+detector by its protocol alone, and nothing of the model that transcribes the windows.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from batched_whisper.audio.constants import WINDOW_S
-from batched_whisper.audio.speech import SpeechUpdate, SpeechDetector, require_between
+from batched_whisper.audio.speech import SpeechDetector, SpeechUpdate, require_between
 from batched_whisper.audio.windows import quietest_moment
 from batched_whisper.types import SAMPLING_RATE, Samples, SpeechSpan, Window
 
-_HEARD_AT_ONCE = SAMPLING_RATE
-"""Samples of a block that are heard before what is no longer needed of them is forgotten."""
+_SAMPLES_PER_UPDATE = SAMPLING_RATE
+"""Samples passed to the detector at once; the buffer is trimmed after each update."""
 
 
 @dataclass(frozen=True)
 class PackingOptions:
-    """How speech becomes windows.
+    """How speech is packed into windows.
 
     Raises:
-        OptionError: a value out of its range.
+        OptionError: a value is out of range.
     """
 
     max_s: float = float(WINDOW_S)
-    """The longest window."""
+    """Maximum length of a window, in seconds."""
     max_pause_s: float = 2.0
-    """A longer pause ends a window; the model's time is not spent on silence."""
+    """A longer pause, in seconds, ends a window, so that no time is spent on silence."""
     overlap_s: float = 2.0
-    """What two windows share where speech without a pause was cut."""
+    """Overlap, in seconds, of two windows if speech is cut without a pause."""
     margin_s: float = 0.75
-    """Silence kept before and after the speech of a window that is at most half full, where there
-    is so much. In fuller ones it would cost time and gain nothing."""
+    """Silence, in seconds, kept before and after the speech of a window that is at most half full,
+    if available. In fuller windows it would cost time without a gain."""
 
     def __post_init__(self) -> None:
         require_between("max_s", self.max_s, 1.0, float(WINDOW_S))
@@ -50,19 +50,19 @@ class PackingOptions:
 
 
 class SpeechCutter:
-    """Packs the speech of one recording into windows, as it is read.
+    """Packs the speech of one recording into windows, as a stream.
 
     Speech is added to a window as long as it fits and the pause before it is no longer than
-    `max_pause_s`. Speech that does not fit begins the next window. Where someone speaks for
-    longer than a window without a pause, the cut is at the quietest moment of the window's last
-    third, and the two windows share `overlap_s` around it. Other windows share nothing, and those
-    with little speech keep up to `margin_s` of the silence before and after it. No window is
-    without speech, and they do not depend on how the recording was split into blocks. At most
-    three windows' worth of sound is held.
+    `max_pause_s`. Speech that does not fit begins the next window. If speech without a pause is
+    longer than a window, the cut is at the quietest moment of the window's last third, and the two
+    windows overlap by `overlap_s` around it. Other windows do not overlap, and those with little
+    speech keep up to `margin_s` of the silence before and after it. Every window contains speech,
+    and the windows do not depend on the block boundaries. At most the samples of three windows are
+    buffered.
 
     Args:
-        detector: finds the speech; with what it pads speech, windows begin and end.
-        options: how speech becomes windows.
+        detector: finds speech; its padding is part of the windows.
+        options: how speech is packed.
     """
 
     def __init__(self, detector: SpeechDetector, options: PackingOptions | None = None) -> None:
@@ -73,36 +73,36 @@ class SpeechCutter:
 
     @property
     def watermark_sample(self) -> int:
-        """No window that is still to come begins before this sample."""
+        """The watermark: no later window starts before this sample."""
         return self._packer.watermark_sample
 
     def add(self, block: Samples) -> Iterator[Window]:
-        """The windows that the next samples, ``[n_samples]``, make complete."""
-        for start in range(0, len(block), _HEARD_AT_ONCE):
-            piece = block[start : start + _HEARD_AT_ONCE]
-            self._buffer.record(piece)
+        """Add the next samples, ``[n_samples]``; yields the windows that are complete."""
+        for start in range(0, len(block), _SAMPLES_PER_UPDATE):
+            piece = block[start : start + _SAMPLES_PER_UPDATE]
+            self._buffer.append(piece)
             self._n_samples += len(piece)
             yield from self._packer.pack(self._stream.process(piece))
 
     def end(self) -> Iterator[Window]:
-        """The rest; nothing may be added after this."""
+        """End the stream; yields the remaining windows. Nothing may be added afterwards."""
         yield from self._packer.pack(self._stream.end())
         yield from self._packer.end(self._n_samples)
 
 
 class _SampleBuffer:
-    """The samples of the recording that may still be needed."""
+    """The samples of the recording that may still become part of a window."""
 
     def __init__(self) -> None:
         self._pieces: deque[Samples] = deque()
         self._start = 0  # of the first piece, in the recording
 
-    def record(self, samples: Samples) -> None:
-        """Add the next samples; they are copied."""
+    def append(self, samples: Samples) -> None:
+        """Append a copy of the next samples."""
         self._pieces.append(samples.copy())
 
     def read(self, start: int, end: int) -> Samples:
-        """Samples `start` to `end` of the recording, as memory of their own."""
+        """Copy samples `start` to `end` of the recording."""
         samples = np.empty(end - start, np.float32)
         at = self._start
         for piece in self._pieces:
@@ -112,43 +112,43 @@ class _SampleBuffer:
             at += len(piece)
         return samples
 
-    def forget_before(self, sample: int) -> None:
-        """Nothing before `sample` will be read any more."""
+    def drop_before(self, sample: int) -> None:
+        """Drop the pieces before `sample`, which is not read any more."""
         while self._pieces and self._start + len(self._pieces[0]) <= sample:
             self._start += len(self._pieces.popleft())
 
 
 class _WindowPacker:
-    """The window that is being filled: spans of speech with pauses between them."""
+    """Fills one window at a time with spans of speech and the pauses between them."""
 
     def __init__(self, buffer: _SampleBuffer, options: PackingOptions) -> None:
         self.watermark_sample = 0
         self._buffer = buffer
-        self._longest = int(options.max_s * SAMPLING_RATE)
+        self._max_length = int(options.max_s * SAMPLING_RATE)
         self._max_pause = int(options.max_pause_s * SAMPLING_RATE)
         self._half_overlap = int(options.overlap_s * SAMPLING_RATE / 2)
-        # Half of a long pause at most, so that it does not matter when it is known to be one.
+        # At most half of a long pause, so that the result does not depend on when it is detected.
         self._margin = min(int(options.margin_s * SAMPLING_RATE), self._max_pause // 2)
         self._spans: list[SpeechSpan] = []
         self._covered = 0  # where the window before ends
         self._index = 0
 
-    def pack(self, heard: SpeechUpdate) -> Iterator[Window]:
-        """The windows that are complete now."""
-        for span in heard.spans:
+    def pack(self, update: SpeechUpdate) -> Iterator[Window]:
+        """Add the spans of an update; yields the windows that are complete."""
+        for span in update.spans:
             if self._ends_before(span.start_sample):
                 yield self._closed(self._margin)
             self._add(span)
-            while self._end() - self._start() > self._longest:
+            while self._end() - self._start() > self._max_length:
                 yield self._cut()
-        if self._ends_before(heard.watermark_sample):
+        if self._ends_before(update.watermark_sample):
             yield self._closed(self._margin)
-        next_start = self._start() if self._spans else heard.watermark_sample
+        next_start = self._start() if self._spans else update.watermark_sample
         self.watermark_sample = next_start - self._silence_before(next_start)
-        self._buffer.forget_before(self.watermark_sample)
+        self._buffer.drop_before(self.watermark_sample)
 
     def end(self, n_samples: int) -> Iterator[Window]:
-        """The last window of a recording of this length, if one is being filled."""
+        """Yield the last window, if any, of a recording of ``n_samples``."""
         if self._spans:
             yield self._closed(n_samples - self._end())
 
@@ -159,7 +159,7 @@ class _WindowPacker:
         return self._spans[-1].end_sample
 
     def _ends_before(self, next_speech: int) -> bool:
-        """Whether the pause before speech there, or later, ends the window."""
+        """Whether the pause before speech from ``next_speech`` on ends the window."""
         return bool(self._spans) and next_speech - self._end() > self._max_pause
 
     def _add(self, span: SpeechSpan) -> None:
@@ -168,15 +168,15 @@ class _WindowPacker:
         self._spans.append(span)
 
     def _cut(self) -> Window:
-        """The window up to its last pause, or up to the quietest moment where there is none."""
+        """Close the window at its last pause, or at the quietest moment if it has no pause."""
         if len(self._spans) > 1:
             rest = self._spans.pop()
             closed = self._closed((rest.start_sample - self._end()) // 2)
             self._spans = [rest]
             return closed
         start, end = self._start(), self._end()
-        first = start + self._longest - self._longest // 3
-        last = start + self._longest - self._half_overlap
+        first = start + self._max_length - self._max_length // 3
+        last = start + self._max_length - self._half_overlap
         cut = first + quietest_moment(self._buffer.read(first, last))
         self._spans = [SpeechSpan(start, cut + self._half_overlap)]
         closed = self._closed(0)
@@ -184,14 +184,14 @@ class _WindowPacker:
         return closed
 
     def _closed(self, silence_after: int) -> Window:
-        """The window, with what fits of the silence around it.
+        """Close the window, with as much of the silence around it as fits.
 
         Args:
-            silence_after: how much of the silence that follows belongs to it, in samples.
+            silence_after: available silence after it, in samples.
         """
         start, end = self._start(), self._end()
-        if end - start <= self._longest // 2:
-            room = self._longest - (end - start)
+        if end - start <= self._max_length // 2:
+            room = self._max_length - (end - start)
             start -= min(self._silence_before(start), room // 2)
             end += min(self._margin, silence_after, room // 2)
         window = Window(self._buffer.read(start, end), self._index, start)
@@ -199,5 +199,5 @@ class _WindowPacker:
         return window
 
     def _silence_before(self, start: int) -> int:
-        """How much of the silence before speech there belongs to its window."""
+        """Return how many samples of silence before ``start`` belong to the window."""
         return max(0, min(self._margin, start - self._covered))

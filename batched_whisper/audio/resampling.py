@@ -1,7 +1,6 @@
-"""Brings sound of any sampling rate to 16 kHz, as a stream.
+"""Resamples audio of any sampling rate to 16 kHz, as a stream.
 
-The resampling is FFmpeg's, through PyAV; here its length is kept to that of the sound. Knows
-nothing of where the sound is from.
+Uses FFmpeg's resampler through PyAV and keeps the output length equal to that of the input.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from av.audio.resampler import AudioResampler
 
 from batched_whisper.types import SAMPLING_RATE, Channels, Samples
 
-_RESAMPLED_AT_ONCE = 4096  # fewer, and the calls cost more than the work
+_MIN_RESAMPLED = 4096  # with fewer samples per call, the calls cost more than the work
 
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """Some samples, ``[n_channels, n_samples]``, at the rate of their source."""
+    """Samples, ``[n_channels, n_samples]``, at the sampling rate of their source."""
 
     samples: Channels
     sampling_rate: int
 
 
 def resample(pieces: Iterator[AudioChunk]) -> Iterator[Channels]:
-    """The pieces at 16 kHz; a file may change its rate on the way, but not its channels.
+    """Resample chunks to 16 kHz; the rate may change between chunks, the channels may not.
 
-    Each channel is resample by itself, so that it sounds as it would alone.
+    Each channel is resampled separately, so that it equals a mono recording of that channel.
     """
     resamplers: list[_Resampler] = []
     for piece in pieces:
@@ -48,7 +47,7 @@ def _together(channels: Iterable[Iterator[Samples]]) -> Iterator[Channels]:
 
 
 def in_blocks(parts: Iterator[Channels], n_samples: int) -> Iterator[Channels]:
-    """The same samples in blocks of `n_samples`, the last one shorter, each its own memory."""
+    """Regroup samples into blocks of `n_samples`, the last one shorter, each a new array."""
     held: list[Channels] = []
     n_held = 0
     for part in parts:
@@ -63,7 +62,7 @@ def in_blocks(parts: Iterator[Channels], n_samples: int) -> Iterator[Channels]:
 
 
 class _Resampler:
-    """FFmpeg's resampler, with the length of what comes out kept to that of what went in."""
+    """FFmpeg's resampler, with output of the same duration as the input."""
 
     def __init__(self, sampling_rate: int) -> None:
         self.sampling_rate = sampling_rate
@@ -75,11 +74,11 @@ class _Resampler:
         self._waiting.append(samples)
         self._n_waiting += len(samples)
         self._n_in += len(samples)
-        if self._n_waiting >= _RESAMPLED_AT_ONCE:
+        if self._n_waiting >= _MIN_RESAMPLED:
             yield from self._push()
 
     def finish(self) -> Iterator[Samples]:
-        """The rest, without the filter's tail; the filter holds back what is shorter than it."""
+        """Flush the filter with silence; yields the rest without the filter's tail."""
         n_due = -(-self._n_in * SAMPLING_RATE // self.sampling_rate) - self._n_out
         silence = np.zeros(self.sampling_rate // 10, np.float32)
         self._waiting.append(silence)

@@ -1,9 +1,9 @@
-"""Hears speech with Silero's model, 4 s at a time.
+"""Detects speech with Silero VAD, 4 s per call of the network.
 
-The probabilities are those of the model run frame by frame: the state of its recurrence goes from
-each call to the next, and a call is always of the same stretch of the recording, whatever the
-blocks. The network itself is in `batched_whisper.audio.silero_graph`; what becomes of the
-probabilities, in `batched_whisper.audio.speech`.
+The probabilities equal those of the model run frame by frame: the recurrent state is passed from
+call to call, and the calls cover the same parts of the recording whatever the block boundaries.
+The network is in `batched_whisper.audio.silero_graph`; `batched_whisper.audio.speech` turns
+probabilities into spans.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.silero_graph import CONTEXT, FRAME, WIDTH, compiled, spectra_samples
-from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
+from batched_whisper.audio.speech import SpeechOptions, SpeechTracker, SpeechUpdate
 from batched_whisper.types import Samples
 
 FRAMES_AT_ONCE = 128
-"""Frames of one call of the network: 4.1 s. More are no faster, and short clips pay for all."""
+"""Frames per call of the network: 4.1 s. More are not faster, and short clips pay for all."""
 
-_TURN = FRAMES_AT_ONCE * FRAME
+_SAMPLES_PER_CALL = FRAMES_AT_ONCE * FRAME
 
 
 class SileroDetector:
-    """Finds speech with Silero VAD v6.2; one serves many recordings at once, from any thread.
+    """Finds speech with Silero VAD v6.2; shared by many recordings and threads.
 
     Args:
         options: what counts as speech.
-        threads: processor threads of a call of the network.
+        threads: CPU threads per call of the network.
 
     Raises:
         ModelFileMissing: the wheel with the weights is not installed.
-        WrongHash: its weights are not those that this was made for.
+        WrongHash: its weights do not have the expected SHA-256.
         EngineError: OpenVINO cannot compile the network.
     """
 
@@ -42,57 +42,57 @@ class SileroDetector:
         self._network = compiled(FRAMES_AT_ONCE, threads)
 
     def new_stream(self) -> SileroStream:
-        """Start on a recording."""
+        """Start detecting in a new recording."""
         tracker = SpeechTracker(FRAME, self._options)
         return SileroStream(SileroProbabilities(self._network), tracker)
 
 
 class SileroStream:
-    """Hears one recording; made by `SileroDetector.new_stream`."""
+    """Detects speech in one recording; created by `SileroDetector.new_stream`."""
 
     def __init__(self, probabilities: SileroProbabilities, tracker: SpeechTracker) -> None:
         self._probabilities, self._tracker = probabilities, tracker
 
     def process(self, block: Samples) -> SpeechUpdate:
-        """The next samples, ``[n_samples]``, of any length."""
+        """Process the next samples, ``[n_samples]``, of any length."""
         return self._tracker.track(self._probabilities.process(block).tolist())
 
     def end(self) -> SpeechUpdate:
-        """The recording is over: the rest of the speech."""
+        """End the recording; returns the rest of the speech."""
         rest = self._probabilities.end().tolist()
         return self._tracker.end(rest, self._probabilities.n_samples)
 
 
 class SileroProbabilities:
-    """The probability of speech of each frame of one recording; holds at most 4.1 s of it.
+    """Computes the speech probability of each frame of a recording; buffers at most 4.1 s.
 
     Args:
-        network: of `compiled`, for `FRAMES_AT_ONCE` frames.
+        network: from `compiled`, for `FRAMES_AT_ONCE` frames.
     """
 
     def __init__(self, network: Any) -> None:
         self.n_samples = 0
-        """SpeechUpdate so far."""
+        """Samples processed so far."""
         self._request = network.create_infer_request()
         self._hidden = np.zeros((1, 1, WIDTH), np.float32)
         self._cell = np.zeros((1, 1, WIDTH), np.float32)
-        self._sound = np.zeros(CONTEXT + _TURN, np.float32)
+        self._sound = np.zeros(CONTEXT + _SAMPLES_PER_CALL, np.float32)
 
     def process(self, block: Samples) -> NDArray[np.float32]:
-        """The probabilities that the next samples make certain, ``[n_frames]``."""
+        """Process samples; returns the probabilities of all complete calls, ``[n_frames]``."""
         computed = [np.zeros(0, np.float32)]
         while len(block):
-            n_held = self.n_samples % _TURN
-            piece, block = block[: _TURN - n_held], block[_TURN - n_held :]
+            n_held = self.n_samples % _SAMPLES_PER_CALL
+            piece, block = block[: _SAMPLES_PER_CALL - n_held], block[_SAMPLES_PER_CALL - n_held :]
             self._sound[CONTEXT + n_held : CONTEXT + n_held + len(piece)] = piece
             self.n_samples += len(piece)
-            if self.n_samples % _TURN == 0:
+            if self.n_samples % _SAMPLES_PER_CALL == 0:
                 computed.append(self._computed())
         return np.concatenate(computed)
 
     def end(self) -> NDArray[np.float32]:
-        """The probabilities of the rest, whose last frame is filled up with silence."""
-        n_held = self.n_samples % _TURN
+        """Return the probabilities of the rest; the last frame is padded with silence."""
+        n_held = self.n_samples % _SAMPLES_PER_CALL
         if n_held == 0:
             return np.zeros(0, np.float32)
         self._sound[CONTEXT + n_held :] = 0

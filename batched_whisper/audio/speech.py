@@ -1,8 +1,8 @@
-"""Where someone speaks: the words and protocols of voice activity detection.
+"""Voice activity detection: its protocols and options, and the rule for spans.
 
-A detector hears a recording block by block and tells spans of speech, in samples. Here are the
-options and the rule by which probabilities of speech become spans; what gives the probabilities
-is elsewhere (`batched_whisper.audio.silero`). Knows nothing of windows or of transcription.
+A detector processes a recording block by block and emits spans of speech, in samples. This module
+turns speech probabilities into spans; `batched_whisper.audio.silero` computes the probabilities.
+Knows nothing of windows or of transcription.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from batched_whisper.types import SAMPLING_RATE, Samples, SpeechSpan
 class SpeechOptions:
     """What counts as speech.
 
-    The defaults lose as little as possible, because the model that transcribes can still tell
-    noise from speech but cannot write what it was not given. They were found by measurement
-    (docs/lab-log.md, "Voice activity detection").
+    The defaults miss as little speech as possible: the transcription model can still reject noise,
+    but it cannot transcribe missing audio. They were measured (docs/lab-log.md, "Voice activity
+    detection").
 
     Raises:
-        OptionError: a value out of its range.
+        OptionError: a value is out of range.
     """
 
     threshold: float = 0.35
-    """The probability at which speech sets in."""
+    """The probability at which speech begins."""
     hysteresis: float = 0.15
-    """How far below `threshold` the probability must fall before speech may be over."""
+    """How far below `threshold` the probability must fall before speech may end."""
     min_speech_s: float = 0.1
-    """Speech shorter than this is not believed."""
+    """Shorter speech, in seconds, is ignored."""
     min_silence_s: float = 0.3
-    """Silence shorter than this is part of the speech around it."""
+    """Shorter silence, in seconds, is part of the speech around it."""
     pad_s: float = 0.25
-    """Sound kept before and after speech; less where the pause between has no room for it."""
+    """Padding before and after speech, in seconds; less in a short pause."""
 
     def __post_init__(self) -> None:
         require_between("threshold", self.threshold, 0.01, 0.99)
@@ -47,63 +47,62 @@ class SpeechOptions:
 
     @property
     def release_threshold(self) -> float:
-        """The probability below which speech may be over."""
+        """The probability below which speech may end."""
         return max(self.threshold - self.hysteresis, 0.01)
 
 
 def require_between(name: str, value: float, low: float, high: float) -> None:
-    """Raise OptionError if an option's value is not from `low` to `high`."""
+    """Raise OptionError if the value of an option is not from `low` to `high`."""
     if not low <= value <= high:
         raise OptionError(f"{name}={value!r} is out of range: it must be from {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
 class SpeechUpdate:
-    """What is known of a recording after some more of it was heard.
+    """The result of processing one more block of a recording.
 
-    Speech that goes on is told as far as it is certain: a span that begins where the one before
-    ended is the same speech, without a pause. Between spans that do not touch there is a pause.
+    Ongoing speech is emitted as far as it is certain: a span that starts at the end of the previous
+    one continues the same speech. Between spans that do not touch there is a pause.
     """
 
     spans: tuple[SpeechSpan, ...]
-    """The speech not told before, in order, without overlaps."""
+    """New spans of speech, in order, without overlaps."""
     watermark_sample: int
-    """All speech before this sample has been told."""
+    """The watermark: all speech before this sample has been emitted."""
 
 
 class SpeechStream(Protocol):
-    """Hears one recording from its start to its end; used by one thread at a time."""
+    """Processes one recording from start to end; used by one thread at a time."""
 
     def process(self, block: Samples) -> SpeechUpdate:
-        """The next samples, ``[n_samples]``, of any length; they are not kept or changed.
+        """Process the next samples, ``[n_samples]``, of any length; they are not kept or changed.
 
-        What is told, once spans that touch are put together, does not depend on how the recording
-        was split into blocks.
+        The emitted speech, touching spans joined, does not depend on the block boundaries.
         """
         ...
 
     def end(self) -> SpeechUpdate:
-        """The recording is over: the rest of the speech. Nothing may be heard after this."""
+        """End the recording; returns the rest of the speech. Nothing may be added afterwards."""
         ...
 
 
 class SpeechDetector(Protocol):
-    """Finds speech; one serves many recordings at once, from any thread."""
+    """Finds speech; shared by many recordings and threads."""
 
     def new_stream(self) -> SpeechStream:
-        """Start on a recording."""
+        """Start detecting in a new recording."""
         ...
 
 
 class SpeechTracker:
-    """Turns the probabilities of one recording's frames into speech, as they come.
+    """Turns the speech probabilities of a recording's frames into spans, incrementally.
 
-    Speech sets in at `threshold`, and ends where the probability fell below the lower release
-    threshold and did not come back up to `threshold` for `min_silence_s`: the rule of Silero's
-    ``get_speech_timestamps``. Unlike there, pads never close a pause: one frame of it stays.
+    Speech begins at `threshold`. It ends where the probability fell below the lower release
+    threshold and did not reach `threshold` again for `min_silence_s`: the rule of Silero's
+    ``get_speech_timestamps``. Unlike there, padding never closes a pause: one frame of it remains.
 
     Args:
-        frame_samples: samples of a frame; frames follow each other without gaps.
+        frame_samples: samples per frame; frames follow each other without gaps.
         options: what counts as speech.
     """
 
@@ -112,24 +111,24 @@ class SpeechTracker:
         self._min_speech = int(options.min_speech_s * SAMPLING_RATE)
         self._min_silence = int(options.min_silence_s * SAMPLING_RATE)
         self._emitter = _SpanEmitter(int(options.pad_s * SAMPLING_RATE), frame_samples)
-        self._now = 0  # where the frames so far end
+        self._now = 0  # the end of the frames so far
         self._speech_from: int | None = None
-        self._silence_from: int | None = None  # of a silence that may yet prove too short
+        self._silence_from: int | None = None  # of a silence that may still be too short
 
     def track(self, probabilities: Iterable[float]) -> SpeechUpdate:
-        """The next frames' probabilities of speech."""
+        """Add the speech probabilities of the next frames."""
         for probability in probabilities:
             self._track(probability)
         if self._speech_from is None:
-            self._emitter.nothing_until(self._now)
-        elif self._is_believed(self._certain_until()):
-            self._emitter.speech(self._speech_from, self._certain_until())
+            self._emitter.no_speech_until(self._now)
+        elif self._is_long_enough(self._certain_until()):
+            self._emitter.add_speech(self._speech_from, self._certain_until())
         else:
-            self._emitter.nothing_until(self._speech_from)
-        return self._emitter.heard()
+            self._emitter.no_speech_until(self._speech_from)
+        return self._emitter.update()
 
     def end(self, probabilities: Iterable[float], n_samples: int) -> SpeechUpdate:
-        """The last frames, of which the very last may reach beyond the recording's end."""
+        """Add the last frames; the last one may extend beyond the end of the recording."""
         for probability in probabilities:
             self._track(probability)
         if self._speech_from is not None:
@@ -151,74 +150,74 @@ class SpeechTracker:
     def _certain_until(self) -> int:
         return self._now if self._silence_from is None else self._silence_from
 
-    def _is_believed(self, end: int) -> bool:
+    def _is_long_enough(self, end: int) -> bool:
         return self._speech_from is not None and end - self._speech_from >= self._min_speech
 
     def _close(self, end: int) -> None:
-        if self._speech_from is not None and self._is_believed(end):
-            self._emitter.speech(self._speech_from, end)
-            self._emitter.pause()
+        if self._speech_from is not None and self._is_long_enough(end):
+            self._emitter.add_speech(self._speech_from, end)
+            self._emitter.end_speech()
         self._speech_from = self._silence_from = None
 
 
 class _SpanEmitter:
-    """Pads speech, and tells each sample of it once, as soon as it is certain."""
+    """Pads speech, and emits each sample of it once, as soon as it is certain."""
 
-    def __init__(self, pad: int, least_pause: int) -> None:
-        self._pad, self._least_pause = pad, least_pause
-        self._told_until = 0
+    def __init__(self, pad: int, min_pause: int) -> None:
+        self._pad, self._min_pause = pad, min_pause
+        self._emitted_until = 0
         self._is_speaking = False
-        self._unpadded_end: int | None = None  # of speech whose padding waits for what follows
+        self._unpadded_end: int | None = None  # of speech whose padding is not yet decided
         self._spans: list[SpeechSpan] = []
-        self._settled = 0
+        self._watermark = 0
 
-    def speech(self, start: int, end: int) -> None:
-        """Someone speaks from `start`, at least until `end`; may be called again with more."""
+    def add_speech(self, start: int, end: int) -> None:
+        """Add speech from `start`, at least until `end`; may be called again with a later end."""
         if not self._is_speaking:
             self._begin(start)
-        self._tell(end)
-        self._settled = self._told_until
+        self._emit(end)
+        self._watermark = self._emitted_until
 
-    def pause(self) -> None:
-        """The speech ended where it was last said to."""
-        self._is_speaking, self._unpadded_end = False, self._told_until
+    def end_speech(self) -> None:
+        """End the speech at the end that was last added."""
+        self._is_speaking, self._unpadded_end = False, self._emitted_until
 
-    def nothing_until(self, sample: int) -> None:
-        """No speech that was not told begins before `sample`."""
+    def no_speech_until(self, sample: int) -> None:
+        """Declare that no new speech begins before `sample`."""
         end = self._unpadded_end
         if end is not None:
-            if sample - end < 2 * self._pad + self._least_pause:
+            if sample - end < 2 * self._pad + self._min_pause:
                 return
-            self._tell(end + self._pad)
+            self._emit(end + self._pad)
             self._unpadded_end = None
-        self._settled = max(self._told_until, sample - self._pad)
+        self._watermark = max(self._emitted_until, sample - self._pad)
 
-    def heard(self) -> SpeechUpdate:
-        """What was not told yet."""
-        told, self._spans = tuple(self._spans), []
-        return SpeechUpdate(told, self._settled)
+    def update(self) -> SpeechUpdate:
+        """Return the spans that were not returned yet."""
+        emitted, self._spans = tuple(self._spans), []
+        return SpeechUpdate(emitted, self._watermark)
 
     def end(self, n_samples: int) -> SpeechUpdate:
-        """The rest, of a recording of this length."""
+        """Return the rest of a recording of ``n_samples``."""
         if self._unpadded_end is not None:
-            self._tell(min(self._unpadded_end + self._pad, n_samples))
-        self._settled = n_samples
-        return self.heard()
+            self._emit(min(self._unpadded_end + self._pad, n_samples))
+        self._watermark = n_samples
+        return self.update()
 
     def _begin(self, start: int) -> None:
         pad = self._pad
         if self._unpadded_end is not None:
-            # A pause too short for both pads is shared evenly, around a frame that stays.
-            pad = min(pad, (start - self._unpadded_end - self._least_pause) // 2)
-            self._tell(self._unpadded_end + pad)
+            # A pause too short for both paddings is divided evenly, around one frame that remains.
+            pad = min(pad, (start - self._unpadded_end - self._min_pause) // 2)
+            self._emit(self._unpadded_end + pad)
         self._is_speaking, self._unpadded_end = True, None
-        self._told_until = max(0, start - pad)
+        self._emitted_until = max(0, start - pad)
 
-    def _tell(self, end: int) -> None:
-        start = self._told_until
+    def _emit(self, end: int) -> None:
+        start = self._emitted_until
         if end <= start:
             return
         if self._spans and self._spans[-1].end_sample == start:
             start = self._spans.pop().start_sample
         self._spans.append(SpeechSpan(start, end))
-        self._told_until = end
+        self._emitted_until = end

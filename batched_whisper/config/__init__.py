@@ -1,1 +1,1 @@
-"""Every option, declared once: what it is called, what it may be, where it is read from."""
+"""Declares every option once: its name, its values and the sources it is read from."""

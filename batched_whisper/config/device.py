@@ -1,7 +1,7 @@
-"""Which processors and GPUs an engine may run on: how that is written, and what it comes to.
+"""Parses the option ``device`` and resolves it to a CPU or a list of GPUs.
 
-It knows spellings and numbers. Which GPUs a machine has is asked elsewhere (`engines.factory`),
-and told to `resolve`.
+Knows the syntax alone. `engines.factory` counts the GPUs of the machine and passes the number to
+`DeviceOption.resolve`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from enum import Enum
 
 from batched_whisper.errors import EngineError, OptionError
 
-DEVICE_SYNTAX = "auto, cpu, cuda, cuda:1 (that GPU), cuda:0,2 (those) or cuda:all"
-"""What ``device`` may be, in words."""
+DEVICE_SYNTAX = "auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all"
+"""The values of ``device``, for messages."""
 
 
 class DeviceKind(Enum):
-    """What kind of device is asked for."""
+    """The kinds of values of the option ``device``."""
 
-    AUTO = "auto"  # a GPU if there is one, else the processor
+    AUTO = "auto"  # the first GPU if there is one, else the CPU
     CPU = "cpu"
     ALL_GPUS = "cuda:all"
-    GPU_LIST = "cuda"  # the first, or after a colon which
+    GPU_LIST = "cuda"  # the first GPU, or those listed after a colon
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Where engines run: one on each of these GPUs, or on the processor where there is none.
+    """The devices that engines run on: one engine per GPU, or the CPU if ``gpus`` is empty.
 
-    ``gpus`` are PyTorch's numbers of those that it sees, which is after CUDA_VISIBLE_DEVICES.
-    ``why`` says why, where they are not those that one would think.
+    ``gpus`` are PyTorch's indices, counted after CUDA_VISIBLE_DEVICES is applied. ``why`` explains
+    an unexpected choice, for `WhisperInfo`.
     """
 
     gpus: tuple[int, ...] = ()
@@ -38,7 +38,7 @@ class Devices:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it is GPUs."""
+        """Whether engines run on GPUs."""
         return bool(self.gpus)
 
     def __str__(self) -> str:
@@ -49,9 +49,9 @@ class Devices:
 
 @dataclass(frozen=True)
 class DeviceOption:
-    """The option ``device``, read.
+    """The parsed option ``device``.
 
-    ``numbers`` are those of the GPUs named; of `DeviceKind.AUTO` the one that it would be.
+    ``numbers`` are the indices of the GPUs named; for `DeviceKind.AUTO` that of the first GPU.
     """
 
     text: str
@@ -59,10 +59,10 @@ class DeviceOption:
     numbers: tuple[int, ...] = ()
 
     def resolve(self, n_gpus: int) -> Devices:
-        """What it comes to where PyTorch sees so many GPUs.
+        """Choose the devices on a machine where PyTorch sees ``n_gpus`` GPUs.
 
         Raises:
-            EngineError: GPUs are asked for that are not there.
+            EngineError: a GPU that is named does not exist.
         """
         if self.kind is DeviceKind.CPU or (self.kind is DeviceKind.AUTO and not n_gpus):
             return Devices()
@@ -73,14 +73,14 @@ class DeviceOption:
             if number not in there:
                 raise EngineError(
                     f"device={self.text}: there is no GPU {number}: PyTorch sees {n_gpus} here "
-                    f"({listed(there)}); CUDA_VISIBLE_DEVICES, where it is set, hides others"
+                    f"({listed(there)}); CUDA_VISIBLE_DEVICES, if set, hides the others"
                 )
         return Devices(self.numbers)
 
     def n_gpus(self, count: Callable[[], int]) -> int:
-        """How many GPUs are asked for; whether they are there is not looked at.
+        """Count the GPUs that are requested, whether or not they exist.
 
-        ``count`` tells how many PyTorch sees, if that matters.
+        ``count`` returns how many GPUs PyTorch sees; called only if the result depends on it.
         """
         if self.kind is DeviceKind.ALL_GPUS:
             return max(1, count())
@@ -98,7 +98,7 @@ _WORDS = (
 
 
 def read_device(text: str) -> DeviceOption:
-    """Read the option ``device``. Raises OptionError for what it cannot be."""
+    """Parse the option ``device``. Raises OptionError if the syntax is wrong."""
     for option in _WORDS:
         if text == option.text:
             return option
@@ -112,21 +112,21 @@ def _numbers(text: str, parts: Sequence[str]) -> tuple[int, ...]:
     parts = [part.strip() for part in parts]
     if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
         raise OptionError(
-            f"device={text!r}: after cuda: come the numbers of GPUs, from 0 on and with commas "
-            f"between them, or the word all; use {DEVICE_SYNTAX}"
+            f"device={text!r}: expected GPU numbers from 0 on, separated by commas, or all after "
+            f"cuda:; use {DEVICE_SYNTAX}"
         )
     numbers = tuple(int(part) for part in parts)
     twice = [number for i, number in enumerate(numbers) if number in numbers[:i]]
     if twice:
-        raise OptionError(f"device={text!r}: GPU {twice[0]} stands there twice; name it once")
+        raise OptionError(f"device={text!r}: GPU {twice[0]} is listed twice; name it once")
     return numbers
 
 
 def check_device(name: str, value: str) -> None:
-    """Whether the option can be read: the declaration's check. Raises OptionError."""
+    """Validate the option ``device``; raises OptionError. Used as the check of its declaration."""
     read_device(value)
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """Numbers with commas between them."""
+    """Join numbers with commas."""
     return ", ".join(map(str, numbers))

@@ -1,6 +1,6 @@
-"""How an option is declared: a dataclass field with its default, help, range and variable.
+"""Declares an option: a dataclass field with its default, help, range and environment variable.
 
-From a declaration come the check of a value, and its reading from text. Knows no option.
+Validates values and parses them from text by the declaration. Knows no option by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from batched_whisper.errors import OptionError
 ENVIRONMENT_PREFIX = "BATCHED_WHISPER_"
 
 Numbers = tuple[float, ...]
-"""An option that is a list of numbers; as a text they are separated by commas, "none" is empty."""
+"""The type of a list option; in text, numbers are separated by commas and "none" is empty."""
 
 T = TypeVar("T", bound="CheckedOptions")
 
@@ -37,13 +37,13 @@ def option(
     """Declare one option as a dataclass field.
 
     Args:
-        default: its value when nobody says anything.
-        help: one sentence, for the command line and the docs.
+        default: its value if none is given.
+        help: one or a few sentences, for the command line and the docs.
         minimum: the smallest number allowed, inclusive.
         maximum: the largest number allowed, inclusive.
-        choices: the words allowed.
-        fallback: a second variable, read where BATCHED_WHISPER_ and its name is not set.
-        check: given its name and value, raises `OptionError` for what the others cannot tell.
+        choices: the allowed words.
+        fallback: a second environment variable, read if BATCHED_WHISPER_<NAME> is not set.
+        check: called with the name and the value; raises `OptionError` for other wrong values.
     """
     return field(
         default=default,
@@ -60,10 +60,10 @@ def option(
 
 @dataclass(frozen=True)
 class CheckedOptions:
-    """A dataclass of options that refuses values out of range."""
+    """A dataclass of options that rejects values out of range."""
 
     def __init_subclass__(cls) -> None:
-        """Make types of the annotations, which are text, so that a field has its own."""
+        """Resolve the annotations, which are strings, so that each field has its type."""
         super().__init_subclass__()
         hints = get_type_hints(cls)
         cls.__annotations__.update({name: hints[name] for name in cls.__annotations__})
@@ -76,7 +76,7 @@ class CheckedOptions:
 
     @classmethod
     def of(cls: type[T], **values: Any) -> T:
-        """Make one from keyword arguments; an unknown name is an `OptionError`."""
+        """Create an instance from keyword arguments; raises `OptionError` for an unknown name."""
         known = {declared.name for declared in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
@@ -87,7 +87,7 @@ class CheckedOptions:
 
     @classmethod
     def from_environment(cls: type[T], environ: Mapping[str, str] | None = None) -> T:
-        """The defaults, with what the environment variables say instead."""
+        """Create an instance from the defaults and the environment variables."""
         environ = os.environ if environ is None else environ
         values = {}
         for declared in dataclasses.fields(cls):
@@ -98,21 +98,22 @@ class CheckedOptions:
 
     @classmethod
     def from_base(cls: type[T], start: object, **values: Any) -> T:
-        """The object that a caller gave, with some options changed.
+        """Return the caller's object with some options replaced.
 
         Raises:
-            OptionError: what was given is no such object.
+            OptionError: ``start`` is not an instance of this class.
         """
         if not isinstance(start, cls):
             name = cls.__name__
-            raise OptionError(f"{start!r} is no {name}: give {name}(...), or its options by name")
+            raise OptionError(
+                f"{start!r} is not a {name}: give {name}(...), or its options by name"
+            )
         return start.replace(**values) if values else start
 
     def replace(self: T, **values: Any) -> T:
-        """A copy with some options changed.
+        """Return a copy with some options replaced.
 
-        None is a value as any other: of an option that may lack one, and of no other. What shall
-        stay as it is, is left out.
+        None is accepted for optional options only; omit an option to keep its value.
         """
         return type(self).of(**{**_values(self), **values})
 
@@ -122,25 +123,25 @@ def _values(options: CheckedOptions) -> dict[str, Any]:
 
 
 def _frozen(declared: dataclasses.Field[Any], value: Any) -> Any:
-    """A list of numbers as a tuple, so that options can be compared and kept."""
+    """Convert a list of numbers to a tuple, so that options are hashable."""
     is_list = Numbers in kinds(declared) and isinstance(value, Sequence)
     return tuple(value) if is_list and not isinstance(value, str) else value
 
 
 def environment_variables(declared: dataclasses.Field[Any]) -> tuple[str, ...]:
-    """The variables that set this option, such as BATCHED_WHISPER_WAIT_MS; the first wins."""
+    """List the variables that set this option, such as BATCHED_WHISPER_WAIT_MS; the first wins."""
     own = ENVIRONMENT_PREFIX + declared.name.upper()
     fallback = declared.metadata["fallback"]
     return (own,) if fallback is None else (own, fallback)
 
 
 def variable_set(declared: dataclasses.Field[Any], environ: Mapping[str, str]) -> str | None:
-    """The variable that does set it; None where all are empty or missing."""
+    """Return the first of these variables that is set and not empty, or None."""
     return next((name for name in environment_variables(declared) if environ.get(name)), None)
 
 
 def kinds(declared: dataclasses.Field[Any]) -> tuple[Any, ...]:
-    """Its types, without None: of bool, int, float, str and `Numbers`; words to choose are str."""
+    """Return its types except None: bool, int, float, str or `Numbers`; a Literal counts as str."""
     annotated: Any = declared.type
     return _kinds(annotated)
 
@@ -157,12 +158,12 @@ def _members(annotated: Any) -> tuple[Any, ...]:
 
 
 def can_be_disabled(declared: dataclasses.Field[Any]) -> bool:
-    """Whether it has a value unless somebody takes it away, by None or the word none."""
+    """Whether it has a default value that None, or the word none, disables."""
     return declared.default is not None and is_optional(declared)
 
 
 def is_optional(declared: dataclasses.Field[Any]) -> bool:
-    """Whether None is one of its values."""
+    """Whether None is an allowed value."""
     return type(None) in _members(declared.type)
 
 
@@ -192,7 +193,7 @@ def _check(declared: dataclasses.Field[Any], value: Any) -> None:
     if value is None and is_optional(declared):
         return
     if value is None:
-        raise OptionError(f"{name}=None: it always has a value; leave it out for the default")
+        raise OptionError(f"{name}=None: None is not allowed; omit the option for the default")
     if not any(_is_of_kind(value, kind) for kind in kinds(declared)):
         wanted = " or ".join(_IN_WORDS[kind] for kind in kinds(declared))
         raise OptionError(f"{name}={value!r} is not {wanted}")

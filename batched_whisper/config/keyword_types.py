@@ -1,7 +1,7 @@
 """The options as keyword arguments, for editors and type checkers: names and types alone.
 
-What they mean, their defaults and their ranges are declared in `options`; a test holds these lists
-against the declarations. Nothing here is used while the program runs.
+Meanings, defaults and ranges are declared in `options`; a test compares these lists with the
+declarations. Nothing here is used at run time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from batched_whisper.config.options import (
 
 
 class SettingArguments(TypedDict, total=False):
-    """Those of `Whisper`, its model apart: the fields of `config.options.Settings`."""
+    """Keyword arguments of `Whisper` without the model: the fields of `config.options.Settings`."""
 
     revision: str | None
     device: str
@@ -37,7 +37,7 @@ class SettingArguments(TypedDict, total=False):
 
 
 class DecodingArguments(TypedDict, total=False):
-    """Those of a call: the fields of `config.options.DecodingOptions`."""
+    """Keyword arguments of a call: the fields of `config.options.DecodingOptions`."""
 
     language: str | None
     task: TaskName

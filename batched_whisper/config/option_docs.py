@@ -1,6 +1,6 @@
-"""Options in words, and the signatures and docstrings that name every option of a call.
+"""Describes options in text, and adds them to the signatures and docstrings of calls.
 
-`help`, a notebook and pages of documentation read those; editors and type checkers read
+`help`, notebooks and documentation generators read those; editors and type checkers read
 `keyword_types`. Everything comes from the declarations. Knows no option by name.
 """
 
@@ -18,14 +18,14 @@ from batched_whisper.config.fields import CheckedOptions
 F = TypeVar("F", bound=Callable[..., Any])
 
 WIDTH = 88
-"""Columns of a docstring's lines; `help` indents those of a method by 8 more."""
+"""Columns per docstring line; `help` indents the lines of a method by 8 more."""
 
 
 def shows_options_of(owner: type[CheckedOptions]) -> Callable[[F], F]:
-    """Give a function or class the signature and the docstring that its ``**overrides`` stand for.
+    """Replace ``**overrides`` of a function or class by the options of ``owner``.
 
-    Each option of `owner` becomes a keyword argument with its type and default, unless the function
-    has an argument of that name, and is explained at the end of the docstring.
+    In the signature each option becomes a keyword argument with its type and default, unless the
+    function already has an argument of that name; the docstring ends with their descriptions.
     """
 
     def show(function: F) -> F:
@@ -72,7 +72,7 @@ def _section(options: tuple[dataclasses.Field[Any], ...]) -> str:
 
 
 def describe(option: dataclasses.Field[Any]) -> str:
-    """What is declared of an option, but for its type and default, which a signature has."""
+    """Describe an option: help, choices and range; the signature has its type and default."""
     parts = [option.metadata["help"]]
     if option.metadata["choices"] is not None:
         parts.append(f"One of: {', '.join(option.metadata['choices'])}.")
@@ -82,7 +82,7 @@ def describe(option: dataclasses.Field[Any]) -> str:
 
 
 def describe_range(option: dataclasses.Field[Any]) -> str:
-    """The numbers allowed, such as "1 to 1,024"; empty where any is."""
+    """Describe the allowed numbers, such as "1 to 1,024"; empty if there is no limit."""
     low, high = option.metadata["minimum"], option.metadata["maximum"]
     if low is None and high is None:
         return ""
@@ -92,7 +92,7 @@ def describe_range(option: dataclasses.Field[Any]) -> str:
 
 
 def describe_default(option: dataclasses.Field[Any]) -> str:
-    """Its default, such as "default: on"; empty where it has none."""
+    """Describe the default, such as "default: on"; empty if there is none."""
     value: Any = option.default
     if value is None:
         return ""

@@ -2,9 +2,8 @@
 
 A declaration carries the default, the help text, the environment variable and the range. From it
 come the keyword argument, the command-line flag, the check and the row in ``docs/settings.md``.
-Three objects travel through the code: `Settings` (fixed for the life of an engine),
-`DecodingOptions` (may differ from call to call) and `CueLayout` (how subtitles look). Nothing here
-acts on an option.
+Three objects pass through the code: `Settings` (fixed while an engine runs), `DecodingOptions`
+(may differ per call) and `CueLayout` (the layout of subtitles). Nothing here acts on an option.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from batched_whisper.config.fields import CheckedOptions, Numbers, option
 from batched_whisper.errors import OptionError
 
 LANGUAGE_PER_WINDOW = "per_window"
-"""The language of a recording that switches between several."""
+"""The value of ``language`` that detects the language of each window separately."""
 
-# The words of options that have some: for editors and type checkers, and to choose from.
+# The choices of options that have a fixed set: for editors, type checkers and validation.
 Auto = Literal["auto"]
 Precision = Literal["auto", "float32", "float16", "bfloat16", "int8", "fp8"]
 KvCacheDtype = Literal["auto", "int8", "model"]
@@ -30,218 +29,227 @@ TaskName = Literal["transcribe", "translate"]
 ChannelMode = Literal["mix", "split"]
 
 MAX_BEAM_SIZE = 10
-"""The widest beam that may be asked for: every engine that has its own choice has room for it."""
+"""The largest ``beam_size``; with the default batch size every engine has slots for it."""
 
 
 def _check_clips(name: str, times_s: Numbers) -> None:
-    """Starts and ends in turn, in the order of time, and no clip without a length."""
+    """Check that the clips are in chronological order, do not overlap and are not empty."""
     if not times_s or math.inf in times_s:
-        raise OptionError(f"{name}={times_s!r}: give starts and ends in seconds")
+        raise OptionError(f"{name}={times_s!r}: give start and end times in seconds")
     for i, (before, after) in enumerate(pairwise(times_s)):
         if i % 2 == 0 and after <= before:
             raise OptionError(
                 f"{name}={times_s!r}: the clip from {before:g} s cannot end at {after:g} s; "
-                "give start, end, start, end and so on"
+                "give start, end, start, end, ..."
             )
         if after < before:
             raise OptionError(
-                f"{name}={times_s!r}: a clip begins at {after:g} s before the last one ends at "
-                f"{before:g} s; give them in the order of time, without overlaps"
+                f"{name}={times_s!r}: a clip starts at {after:g} s, before the previous one ends "
+                f"at {before:g} s; give clips in chronological order, without overlaps"
             )
 
 
 @dataclass(frozen=True)
 class Settings(CheckedOptions):
-    """What is fixed for the life of an engine."""
+    """Options that are fixed while an engine runs."""
 
     model: str | None = option(
         None,
-        "A name on the Hub, a short name (base, large-v3), or a folder. "
-        "Not given: large-v3 on a GPU, base on a CPU.",
+        "The model: a short name (base, large-v3), a repository on the Hugging Face Hub, or a "
+        "folder. Default: large-v3 on a GPU, base on a CPU.",
         fallback="MODEL",
     )
     revision: str | None = option(
-        None, "The model's branch, tag or commit on the Hub.", fallback="REVISION"
+        None, "The branch, tag or commit of the model on the Hub.", fallback="REVISION"
     )
     device: str = option(
         "auto",
-        "Where the model runs: auto, cpu, cuda, cuda:1, cuda:0,2 or cuda:all. cuda is the first "
-        "GPU; cuda:1 that one; cuda:0,2 those; cuda:all every one that PyTorch sees, which "
-        "CUDA_VISIBLE_DEVICES narrows. auto is cuda if there is a GPU, else cpu: a machine with "
-        "several GPUs is taken whole only where that is asked for.",
+        "The device that runs the model: auto, cpu, cuda, cuda:1, cuda:0,2 or cuda:all. cuda is "
+        "the first GPU, cuda:1 is GPU 1, cuda:0,2 are GPUs 0 and 2, and cuda:all is every GPU that "
+        "PyTorch sees (limited by CUDA_VISIBLE_DEVICES). auto is cuda if there is a GPU, else cpu; "
+        "it never uses more than one GPU.",
         check=check_device,
     )
     precision: Precision = option(
         "auto",
-        "Arithmetic of the engine. auto: on a GPU float16; on a CPU bfloat16 where the processor "
-        "has it, else float32. int8 is for CPUs, float16 and fp8 for GPUs.",
+        "The number format of the model. auto: float16 on a GPU; on a CPU bfloat16 if the "
+        "processor supports it, else float32. int8 runs on CPUs only, float16 and fp8 on GPUs "
+        "only.",
         choices=get_args(Precision),
     )
     max_batch_size: int | Auto = option(
         "auto",
-        "The most windows that are decoded together, on each GPU where there are several. "
-        "auto: 64 on a CPU, 10 in each stream at least; on a GPU what fits into its memory, 320 "
-        "at most.",
+        "Maximum number of windows that are decoded together, per GPU. auto: 64 on a CPU, and at "
+        "least 10 per worker; on a GPU as many as fit into its memory, at most 320.",
         minimum=1,
         maximum=1024,
         choices=get_args(Auto),
     )
     gpu_memory_utilization: float = option(
-        0.9, "The share of each GPU's memory that its engine may take.", minimum=0.05, maximum=1
+        0.9, "The fraction of each GPU's memory that its engine may use.", minimum=0.05, maximum=1
     )
     kv_cache_dtype: KvCacheDtype = option(
         "auto",
-        "In what a GPU keeps the keys and values of the audio: int8, which is half of the memory "
-        "and of what a step reads; same, as the precision. auto: int8, but with float32 the same.",
+        "The number format of the cross-attention keys and values on a GPU. int8 halves their "
+        "memory and the bytes that each step reads; model uses the model's precision. auto: int8, "
+        "or model if the precision is float32.",
         choices=get_args(KvCacheDtype),
     )
     log_mel: LogMelDevice = option(
         "auto",
-        "Where the log-mel spectrogram is computed: host, by the processor; device, by the GPU, "
-        "which leaves the processor to reading recordings. auto: device where there is a GPU.",
+        "Where the log-mel spectrogram is computed: host (the CPU) or device (the GPU, which "
+        "leaves the CPU free to decode audio files). auto: device if there is a GPU.",
         choices=get_args(LogMelDevice),
     )
     wait_ms: float = option(
         20.0,
-        "How long the first window in an idle engine's queue waits for company.",
+        "Longest time, in milliseconds, that an idle engine waits for more windows before it "
+        "starts a batch.",
         minimum=0,
         maximum=60_000,
     )
     max_queue_size: int = option(
-        256, "Windows that may wait; more make their callers wait.", minimum=1, maximum=1_000_000
+        256,
+        "Maximum number of windows in the queue; while it is full, callers wait.",
+        minimum=1,
+        maximum=1_000_000,
     )
     threads: int | None = option(
-        None, "Processor threads of the engine. Not given: all.", minimum=1, maximum=1024
+        None, "CPU threads of the engine. Default: all.", minimum=1, maximum=1024
     )
     num_workers: int | None = option(
         None,
-        "Engines that share a CPU's threads and the queue; several do more in all, and one is "
-        "sooner done with a lone call. Not given: one for every 8 threads.",
+        "Number of engines that share the CPU threads and the queue. More raise throughput; one "
+        "gives the lowest latency. Default: one per 8 threads.",
         minimum=1,
         maximum=256,
     )
     cache_dir: str | None = option(
         None,
-        "Where compiled graphs and joined models are kept. Not given: the user's cache folder.",
+        "Folder for compiled graphs and assembled models. Default: the user's cache folder.",
     )
 
 
 @dataclass(frozen=True)
 class DecodingOptions(CheckedOptions):
-    """What may differ from call to call."""
+    """Options that may differ per call."""
 
     language: str | None = option(
         None,
-        "The language spoken, as a code or an English name. Not given: detected once for a "
-        "recording; per_window: anew in every window, for recordings that switch.",
+        "The spoken language, as a code or an English name. Default: detected once per recording; "
+        "per_window: detected for every window, for recordings that switch languages.",
     )
     task: TaskName = option(
         "transcribe",
-        "transcribe writes what was said, translate writes it in English.",
+        "transcribe writes the text in the spoken language, translate in English.",
         choices=get_args(TaskName),
     )
     channels: ChannelMode = option(
         "mix",
-        "mix transcribes the mean of all channels; split each channel by itself, and every segment "
-        "tells whose it is.",
+        "mix transcribes the mean of all channels; split transcribes each channel separately and "
+        "sets the channel of every segment.",
         choices=get_args(ChannelMode),
     )
     clip_timestamps: Numbers | None = option(
         None,
-        "Transcribe these stretches alone: start, end, start, end and so on, in seconds; without "
-        "the last end, to the end of the recording.",
+        "Transcribe only these parts of the recording: start, end, start, end, ..., in seconds. "
+        "Without the last end, the last part extends to the end of the recording.",
         minimum=0,
         check=_check_clips,
     )
     vad: bool = option(
         True,
-        "Find where someone speaks, and transcribe that alone: nothing is made of silence. "
-        "no transcribes everything.",
+        "Voice activity detection: transcribe only the parts with speech, so that silence yields "
+        "no text. If off, everything is transcribed.",
     )
     condition_on_previous_text: bool = option(
         False,
-        "Tell the model what a recording's windows said so far: names and style stay the same, but "
-        "so do errors, and a recording's windows are decoded one after another.",
+        "Give the model the text of the previous windows as a prompt. Names and style stay "
+        "consistent, but errors are repeated too, and the windows of a recording are decoded one "
+        "after another.",
     )
     timestamps: bool = option(
-        False, "Let the model time its segments; without, each window is one segment."
+        False, "Predict timestamps of segments. If off, each window is one segment."
     )
     word_timestamps: bool = option(
-        False, "Time every word; takes one more pass of the model over each window's text."
+        False, "Compute the start and end of every word; takes one more decoder pass per window."
     )
     prompt: str | None = option(
-        None, "Text that the model takes as having come before: names, spelling, style."
+        None, "Text that precedes the recording: sets names, spelling and style."
     )
     hotwords: str | None = option(
         None,
-        "Words to expect, given to the model before every window and before the prompt, with which "
-        "they share half of the text context.",
+        "Words to expect, placed before the prompt of every window. Hotwords and prompt share half "
+        "of the text context.",
     )
     suppress_tokens: Numbers = option(
         (-1,),
-        "Tokens that are never written, by number; -1 stands for those that the checkpoint "
-        "suppresses (marks that nobody speaks). An empty list, or the word none: only the marks of "
+        "IDs of tokens that are never generated; -1 stands for the checkpoint's own list "
+        "(non-speech symbols). With an empty list, or the word none, only the special tokens of "
         "prompts are suppressed.",
         minimum=-1,
     )
     audio_context: str | int = option(
         "auto",
-        "How much audio the model sees of a window: full (always 30 s), fit (the speech and a "
-        "margin, several times faster), or a number of 20 ms positions. auto: fit for models "
-        "whose margin was measured, else full.",
+        "Encoder context per window: full (always 30 s), fit (the length of the window plus a "
+        "margin, several times faster), or a number of positions of 20 ms. auto: fit for models "
+        "whose margin has been measured, else full.",
     )
     temperature: float = option(
-        0.0, "0 takes the most probable token; higher ones choose at random.", minimum=0, maximum=2
+        0.0,
+        "Sampling temperature: 0 chooses the most probable token, higher values sample.",
+        minimum=0,
+        maximum=2,
     )
     beam_size: int = option(
         1,
-        "How many texts of a window are followed at once at temperature 0; each takes the place "
-        "of a window in the batch.",
+        "Number of beams at temperature 0. Each beam takes one slot of the batch.",
         minimum=1,
         maximum=MAX_BEAM_SIZE,
     )
     patience: float = option(
         1.0,
-        "Beam search is over when beam_size times so many texts have ended.",
+        "Beam search stops when patience * beam_size texts have ended.",
         minimum=0,
         maximum=10,
     )
     length_penalty: float | None = option(
         None,
-        "Beam search prefers longer texts the higher this is. Not given: the highest mean "
-        "log-probability wins.",
+        "Exponent of the length penalty in beam search; higher values prefer longer texts. "
+        "Default: rank by mean log-probability.",
         minimum=0,
         maximum=1,
     )
     temperature_increment: float = option(
         0.2,
-        "How much hotter a window is decoded again, up to 1, until it is believed; 0: never.",
+        "Temperature increase for each fallback: a window whose text is rejected is decoded again "
+        "at a higher temperature, up to 1. 0 disables these attempts.",
         minimum=0,
         maximum=1,
     )
     compression_ratio_threshold: float | None = option(
         2.4,
-        "A text that compresses better than this repeats itself. none: it is not looked at.",
+        "Reject a text with a higher compression ratio, as repetitive. none disables the check.",
         minimum=0,
     )
     logprob_threshold: float | None = option(
         -1.0,
-        "A text of lower mean log-probability is not believed. none: it is not looked at, and "
-        "no_speech_threshold alone tells silence.",
+        "Reject a text with a lower mean log-probability. none disables the check, and silence is "
+        "then detected by no_speech_threshold alone.",
         maximum=0,
     )
     no_speech_threshold: float | None = option(
         0.6,
-        "A window whose no-speech probability is higher, and whose text is below "
-        "logprob_threshold, is silence. none: it is not looked at.",
+        "A window with a higher no-speech probability, and a text below logprob_threshold, is "
+        "treated as silence. none disables the check.",
         minimum=0,
         maximum=1,
     )
-    seed: int = option(0, "Of random choices at temperatures above 0.", minimum=0)
+    seed: int = option(0, "Seed of sampling at temperatures above 0.", minimum=0)
     max_tokens: int | None = option(
         None,
-        "The most tokens of text for one window, which is cut off there. Not given: half the text "
-        "context.",
+        "Maximum number of text tokens per window; the text is cut off there. Default: half of the "
+        "text context.",
         minimum=1,
         maximum=448,
     )
@@ -249,24 +257,24 @@ class DecodingOptions(CheckedOptions):
 
 @dataclass(frozen=True)
 class CueLayout(CheckedOptions):
-    """How much of a transcript subtitles show at once; all but the default need times of words."""
+    """The layout of subtitles; every layout but the default needs word timestamps."""
 
     max_line_width: int | None = option(
         None,
-        "The most characters in a line of subtitles; a longer word has a line to itself.",
+        "Maximum number of characters per subtitle line; a longer word has its own line.",
         minimum=1,
         maximum=10_000,
     )
     max_lines: int | None = option(
         None,
-        "The most lines shown at once. Not given: all of a segment's, or one where only "
+        "Maximum number of lines shown at once. Default: all lines of a segment, or one if only "
         "max_words_per_line is given.",
         minimum=1,
         maximum=1000,
     )
     max_words_per_line: int | None = option(
-        None, "The most words in a line of subtitles.", minimum=1, maximum=1000
+        None, "Maximum number of words per subtitle line.", minimum=1, maximum=1000
     )
     highlight_words: bool = option(
-        False, "Underline each word while it is said: subtitles with a cue a word."
+        False, "Underline each word while it is spoken: one cue per word."
     )

@@ -1,1 +1,1 @@
-"""What may be said next, and whether to believe it. No device, no thread."""
+"""Decoding rules, sampling, beam search and fallback. Knows no device and no thread."""

@@ -1,9 +1,9 @@
-"""How much audio context a window gets: all 30 s, or as much as its speech needs.
+"""Chooses the audio context of a window: all 30 s, or the length of the window and a margin.
 
-Whisper was trained on 30 s. A shorter context is several times faster, and as exact as long as some
-silence follows the speech as it is; for the silence after that a few positions stand
-(`engines.merged_padding`). *fit* is the default only for models in the table below;
-`fallback.FallbackPolicy` decodes on the full context what is not believed all the same.
+Whisper was trained on 30 s. A shorter context is several times faster, and as accurate if some
+silence after the speech is kept unchanged; the rest of the silence is represented by a few merged
+positions (`engines.merged_padding`). *fit* is the default only for models in the table below; the
+fallback (`decoding.fallback`) decodes rejected windows again on the full context.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from batched_whisper.audio.constants import POSITIONS_PER_SECOND, SAMPLES_PER_PO
 from batched_whisper.errors import OptionError
 
 BUCKET = 32
-"""A fitted context is a multiple of this many positions: few different shapes to prepare."""
+"""A fitted context is a multiple of this many positions, so that there are few shapes."""
 
 N_MERGED_POSITIONS = 64
-"""So many positions stand for the rest of a window (`engines.merged_padding`); with more of them
-texts are hardly nearer to those of the full context (docs/lab-log.md). Where no more are missing, a
-fitted context would cost as much as the full one, so it is the full one."""
+"""Merged positions that represent the rest of a window (`engines.merged_padding`); with more of
+them, texts are hardly closer to those of the full context (docs/lab-log.md). If the fitted context
+and these positions are not fewer than the full context, the full context is used."""
 
 TOKENS_PER_S = 15
 EXTRA_TOKENS = 25
-"""More tokens than this at a fitted context are a loop: nobody speaks 15 a second."""
+"""More tokens than this on a fitted context are a repetition: speech has fewer per second."""
 
 MARGINS_S = MappingProxyType(
     {
@@ -32,16 +32,16 @@ MARGINS_S = MappingProxyType(
         "openai/whisper-tiny.en": 0.5,
     }
 )
-"""Seconds of silence after the speech that a model hears as they are, by repository.
+"""Margin of a fitted context: seconds of unchanged silence after the speech, by repository.
 
-Measured in November 2026 on 49 clips of 2 to 20 s, in English and seven other languages, as they
-are, in noise, cut off and at several speeds, greedy, on an AMD EPYC (Zen 4), in float32 and
-bfloat16: word errors are those of the full context with 0.5 s and more, and with 0.1 s a fifth
-more (docs/lab-log.md). A model that is not here has not been measured.
+Measured in November 2026 on 49 clips of 2 to 20 s, in English and seven other languages, clean, in
+noise, truncated and at several speeds, greedy, on an AMD EPYC (Zen 4), in float32 and bfloat16:
+with 0.5 s and more the word error rate equals that of the full context, with 0.1 s it is a fifth
+higher (docs/lab-log.md). A model that is not listed has not been measured.
 """
 
 DEFAULT_MARGIN_S = 1.0
-"""The margin of a model that has not been measured, for those who ask for fit all the same."""
+"""The margin of models that have not been measured, if fit is requested, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ContextPolicy:
     """The audio context of a model's windows.
 
     Attributes:
-        full: the model's encoder positions.
-        margin_s: the silence after the speech of a fitted context; None always gives the full one.
+        full: encoder positions of the full context.
+        margin_s: silence after the speech of a fitted context, in seconds; None: always full.
         fixed: a context for every window that fits into it, or None.
     """
 
@@ -59,7 +59,7 @@ class ContextPolicy:
     fixed: int | None = None
 
     def positions(self, n_samples: int) -> int:
-        """The context of a window of that many samples."""
+        """Return the context of a window of ``n_samples``, in encoder positions."""
         needed = -(-n_samples // SAMPLES_PER_POSITION)
         if self.fixed is not None:
             return min(max(self.fixed, needed), self.full)
@@ -71,15 +71,15 @@ class ContextPolicy:
 
 
 def context_policy(option: str | int, repository: str, full: int) -> ContextPolicy:
-    """The policy that an option means for a model.
+    """Convert the option ``audio_context`` to the policy of a model.
 
     Args:
-        option: auto, fit, full, or a number of positions (or its digits).
-        repository: the model's name on the Hub, or what it was called.
-        full: its encoder positions.
+        option: auto, fit, full, or a number of positions (an int or its digits).
+        repository: the name of the model on the Hub, or as the caller gave it.
+        full: encoder positions of the full context.
 
     Raises:
-        OptionError: another word, or a number out of range.
+        OptionError: an unknown word, or a number out of range.
     """
     measured = MARGINS_S.get(repository)
     if option == "full" or (option == "auto" and measured is None):
@@ -98,5 +98,5 @@ def context_policy(option: str | int, repository: str, full: int) -> ContextPoli
 
 
 def token_limit(n_samples: int, sampling_rate: int) -> int:
-    """The most tokens that speech of that length can have."""
+    """Return the maximum number of tokens in speech of ``n_samples``."""
     return EXTRA_TOKENS + round(TOKENS_PER_S * n_samples / sampling_rate)

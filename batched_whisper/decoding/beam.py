@@ -1,11 +1,11 @@
-"""Beam search: several texts of a window followed at once, and the best of those that ended.
+"""Beam search: extends several hypotheses of a window at once, and ranks those that ended.
 
-The rules are those of openai/whisper, ``decoding.py``: BeamSearchDecoder, and
-MaximumLikelihoodRanker. Greedy decoding and sampling are the same with a single beam, whose one
-candidate is the token that was chosen.
+The rules are those of openai/whisper, ``decoding.py``: BeamSearchDecoder and
+MaximumLikelihoodRanker. Greedy decoding and sampling are a search with a single beam, whose only
+candidate is the chosen token.
 
-It is bookkeeping alone: it is told which tokens may follow each text and how probable they are,
-and knows no logits, slots or rules.
+Bookkeeping only: gets the candidate tokens of each hypothesis with their log-probabilities, and
+knows no logits, slots or rules.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from batched_whisper.decoding.sampling import Choice
 
 @dataclass(frozen=True)
 class Beams:
-    """How to search.
+    """Parameters of beam search.
 
     Attributes:
-        size: how many texts are followed at once.
-        patience: the search is over when ``size`` times so many texts have ended (Kasai et al.
+        size: number of beams.
+        patience: the search stops when ``patience * size`` hypotheses have ended (Kasai et al.
             2022, "A Call for Clarity in Beam Search").
-        length_penalty: the power in the penalty of Google's translation system (Wu et al. 2016);
-            None ranks by the mean log-probability.
+        length_penalty: exponent of the length penalty of Google's translation system (Wu et al.
+            2016); None ranks by mean log-probability.
     """
 
     size: int = 1
@@ -35,24 +35,24 @@ class Beams:
 
     @property
     def n_candidates(self) -> int:
-        """How many tokens to ask for after each text: all the others may come of one of them."""
+        """Candidates per hypothesis: one may be the end of text, the others fill all beams."""
         return self.size + 1
 
     @property
-    def n_wanted(self) -> int:
-        """The search is over when so many texts have ended."""
+    def n_finished(self) -> int:
+        """Number of ended hypotheses at which the search stops."""
         return max(1, round(self.size * self.patience))
 
 
 SINGLE_BEAM = Beams()
-"""Greedy decoding, and sampling."""
+"""The parameters of greedy decoding and sampling."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text, without the end of text.
+    """A text, without the end-of-text token.
 
-    ``sum_logprob`` is of its tokens, and of the end of text where it has ``ended``.
+    ``sum_logprob`` is the sum over its tokens, plus the end of text if it has ``ended``.
     """
 
     tokens: tuple[int, ...] = ()
@@ -62,84 +62,84 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What may become of the live text number ``source``."""
+    """A continuation of the live hypothesis with index ``source``."""
 
     source: int
     choice: Choice
     sum_logprob: float
 
 
-_THE_SAME = (0,)
+_ONLY_SOURCE = (0,)
 
 
 class BeamSearch:
-    """The search for one window's text; it begins with a single text of nothing.
+    """The search for the text of one window; starts with a single empty hypothesis.
 
     Args:
-        beams: how to search.
-        eot: the token that ends a text.
+        beams: parameters of the search.
+        eot: the end-of-text token.
     """
 
     def __init__(self, beams: Beams, eot: int) -> None:
         self.beams = beams
         self.live: tuple[Hypothesis, ...] = (Hypothesis(),)
-        """The texts that go on, the most probable first; all have ``length`` tokens."""
+        """The live hypotheses, the most probable first; all have ``length`` tokens."""
         self.length = 0
         self.is_over = False
-        """Whether enough texts have ended, or none goes on."""
+        """Whether enough hypotheses have ended, or none is live."""
         self._eot = eot
-        self._n_wanted = beams.n_wanted
+        self._n_finished = beams.n_finished
         self._ended: list[Hypothesis] = []
 
     def advance(self, choices: Sequence[Sequence[Choice]]) -> tuple[int, ...]:
-        """Go on by one token.
+        """Extend the hypotheses by one token.
 
         Args:
-            choices: of each live text what may follow it, the best first; `Beams.n_candidates`
+            choices: the candidates of each live hypothesis, the best first; `Beams.n_candidates`
                 of them, or all.
 
         Returns:
-            Which of the texts that were live each of those continues that are live now.
+            For each hypothesis that is live now, the index of the one that it continues.
         """
         self.length += 1
         if len(choices) == len(choices[0]) == 1:
-            return self._say(choices[0][0])
-        going_on: list[_Candidate] = []
+            return self._advance_single(choices[0][0])
+        continued: list[_Candidate] = []
         for candidate in self._by_probability(choices):
             if candidate.choice.token != self._eot:
-                going_on.append(candidate)
-                if len(going_on) == self.beams.size:
+                continued.append(candidate)
+                if len(continued) == self.beams.size:
                     break
-            elif len(self._ended) < self._n_wanted:
+            elif len(self._ended) < self._n_finished:
                 tokens = self.live[candidate.source].tokens
                 self._ended.append(Hypothesis(tokens, candidate.sum_logprob, ended=True))
         self.live = tuple(
             Hypothesis((*self.live[each.source].tokens, each.choice.token), each.sum_logprob)
-            for each in going_on
+            for each in continued
         )
-        self.is_over = len(self._ended) >= self._n_wanted or not self.live
-        return tuple(each.source for each in going_on)
+        self.is_over = len(self._ended) >= self._n_finished or not self.live
+        return tuple(each.source for each in continued)
 
     def result(self) -> Hypothesis:
-        """The best text of those that ended, and of live ones where fewer than ``size`` did."""
+        """Return the best ended hypothesis; live ones compete if fewer than ``size`` have ended."""
         n_missing = max(0, self.beams.size - len(self._ended))
         return max((*self._ended, *self.live[:n_missing]), key=self._score)
 
-    def _say(self, choice: Choice) -> tuple[int, ...]:
-        """Go on where there is one way: the same, and quick for the many who are greedy."""
+    def _advance_single(self, choice: Choice) -> tuple[int, ...]:
+        """Extend a single hypothesis by its only candidate: a fast path for greedy decoding."""
         [text] = self.live
         total = text.sum_logprob + choice.logprob
         if choice.token == self._eot:
             self.live, self.is_over = (), True
             self._ended.append(Hypothesis(text.tokens, total, ended=True))
             return ()
-        # Unpacking would take four times as long.
+        # Unpacking is four times as slow.
         longer = text.tokens + (choice.token,)  # noqa: RUF005
         self.live = (Hypothesis(longer, total),)
-        return _THE_SAME
+        return _ONLY_SOURCE
 
     def _by_probability(self, choices: Sequence[Sequence[Choice]]) -> Iterator[_Candidate]:
-        """All candidates, the most probable first; of equals those of the first text."""
+        """Sort all candidates, the most probable first; of equals those of the first hypothesis."""
         candidates = [
             _Candidate(source, choice, text.sum_logprob + choice.logprob)
             for source, (text, following) in enumerate(zip(self.live, choices, strict=True))
@@ -148,7 +148,7 @@ class BeamSearch:
         return iter(sorted(candidates, key=lambda each: -each.sum_logprob))
 
     def _score(self, text: Hypothesis) -> float:
-        """What texts are ranked by; the end of text does not count for the length."""
+        """Score a hypothesis; the end of text does not count for the length."""
         length = len(text.tokens)
         if self.beams.length_penalty is None:
             return text.sum_logprob / max(length, 1)

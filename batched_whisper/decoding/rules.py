@@ -1,8 +1,8 @@
-"""What may be said next: Whisper's logit filters as plain data.
+"""Whisper's logit filters as plain data: the tokens that are allowed next.
 
-An engine never hears of languages, tasks or timestamps as such. For each row of a step it is told
-which tokens are allowed (`Allowed`), so the same rules hold on every device. The rules themselves
-are those of openai/whisper, ``decoding.py``: SuppressBlank, SuppressTokens, ApplyTimestampRules.
+Engines know nothing of languages, tasks or timestamp rules. Each row of a step has the set of its
+allowed tokens (`Allowed`), so the same rules hold on every device. The rules are those of
+openai/whisper, ``decoding.py``: SuppressBlank, SuppressTokens, ApplyTimestampRules.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from enum import Enum
 from batched_whisper.types import TIMESTAMP_STEP_S
 
 MAX_UNTRANSCRIBED_S = 0.5
-"""So much sound at the end of a window may be left without text: less than most words."""
+"""Audio at the end of a window, in seconds, that may have no text: less than most words."""
 
 
 class MaskMode(Enum):
-    """How a `TokenMask` reads its set of tokens."""
+    """How a `TokenMask` interprets its set of tokens."""
 
     ALL_BUT = "every token but these"
     ONLY = "these tokens and no other"
@@ -28,16 +28,16 @@ class MaskMode(Enum):
 
 @dataclass(frozen=True)
 class TokenMask:
-    """Which tokens below the first timestamp are allowed.
+    """The allowed tokens below the first timestamp.
 
-    Few different masks exist while a model runs, so an engine keeps each as a row of a table.
+    Few different masks exist while a model runs, so an engine stores each as a row of a table.
     """
 
     mode: MaskMode
     tokens: frozenset[int]
 
     def __hash__(self) -> int:
-        """The set's own, which it keeps: masks are looked up for every row of every step."""
+        """Hash the frozenset, which caches its hash: masks are looked up for every row and step."""
         return hash(self.tokens)
 
 
@@ -47,11 +47,11 @@ EVERYTHING = TokenMask(MaskMode.ALL_BUT, frozenset())
 
 @dataclass(frozen=True)
 class Allowed:
-    """What one row may say next.
+    """The tokens that one row may generate next.
 
-    ``mask`` rules the tokens below the first timestamp, ``timestamps`` names the timestamp tokens
-    allowed. Where both are, a timestamp is chosen if all timestamps together are more probable
-    than the best single text token (ApplyTimestampRules).
+    ``mask`` applies to tokens below the first timestamp; ``timestamps`` is the range of allowed
+    timestamp tokens. If both allow tokens, a timestamp is chosen if all timestamps together are
+    more probable than the best single text token (ApplyTimestampRules).
     """
 
     mask: TokenMask
@@ -64,7 +64,7 @@ UNASKED = Allowed(NOTHING)
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The special tokens that the rules speak of."""
+    """The special tokens that the rules use."""
 
     eot: int
     timestamp_begin: int
@@ -110,14 +110,14 @@ class ConstraintState:
 
 
 class Rules:
-    """The rules of one window's transcript; immutable, shared by windows with equal options.
+    """The decoding rules of a window; immutable, shared by windows with equal options.
 
     Args:
-        ids: the model's special tokens.
+        ids: the special tokens of the model.
         suppress: tokens that are never sampled.
-        suppress_begin: tokens that are not sampled first (a blank, the end).
-        timestamps: whether the model times its segments.
-        max_initial_timestamp_s: the latest first timestamp.
+        suppress_begin: tokens that are not sampled first (a blank, the end of text).
+        timestamps: whether the model predicts timestamps.
+        max_initial_timestamp_s: the latest first timestamp, in seconds.
     """
 
     def __init__(
@@ -147,12 +147,12 @@ class Rules:
         )
 
     def with_sound_until(self, end_s: float) -> Rules:
-        """The rules of a window in which there is sound up to `end_s`.
+        """Return the rules of a window with audio up to `end_s`, in seconds.
 
-        Whisper leaves off where the last sentence of a window is cut, and says from when on it did
-        not write: a segment that begins and has no text. openai/whisper goes back there with its
-        next window (``transcribe.py``). Here no window begins anew, so the text has to go on where
-        more than `MAX_UNTRANSCRIBED_S` of the sound is left.
+        If the last sentence of a window is cut, Whisper stops before it and marks its start: a
+        segment that begins and has no text. openai/whisper starts its next window there
+        (``transcribe.py``). Here windows are fixed in advance, so the text must continue if more
+        than `MAX_UNTRANSCRIBED_S` of the audio is left.
         """
         last = self.ids.timestamp_begin + math.floor(
             (end_s - MAX_UNTRANSCRIBED_S) / TIMESTAMP_STEP_S
@@ -162,7 +162,7 @@ class Rules:
         return rules
 
     def next(self, sampled: Sequence[int]) -> Allowed:
-        """What may follow the tokens sampled so far (the prompt is not among them)."""
+        """Return the tokens allowed after those sampled so far (without the prompt)."""
         if not self.timestamps:
             return Allowed(self._text if sampled else self._text_first)
         if not sampled:

@@ -1,7 +1,7 @@
-"""Choosing a token from logits: the plain NumPy definition that every engine agrees with.
+"""Chooses a token from logits: the reference definition of sampling, in NumPy.
 
-Engines choose on their device where they can; this is what they are tested against, and what
-they call for the rows that they cannot choose for.
+Engines choose tokens on their device if possible; they are tested against these functions, and
+call them for rows that the device does not support.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batched_whisper.decoding.rules import Allowed, MaskMode, TokenMask
 
 @dataclass(frozen=True)
 class Choice:
-    """A token and its natural log-probability among the tokens that were allowed."""
+    """A token and its natural log-probability among the allowed tokens."""
 
     token: int
     logprob: float
@@ -25,9 +25,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose: the most probable token at temperature 0, else at random.
+    """Parameters of sampling: the most probable token at temperature 0, else random.
 
-    ``seed``, 0 or more, makes the window's choices its own: the same whatever else is in the batch.
+    ``seed``, 0 or more, makes the choices of a window independent of the other rows of the batch.
     """
 
     temperature: float = 0.0
@@ -35,7 +35,7 @@ class Sampling:
 
     @property
     def stream(self) -> int:
-        """32 bits that stand for the seed."""
+        """The seed, hashed to 32 bits."""
         return _stream(self.seed)
 
 
@@ -43,7 +43,7 @@ GREEDY = Sampling()
 
 
 def mask_row(mask: TokenMask, n_tokens: int) -> NDArray[np.float32]:
-    """The mask as numbers to add to logits: 0 or -inf, ``[n_tokens]``."""
+    """Convert a mask to values to add to logits: 0 or -inf, ``[n_tokens]``."""
     listed = np.fromiter((t for t in mask.tokens if t < n_tokens), dtype=np.int64)
     all_but = mask.mode is MaskMode.ALL_BUT
     row = np.full(n_tokens, 0.0 if all_but else -np.inf, dtype=np.float32)
@@ -54,7 +54,7 @@ def mask_row(mask: TokenMask, n_tokens: int) -> NDArray[np.float32]:
 def apply(
     logits: NDArray[np.float32], allowed: Allowed, timestamp_begin: int
 ) -> NDArray[np.float32]:
-    """The logits with everything that is not allowed at -inf, ``[n_vocab]``."""
+    """Return the logits with tokens that are not allowed set to -inf, ``[n_vocab]``."""
     filtered = np.full_like(logits, -np.inf)
     filtered[:timestamp_begin] = logits[:timestamp_begin] + mask_row(allowed.mask, timestamp_begin)
     timed = slice(allowed.timestamps.start, allowed.timestamps.stop)
@@ -73,35 +73,36 @@ def choose(
     sampling: Sampling = GREEDY,
     position: int = 0,
 ) -> Choice:
-    """Choose one token; ``position`` picks the place in the seed's random stream."""
+    """Choose one token; ``position`` is the counter of the random number generator."""
     filtered = apply(logits, allowed, timestamp_begin)
     if sampling.temperature == 0:
         token = int(filtered.argmax())
-    else:  # the argmax of logits plus Gumbel noise is a sample
+    else:  # Gumbel-max trick: the argmax of logits plus Gumbel noise is a sample
         noise = gumbel(sampling, position, len(filtered))
         token = int((filtered / np.float32(sampling.temperature) + noise).argmax())
     return Choice(token, float(filtered[token] - log_sum_exp(filtered)))
 
 
 def gumbel(sampling: Sampling, position: int, n_tokens: int) -> NDArray[np.float32]:
-    """Gumbel noise for each token, ``[n_tokens]``.
+    """Return Gumbel noise for each token, ``[n_tokens]``.
 
-    A hash of seed, place and token instead of a generator's stream, so that every device can make
-    the same, each number by itself. 23 bits of it are a number between 0 and 1, exact in float32.
+    A counter-based generator: a hash of seed, position and token, so that every device computes the
+    same numbers, each independently. 23 bits of the hash are a number between 0 and 1 that is
+    exact in float32.
     """
-    place = _mixed(np.array([sampling.stream ^ position], np.uint32))
-    bits = _mixed(np.arange(n_tokens, dtype=np.uint32) ^ place) >> np.uint32(9)
+    hashed = _hash32(np.array([sampling.stream ^ position], np.uint32))
+    bits = _hash32(np.arange(n_tokens, dtype=np.uint32) ^ hashed) >> np.uint32(9)
     uniform = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
     noise: NDArray[np.float32] = -np.log(-np.log(uniform))
     return noise
 
 
 HASH_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
-"""Of the hash of 32 bits: "lowbias32", by Christopher Wellons, nullprogram.com/blog/2018/07/31."""
+"""Multipliers of the 32-bit hash "lowbias32" (Chris Wellons, nullprogram.com/blog/2018/07/31)."""
 
 
-def _mixed(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Every bit of the result hangs on every bit given."""
+def _hash32(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Apply the hash: every bit of the result depends on every bit of the input."""
     bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(HASH_MULTIPLIERS[0])
     bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(HASH_MULTIPLIERS[1])
     return bits ^ (bits >> np.uint32(16))
@@ -111,7 +112,7 @@ def _mixed(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def _stream(seed: int) -> int:
     stream = np.zeros(1, np.uint32)
     while True:
-        stream = _mixed(stream ^ np.uint32(seed % 2**32)) + np.uint32(1)
+        stream = _hash32(stream ^ np.uint32(seed % 2**32)) + np.uint32(1)
         seed //= 2**32
         if not seed:
             return int(stream[0])
@@ -120,9 +121,9 @@ def _stream(seed: int) -> int:
 def best(
     logits: NDArray[np.float32], allowed: Allowed, timestamp_begin: int, n_best: int
 ) -> tuple[Choice, ...]:
-    """The most probable tokens, the best one first; fewer than asked for where fewer are allowed.
+    """Return the most probable tokens, the best first; fewer than `n_best` if fewer are allowed.
 
-    The first is the greedy choice, and the others' log-probabilities are counted as its is.
+    The first is the greedy choice; all log-probabilities have the same normalisation.
     """
     filtered = apply(logits, allowed, timestamp_begin)
     total = log_sum_exp(filtered)
@@ -131,22 +132,22 @@ def best(
 
 
 def highest(values: NDArray[np.float32], n_highest: int) -> NDArray[np.int64]:
-    """Where the highest values are, the highest first, and of equal ones the first.
+    """Return the indices of the highest values, the highest first; of equals the first index.
 
-    Those of -inf are left out. Looks at everything once: the stretches' maxima tell below what
-    nothing is among the highest, and few values are above that.
+    Values of -inf are left out. Reads everything once: the maxima of blocks give a lower bound of
+    the highest values, and few values are above it.
     """
-    tops = np.maximum.reduceat(values, np.arange(0, len(values), _STRETCH))
+    tops = np.maximum.reduceat(values, np.arange(0, len(values), _BLOCK))
     least = np.sort(tops)[-n_highest] if n_highest <= len(tops) else -np.inf
     high = np.flatnonzero((values >= least) & (values > -np.inf))
     return high[np.argsort(-values[high], kind="stable")[:n_highest]]
 
 
-_STRETCH = 256
+_BLOCK = 256
 
 
 def log_sum_exp(logits: NDArray[np.float32]) -> float:
-    """Natural logarithm of the sum of exponentials, -inf for nothing but -inf."""
+    """Return the natural logarithm of the sum of exponentials; -inf if all values are -inf."""
     highest = logits.max(initial=-np.inf)
     if not np.isfinite(highest):
         return float("-inf")
@@ -154,5 +155,5 @@ def log_sum_exp(logits: NDArray[np.float32]) -> float:
 
 
 def probability(logits: NDArray[np.float32], token: int) -> float:
-    """Softmax probability of one token among all."""
+    """Return the softmax probability of one token."""
     return float(np.exp(logits[token] - log_sum_exp(logits)))

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.config.device import Devices, DeviceKind, read_device
+from batched_whisper.config.device import DeviceKind, Devices, read_device
 from batched_whisper.config.options import MAX_BEAM_SIZE, Settings
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.availability import count_gpus, require_gpu, why_unusable

@@ -1,8 +1,8 @@
-"""Transcripts as text: plain text, SRT, WebVTT, TSV, JSON and JSON lines.
+"""Writes transcripts as plain text, SRT, WebVTT, TSV, JSON and JSON lines.
 
-A pure function a format, and a registry of them. Follows openai/whisper's conventions (its
-program's field names, units and line layout), so that what reads that program's files reads
-these. Knows nothing of how a transcript was made, nor of who asked for it.
+One pure function per format, and a registry of them. Follows the conventions of openai/whisper's
+command line (field names, units and line layout), so that its readers can read these files. Knows
+nothing of how a transcript was made.
 """
 
 from batched_whisper.config.options import CueLayout

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Knows nothing of what is in them."""
+"""Writes files atomically. Knows nothing of their contents."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from batched_whisper.errors import OutputError
 
 
 def write_atomically(path: Path, contents: str) -> None:
-    """Write a file as UTF-8, whole or not at all, whatever happens meanwhile.
+    """Write a file as UTF-8, completely or not at all, even if the process is killed.
 
     Raises:
-        OutputError: the file cannot be written; what was there before is still there.
+        OutputError: the file cannot be written; a previous file is unchanged.
     """
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}")
     try:
@@ -22,7 +22,7 @@ def write_atomically(path: Path, contents: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}); choose another place"
+            f"{path} cannot be written ({error.strerror}); choose another path"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Transcripts as JSON: everything that is known of them, under openai/whisper's names."""
+"""Writes transcripts as JSON, with all data, under openai/whisper's field names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import DecodedWindow, Segment, Transcript, Word
 
 _SPLITS_OR_ENCODES_BADLY = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
-"""Legal in a JSON string, yet line breaks to some readers, or not encodable as UTF-8."""
+"""Valid in a JSON string, but line breaks for some readers, or not encodable as UTF-8."""
 
 
 def json_document(transcript: Transcript) -> str:
-    """Everything that is known of the transcript, indented."""
+    """Return the transcript as indented JSON."""
     return _json(as_document(transcript), indent=2) + "\n"
 
 
 def json_line(transcript: Transcript) -> str:
-    """The same as `json_document` on one line, newline included."""
+    """Return the transcript as JSON on one line, with a newline at the end."""
     return _json(as_document(transcript)) + "\n"
 
 
 def as_document(transcript: Transcript) -> dict[str, Any]:
-    """The transcript as JSON's types; times in seconds, figures that are no numbers as None."""
+    """Convert the transcript to JSON types; times in seconds, NaN and infinity as None."""
     return {
         "name": transcript.name,
         "text": transcript.text,
@@ -67,7 +67,7 @@ def _word(word: Word) -> dict[str, Any]:
 
 
 def _window(window: DecodedWindow) -> dict[str, Any]:
-    # Its text and tokens are the segments' already.
+    # Its text and tokens are already in the segments.
     return {
         "start": _figure(window.start),
         "end": _figure(window.end),
@@ -83,7 +83,7 @@ def _window(window: DecodedWindow) -> dict[str, Any]:
 
 
 def _figure(value: float) -> float | None:
-    """JSON has no NaN and no infinity; numpy's floats become Python's."""
+    """Convert NumPy floats to Python floats, and NaN and infinity, which JSON lacks, to None."""
     return float(value) if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Every format by its name, with what a caller must know to choose one."""
+"""The registry of formats: each by its name, with its properties."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:  # the command line's help must not wait for numpy
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write a transcript down."""
+    """An output format of transcripts."""
 
     name: str
     suffix: str
     write: Callable[[Transcript], str]
     is_timed: bool = False
-    """Whether it is read for the segments and their own times."""
+    """Whether the format contains times of segments."""
     write_cues: Callable[[Transcript, CueLayout], str] | None = None
-    """Where it is shown a few words at a time: the same by a layout."""
+    """Writes the format by a layout; None if it has no cues."""
 
     @property
     def has_cues(self) -> bool:
-        """Whether a layout means something to it."""
+        """Whether a `CueLayout` applies to it."""
         return self.write_cues is not None
 
     def laid_out(self, layout: CueLayout) -> Format:
-        """The same with subtitles laid out like this; what has no cues stays as it is.
+        """Return the format with this layout; a format without cues is returned unchanged.
 
         Raises:
-            OptionError: the layout contradicts itself.
+            OptionError: the layout is contradictory.
         """
         check_layout(layout)
         write_cues = self.write_cues
@@ -59,11 +59,11 @@ FORMATS = {
         Format("tsv", ".tsv", tsv, is_timed=True),
     )
 }
-"""Every format, by its name."""
+"""All formats, by name."""
 
 
 def format_named(name: str) -> Format:
-    """The format of this name; `OptionError` where there is none."""
+    """Return the format of this name; raises `OptionError` if there is none."""
     try:
         return FORMATS["text" if name == "txt" else name]
     except KeyError:

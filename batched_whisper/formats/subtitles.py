@@ -1,7 +1,7 @@
-"""Cues as SubRip (SRT) and WebVTT files. Knows their syntax; what is in a cue is `cues`' to say.
+"""Writes cues as SubRip (SRT) and WebVTT files. Knows their syntax; `cues` decides their contents.
 
-WebVTT is W3C's (https://www.w3.org/TR/webvtt1/); SubRip has no standard, so this keeps to what
-every player reads.
+WebVTT is a W3C standard (https://www.w3.org/TR/webvtt1/); SubRip has none, so the output uses only
+what every player supports.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # the command line's help must not wait for numpy
     from batched_whisper.types import Segment, Transcript
 
 _ARROW = re.compile("-{2,}>")
-"""What SRT and WebVTT read as a time line; any number of dashes, so that none is left over."""
+"""The arrow of time lines in SRT and WebVTT; any number of dashes, so that none remains."""
 
 
 def srt(transcript: Transcript, layout: CueLayout | None = None) -> str:
-    """SubRip subtitles, numbered from 1; ``[channel 0]`` before what a channel of several said.
+    """Write SubRip subtitles, numbered from 1; separate channels are prefixed by ``[channel 0]``.
 
     Raises:
-        OptionError: the layout needs times of words, and the transcript has none.
+        OptionError: the layout needs word timestamps, and the transcript has none.
     """
     cues = lay_out(transcript, layout or CueLayout(), prefix)
     return "".join(
@@ -35,12 +35,12 @@ def srt(transcript: Transcript, layout: CueLayout | None = None) -> str:
 
 
 def vtt(transcript: Transcript, layout: CueLayout | None = None) -> str:
-    """WebVTT subtitles; ``&``, ``<`` and ``>`` are escaped, as its grammar demands.
+    """Write WebVTT subtitles; ``&``, ``<`` and ``>`` are escaped, as its grammar requires.
 
-    What a channel of several said is marked as that voice's, ``<v channel 0>``.
+    Separate channels are marked as voices, ``<v channel 0>``.
 
     Raises:
-        OptionError: the layout needs times of words, and the transcript has none.
+        OptionError: the layout needs word timestamps, and the transcript has none.
     """
     cues = lay_out(transcript, layout or CueLayout(), _no_prefix)
     return "WEBVTT\n\n" + "".join(
@@ -51,11 +51,11 @@ def vtt(transcript: Transcript, layout: CueLayout | None = None) -> str:
 
 
 def _no_prefix(segment: Segment) -> str:
-    return ""  # a player shows the voice as it likes
+    return ""  # the voice tag identifies the channel
 
 
 def _voice_tag(segment: Segment) -> str:
-    """Of all that the cue says, so that it needs no end tag."""
+    """Return the voice tag of a whole cue, which needs no end tag."""
     name = voice(segment)
     return "" if name is None else f"<v {name}>"
 
@@ -66,7 +66,7 @@ def _body(cue: Cue, escape: Callable[[str], str]) -> str:
 
 
 def _written(piece: TextRun, escape: Callable[[str], str]) -> str:
-    """Its text, nowhere like a time line, in tags where it is underlined."""
+    """Return the text without arrows of time lines, in tags if it is underlined."""
     text = escape(_ARROW.sub("->", piece.text))
     return f"<u>{text}</u>" if piece.is_underlined else text
 
@@ -76,7 +76,7 @@ def _escaped(text: str) -> str:
 
 
 def _clock(time_ms: int, decimal_mark: str) -> str:
-    """hh:mm:ss,mmm with as many digits of hours as it takes."""
+    """Format a time as hh:mm:ss,mmm with as many digits of hours as needed."""
     seconds, milliseconds = divmod(time_ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -84,5 +84,5 @@ def _clock(time_ms: int, decimal_mark: str) -> str:
 
 
 def _short_clock(time_ms: int) -> str:
-    """WebVTT's, without the hours where there are none."""
+    """Format a time for WebVTT, without the hours if they are 00."""
     return _clock(time_ms, ".").removeprefix("00:")

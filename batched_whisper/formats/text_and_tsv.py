@@ -1,4 +1,4 @@
-"""A line a segment: plain text, and a table of tab-separated values."""
+"""Writes one line per segment: plain text, and tab-separated values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:  # the command line's help must not wait for numpy
 
 
 def text(transcript: Transcript) -> str:
-    """One line a segment; ``[channel 0]`` before it where channels were told apart."""
+    """Write one line per segment; separate channels are prefixed by ``[channel 0]``."""
     return "".join(
         f"{prefix(part)}{' '.join(lines)}\n" for part, lines in spoken_segments(transcript)
     )
 
 
 def tsv(transcript: Transcript) -> str:
-    """Tab-separated start and end, in whole milliseconds, and text, below a header.
+    """Write a header, then tab-separated start and end, in whole milliseconds, and text.
 
-    Where channels were told apart, a fourth column has their numbers.
+    If channels were transcribed separately, a fourth column has their numbers.
     """
     has_channels = any(part.channel is not None for part in transcript.segments)
     table = ["start\tend\ttext" + "\tchannel" * has_channels]

@@ -1,6 +1,6 @@
-"""What of a transcript is said, as clean lines, and when, in whole milliseconds.
+"""Cleans the text of segments for line-based formats; converts times to whole milliseconds.
 
-Knows which characters no line-based format can carry. Knows no format.
+Knows which characters no line-based format can contain. Knows no format.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 def spoken_segments(transcript: Transcript) -> Iterable[tuple[Segment, list[str]]]:
-    """The segments that say something, each with its lines, none of them blank."""
+    """Yield the segments with text, each with its lines; no line is blank."""
     for segment in transcript.segments:
         lines = [_CONTROL.sub(" ", line).strip() for line in segment.text.splitlines()]
         lines = [line for line in lines if line]
@@ -26,31 +26,31 @@ def spoken_segments(transcript: Transcript) -> Iterable[tuple[Segment, list[str]
 
 
 def on_one_line(text: str) -> str:
-    """The text with a space for every line break and control character."""
+    """Replace line breaks and control characters by spaces."""
     return _CONTROL.sub(" ", " ".join(text.splitlines()))
 
 
 def voice(segment: Segment) -> str | None:
-    """What to call who speaks; None where channels were not told apart."""
+    """Name the channel of a segment; None if channels were not separated."""
     return None if segment.channel is None else f"channel {segment.channel}"
 
 
 def prefix(segment: Segment) -> str:
-    """Who speaks, as it stands before what is said where a format has no place of its own."""
+    """Return the channel as a prefix of the text, for formats without a field for it."""
     name = voice(segment)
     return "" if name is None else f"[{name}] "
 
 
 def start_ms(segment: Segment) -> int:
-    """Where it begins; 0 for what is no time."""
+    """Return the start in milliseconds; 0 if it is not finite."""
     return milliseconds(segment.start)
 
 
 def end_ms(segment: Segment) -> int:
-    """Where it ends, never before it begins."""
+    """Return the end in milliseconds, not before the start."""
     return milliseconds(max(segment.start, segment.end))
 
 
 def milliseconds(time_s: float) -> int:
-    """Whole milliseconds from the recording's beginning; 0 for what is no time."""
+    """Convert seconds to whole milliseconds; 0 if negative or not finite."""
     return max(0, round(1000 * time_s)) if math.isfinite(time_s) else 0

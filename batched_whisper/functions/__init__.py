@@ -1,1 +1,1 @@
-"""``@batched``: anybody's own functions, many single calls in few full batches."""
+"""``@batched``: batches single calls of any function. Knows nothing of speech."""

@@ -1,8 +1,8 @@
-"""The worker behind one batched function: takes calls from the queue, calls the function on lists.
+"""The worker of one batched function: takes calls from the queue and calls the function on lists.
 
-It knows how single calls become lists and results go back to their callers, whatever the function
-does: raise, exit, return too little. It does not know how calls are written (`decorator`) nor when
-a model is loaded (`lifecycle`).
+Combines the arguments of single calls into lists and returns each result to its caller, also if the
+function raises, exits or returns the wrong number of results. `decorator` defines the calls,
+`lifecycle` when a model is loaded.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from batched_whisper.functions.lifecycle import Lifecycle
 
 R = TypeVar("R")
 
-_around: ContextVar[object | None] = ContextVar("the batch that this is a part of", default=None)
-"""A mark of it; the function's own thread has it, and what takes over its context: the tasks that
-it starts, and `asyncio.to_thread`."""
+_current_batch: ContextVar[object | None] = ContextVar("the current batch", default=None)
+"""A marker of the current batch. Set in the thread of the function and in every copy of its
+context: tasks that it starts, and `asyncio.to_thread`."""
 
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What a batched function has done until now."""
+    """The counters of a batched function."""
 
     n_batches: int = 0
-    """Calls of the function, failed ones included."""
+    """Number of batches, failed ones included."""
     n_items: int = 0
-    """Items in these calls."""
+    """Number of items in these batches."""
     n_failed_batches: int = 0
-    """Calls that raised, or returned something that is not one result for each item."""
+    """Number of batches that raised, or did not return one result per item."""
     n_waiting: int = 0
-    """Items in the queue now."""
+    """Number of items in the queue now."""
 
     @property
     def mean_batch_size(self) -> float:
-        """Items per call of the function; 0 before the first."""
+        """Items per batch; 0 before the first batch."""
         return self.n_items / self.n_batches if self.n_batches else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Definition(Generic[R]):
-    """A function that takes lists, and how its calls are batched.
+    """A function that takes lists, and the options of its batches.
 
     Raises:
-        OptionError: a number that makes no sense.
+        OptionError: a number is out of range.
     """
 
     function: Callable[..., Any]
@@ -74,13 +74,13 @@ class Definition(Generic[R]):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The name in messages."""
         return getattr(self.function, "__qualname__", repr(self.function))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Which arguments a call gives. Calls of one shape can share a batch."""
+    """The arguments that a call passes; calls with the same signature can share a batch."""
 
     n_positional: int
     keywords: tuple[str, ...]
@@ -88,16 +88,16 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """The single arguments of one call."""
+    """The arguments of one call."""
 
     instance: object | None
-    """What a method is called on; the call keeps it alive until it is answered."""
+    """The instance of a method; the call keeps it alive until it has a result."""
     positional: tuple[Any, ...]
     keywords: dict[str, Any]
 
     @property
     def shape(self) -> Shape:
-        """What it has to have in common with the others of its batch."""
+        """What the calls of a batch have in common."""
         return Shape(len(self.positional), tuple(sorted(self.keywords)))
 
 
@@ -114,18 +114,18 @@ class Batcher(Generic[R]):
         self._queue: ItemQueue[Call, R] = ItemQueue(
             definition.max_queue_size, definition.clock, f"the queue of {definition.name}"
         )
-        self._running: object | None = None  # the mark of the batch that is served now
+        self._running: object | None = None  # the marker of the running batch
         self._stats = BatchStats()
         self._stats_lock = threading.Lock()
 
     @property
     def life(self) -> Lifecycle:
-        """What it is a part of."""
+        """The lifecycle that it belongs to."""
         return self._life
 
     @property
     def stats(self) -> BatchStats:
-        """What it has done until now."""
+        """A snapshot of the counters."""
         with self._stats_lock:
             return replace(self._stats, n_waiting=len(self._queue))
 
@@ -134,10 +134,10 @@ class Batcher(Generic[R]):
     def call(
         self, instance: object | None, positional: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Call:
-        """Check the arguments of a call against the function's parameters.
+        """Check the arguments of a call against the parameters of the function.
 
         Raises:
-            TypeError: they do not fit; the other calls are not affected.
+            TypeError: they do not match; other calls are not affected.
         """
         if self._signature is None:
             return Call(instance, positional, keywords)
@@ -152,7 +152,7 @@ class Batcher(Generic[R]):
 
         Raises:
             Closed: after `Lifecycle.close`.
-            BatchingError: called by the batched function itself, which would wait forever.
+            BatchingError: called by the batched function itself: a deadlock.
         """
         if self._life.would_wait_for_itself(self) or self._is_within_its_batch():
             raise self._calls_itself()
@@ -160,15 +160,15 @@ class Batcher(Generic[R]):
         return self._queue.put(call, group=group)
 
     async def submit_async(self, call: Call, group: Hashable | None = None) -> Future[R]:
-        """Queue a call; waits without holding a thread while the queue is full.
+        """Queue a call; waits without blocking a thread while the queue is full.
 
-        What one function awaits of another is answered meanwhile, also on the life's own loop. A
-        task that a batch started may call it when that batch is over; before, whether the batch
-        waits for the task cannot be known, and is taken for granted.
+        Functions may await each other, also on the event loop of the lifecycle. A task that a batch
+        started may call the function after that batch; before, the batch might be waiting for the
+        task, so the call is rejected.
 
         Raises:
             Closed: after `Lifecycle.close`.
-            BatchingError: called by the batched function itself, which would wait forever.
+            BatchingError: called by the batched function itself: a deadlock.
         """
         if self._is_within_its_batch():
             raise self._calls_itself()
@@ -176,32 +176,32 @@ class Batcher(Generic[R]):
         return await self._queue.put_async(call, group=group)
 
     def _is_within_its_batch(self) -> bool:
-        """Whether the batch that is served now would be waiting for the caller."""
+        """Whether the caller belongs to the running batch, which may be waiting for it."""
         running = self._running
-        return running is not None and _around.get() is running
+        return running is not None and _current_batch.get() is running
 
     def _calls_itself(self) -> BatchingError:
         return BatchingError(
-            f"{self._definition.name} calls itself inside of a batch and would wait forever; "
-            "call the undecorated function there (its __wrapped__)"
+            f"{self._definition.name} calls itself within a batch, which is a deadlock; "
+            "call the undecorated function instead (its __wrapped__)"
         )
 
     # --- the worker ----------------------------------------------------------------------------
 
     def stop(self, drain: bool) -> None:
-        """Let nobody in any more; see `lifecycle.Part`."""
+        """Accept no more calls; see `lifecycle.Part`."""
         self._queue.close(drain)
 
     def work(self) -> None:
-        """Serve batches until `stop`; see `lifecycle.Part`."""
+        """Process batches until `stop`; see `lifecycle.Part`."""
         try:
-            while self._serve_one_batch():
+            while self._process_one_batch():
                 pass
-        finally:  # should this thread ever fail, its callers must not hang
+        finally:  # if this thread fails, its callers must not hang
             self._queue.close(drain=False)
 
-    def _serve_one_batch(self) -> bool:
-        """Its own function, so that no variable keeps the batch alive while the next is awaited."""
+    def _process_one_batch(self) -> bool:
+        """A function of its own, so that no variable keeps the batch alive while waiting."""
         batch = self._queue.take(self._definition.max_batch_size, self._definition.policy)
         by_shape: dict[Shape, list[Item[Call, R]]] = {}
         for item in batch:
@@ -237,13 +237,13 @@ class Batcher(Generic[R]):
 
     @contextmanager
     def _marked(self) -> Iterator[None]:
-        """Mark what is called, so that calls which it makes are known (`_around`)."""
-        self._running = mark = object()
-        token = _around.set(mark)
+        """Set the marker of the current batch, to detect calls from within it."""
+        self._running = marker = object()
+        token = _current_batch.set(marker)
         try:
             yield
         finally:
-            _around.reset(token)
+            _current_batch.reset(token)
             self._running = None
 
     def _count(self, n_items: int, failed: bool) -> None:
@@ -257,7 +257,7 @@ class Batcher(Generic[R]):
 
 
 def _signature(definition: Definition[Any]) -> inspect.Signature | None:
-    """What callers may pass, without ``self``; None for builtins that do not say."""
+    """Return the signature without ``self``; None for builtins without a signature."""
     try:
         signature = inspect.signature(definition.function)
     except ValueError:
@@ -267,10 +267,10 @@ def _signature(definition: Definition[Any]) -> inspect.Signature | None:
 
 
 def _one_for_each(results: Any, n_items: int, name: str) -> Sequence[Any]:
-    """Check what a batch function returned.
+    """Check the return value of a batch function.
 
     Raises:
-        WrongBatchLength: it is not a sequence of so many results.
+        WrongBatchLength: it is not a sequence of ``n_items`` results.
     """
     is_sequence = hasattr(results, "__len__") and hasattr(results, "__getitem__")
     if not is_sequence or isinstance(results, (str, bytes, bytearray, dict)):
@@ -286,8 +286,8 @@ def _one_for_each(results: Any, n_items: int, name: str) -> Sequence[Any]:
     return list(results)
 
 
-# These mean something else to a caller than "the batch failed": the end of his program or of his
-# loop, or that he was cancelled himself. asyncio cannot even carry StopIteration.
+# Raised in a caller, these would not mean "the batch failed": they end a loop, or mean that the
+# caller was cancelled. asyncio cannot even transfer StopIteration.
 _MISLEADING = (StopIteration, StopAsyncIteration, concurrent.futures.CancelledError)
 
 
@@ -295,8 +295,8 @@ _OWN_FILES = (__file__, lifecycle.__file__, event_loop_thread.__file__)
 
 
 def _for_one_caller(error: BaseException, name: str) -> BaseException:
-    """An error to raise for one of a batch's callers, of the same type wherever that is safe."""
-    # From the function on: our own frames hold the inputs of all callers.
+    """Return the exception for one caller of a batch, of the same type if that is safe."""
+    # Without the frames of this package, which hold the inputs of all callers.
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename in _OWN_FILES:
         traceback = traceback.tb_next
@@ -304,20 +304,20 @@ def _for_one_caller(error: BaseException, name: str) -> BaseException:
     if isinstance(error, Exception) and not isinstance(error, _MISLEADING):
         return _copied(error)
     wrapped = BatchingError(
-        f"{name} raised {type(error).__name__}; this batch failed, later ones are served"
+        f"{name} raised {type(error).__name__}; this batch failed, later ones are processed"
     )
     wrapped.__cause__ = error
     return wrapped
 
 
 def _copied(error: Exception) -> Exception:
-    """A copy, since every raise adds to a traceback; the error itself if it cannot be copied."""
+    """Copy an exception, because each raise extends its traceback; itself if that fails."""
     try:
-        twin = copy.copy(error)
-        if type(twin) is not type(error) or str(twin) != str(error):
+        copied = copy.copy(error)
+        if type(copied) is not type(error) or str(copied) != str(error):
             return error
-    except Exception:  # its constructor takes other arguments than it keeps
+    except Exception:  # its constructor needs other arguments
         return error
-    twin.__cause__, twin.__context__ = error.__cause__, error.__context__
-    twin.__suppress_context__ = error.__suppress_context__
-    return twin.with_traceback(error.__traceback__)
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)

@@ -1,4 +1,4 @@
-"""``@batched``: write a function of lists, call it with single items, from anywhere, at once.
+"""``@batched``: turns a function of lists into a function of single items.
 
 ::
 
@@ -13,8 +13,8 @@
     for transcript in model.transcribe.map(recordings): ...
     async for transcript in model.transcribe.map.aio(recordings): ...
 
-This is the public face. It knows how calls are written; `batcher` makes batches of them,
-`bounded_map` goes through many inputs, `lifecycle` begins and ends it all.
+The public interface. `batcher` combines the calls into batches, `bounded_map` iterates over many
+inputs, `lifecycle` runs the enter and exit methods.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class BatchedFunction(Generic[R]):
-    """A function of single items whose calls are answered in batches; made by `batched`.
+    """A function of single items whose calls are batched; created by `batched`.
 
-    As a method it is another one for each instance, with a queue and a worker of its own.
+    As a method, each instance has its own batched function, with its own queue and worker.
     """
 
     __name__: str
@@ -79,25 +79,25 @@ class BatchedFunction(Generic[R]):
         """Call it with single items and wait for the result; blocks the thread.
 
         Raises:
-            Exception: what the function raised for the batch, a copy for each of its callers. What
-                is no `Exception`, such as SystemExit, comes as the cause of a `BatchingError`.
-            WrongBatchLength: the function did not return one result for each input.
+            Exception: raised by the function for the batch; each caller gets a copy. Other
+                exceptions, such as SystemExit, are the cause of a `BatchingError`.
+            WrongBatchLength: the function did not return one result per input.
             Closed: after `close`.
-            TypeError: arguments that do not fit the function.
+            TypeError: the arguments do not match the function.
         """
         batcher = self._checked_batcher()
         future = batcher.submit(batcher.call(self._instance, arguments, keywords))
         try:
             return future.result()
-        except BaseException:  # Ctrl-C while waiting; where the batch failed this does nothing
+        except BaseException:  # Ctrl-C while waiting; no effect if the batch failed
             future.cancel()
             raise
 
     async def aio(self, *arguments: Any, **keywords: Any) -> R:
-        """Call it with single items and await the result; raises what a plain call raises.
+        """Call it with single items and await the result; raises the same errors as a plain call.
 
-        A task that is cancelled takes its item out of the queue; once its batch runs, the batch
-        runs on for the others.
+        Cancelling the task removes its item from the queue; a running batch continues for the
+        others.
         """
         batcher = self._checked_batcher()
         call = batcher.call(self._instance, arguments, keywords)
@@ -105,28 +105,27 @@ class BatchedFunction(Generic[R]):
 
     @property
     def map(self) -> Mapper[R]:
-        """Go through many inputs: see `Mapper`. A run is one group in the queue: it takes turns
-        with the other callers and does not shut them out."""
+        """Map it over many inputs: see `Mapper`. All calls of a map are one group in the queue,
+        which alternates with other callers and does not block them."""
         return self._mapper(spread=False)
 
     @property
     def starmap(self) -> Mapper[R]:
-        """The same for an iterable of tuples of arguments."""
+        """Map it over an iterable of tuples of arguments."""
         return self._mapper(spread=True)
 
     @property
     def stats(self) -> BatchStats:
-        """What it has done until now; another snapshot each time."""
+        """A snapshot of its counters."""
         return self._checked_batcher().stats
 
     def close(self) -> None:
-        """Answer what was accepted, then end the worker. May be repeated.
+        """Finish all accepted calls, then stop the worker. May be called again.
 
-        A method closes its whole instance: all its batched methods, and then its exit methods are
-        run.
+        A method closes its whole instance: all its batched methods, then the exit methods run.
 
         Raises:
-            BaseException: what an exit method raised.
+            BaseException: raised by an exit method.
         """
         self._checked_batcher().life.close()
 
@@ -151,7 +150,7 @@ class BatchedFunction(Generic[R]):
 
 @dataclass(frozen=True, eq=False)
 class _Run(Generic[R]):
-    """Starts the calls of one run of a map, all in one group."""
+    """Submits the calls of one map, all in one group."""
 
     batcher: Batcher[R]
     instance: object | None
@@ -168,7 +167,7 @@ class _Run(Generic[R]):
 
 
 class _Decorate(Protocol):
-    """What `batched` returns; it keeps the type of a result."""
+    """The return type of `batched`, which preserves the type of results."""
 
     @overload
     def __call__(
@@ -185,22 +184,21 @@ def batched(
     max_queue_size: int = 4096,
     clock: Clock | None = None,
 ) -> _Decorate:
-    """Turn a function of lists into one of single items, whose calls are answered in batches.
+    """Turn a function of lists into a function of single items, whose calls are batched.
 
-    The function or method takes one or more lists, all of the batch's length, and returns a list
-    of that length; it may be asynchronous. It is called by one worker thread, one batch after the
+    The function or method takes one or more lists, all of the length of the batch, and returns a
+    list of that length; it may be asynchronous. One worker thread calls it, one batch after the
     other; coroutines run on an event loop of their own. A result that is an exception instance is
-    a result as any other. Calls that give different arguments (one an optional argument, the other
-    not) are batched apart.
+    returned like any other. Calls with different optional arguments are batched separately.
 
     Args:
-        max_batch_size: the most items that are given to the function at once.
-        wait_ms: how long the first item waits for company while the function is idle.
-        max_queue_size: items that may wait; more make their callers wait for a place.
-        clock: what waiting goes by; for tests.
+        max_batch_size: maximum number of items per batch.
+        wait_ms: longest time, in milliseconds, that an idle function waits for more items.
+        max_queue_size: maximum number of items in the queue; while it is full, callers wait.
+        clock: the clock for waiting; for tests.
 
     Raises:
-        OptionError: a number out of its range.
+        OptionError: a number is out of range.
     """
 
     def decorate(function: Callable[..., Any]) -> BatchedFunction[Any]:

@@ -1,8 +1,7 @@
-"""An event loop on a thread of its own, for asynchronous functions that threads call.
+"""An event loop in its own thread, for asynchronous functions that are called from threads.
 
-It runs whatever it is given, one loop from the first call to `EventLoopThread.stop`, so that sessions
-and connections which belong to a loop stay usable from one call to the next. It does not know what
-is run.
+Runs any awaitable on one loop, from the first call to `EventLoopThread.stop`, so that sessions and
+connections which belong to a loop stay usable from one call to the next.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How an awaitable ended. An error is carried as a value, because a SystemExit that leaves a
-    task stops the loop before anybody hears of it."""
+    """The outcome of an awaitable. An exception is stored as a value, because a SystemExit that
+    leaves a task would stop the loop before the caller gets it."""
 
     value: Any = None
     error: BaseException | None = None
@@ -35,7 +34,7 @@ async def _outcome_of(awaitable: Awaitable[Any]) -> _Outcome:
 
 
 class EventLoopThread:
-    """Starts its thread with the first call; the thread is a daemon.
+    """An event loop in a daemon thread, which starts at the first call.
 
     Args:
         name: of the thread, for debuggers.
@@ -49,10 +48,10 @@ class EventLoopThread:
         self._stopping = False
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Await it on the loop and give what it gives; call it from any other thread.
+        """Await on the loop and return the result; call from any other thread.
 
         Raises:
-            BaseException: whatever the awaitable raises, as it is.
+            BaseException: raised by the awaitable, unchanged.
         """
         loop = self._started()
         if loop is None:
@@ -64,11 +63,11 @@ class EventLoopThread:
         return outcome.value
 
     def is_current(self) -> bool:
-        """Whether the caller is on the loop's own thread."""
+        """Whether the caller is in the thread of the loop."""
         return threading.current_thread() is self._thread
 
     def stop(self) -> None:
-        """Cancel what still runs on the loop and end it; nothing can be run afterwards."""
+        """Cancel all tasks of the loop and stop it; nothing can be run afterwards."""
         with self._lock:
             self._stopping = True
             loop, thread = self._loop, self._thread
@@ -79,7 +78,7 @@ class EventLoopThread:
             thread.join()
 
     def _started(self) -> asyncio.AbstractEventLoop | None:
-        """The running loop; None where no thread can be had, as at the interpreter's end."""
+        """Return the running loop; None if no thread can be started, as at interpreter exit."""
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
@@ -99,7 +98,7 @@ class EventLoopThread:
         while not self._stopping:
             try:
                 loop.run_forever()
-            except BaseException:  # a background task called sys.exit: the others go on
+            except BaseException:  # a background task called sys.exit: the others continue
                 log.exception("a task on the event loop %s tried to stop it", self._name)
         try:
             _finish(loop)
@@ -109,12 +108,12 @@ class EventLoopThread:
 
 
 def _finish(loop: asyncio.AbstractEventLoop) -> None:
-    """End the tasks and the asynchronous generators that are left, as `asyncio.run` does."""
+    """End remaining tasks and asynchronous generators, like `asyncio.run`."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks))
     loop.run_until_complete(loop.shutdown_asyncgens())
-    with contextlib.suppress(RuntimeError):  # it takes a thread, and the interpreter may be ending
+    with contextlib.suppress(RuntimeError):  # needs a thread, and the interpreter may be exiting
         loop.run_until_complete(loop.shutdown_default_executor())

@@ -1,19 +1,19 @@
-"""When the life of a batched function or of a model instance begins and ends.
+"""The lifecycle of a batched function or of a model instance.
 
-`enter` and `exit` mark methods of a class that has ``@batched`` methods. The marked ones are run
-once for each instance: the first before its first input, the others at its end. It knows the
-threads, the event loop and the hooks of a life, but nothing of batches.
+`enter` and `exit` mark methods of a class with ``@batched`` methods. They run once per instance:
+enter methods before the first batch, exit methods after the last one. This module manages threads,
+event loop and hooks, and knows nothing of batches.
 
-What is decided here:
+The rules:
 
 - Enter methods run in a worker thread, base classes first. If one raises, the callers of that
-  batch get the error and the next batch tries again, from the method that failed.
-- Exit methods run after the last batch, in the opposite order, if the enter methods had succeeded.
-  All are run even if one raises; `Lifecycle.close` raises the first error.
-- A life ends with ``close()`` of any of its batched methods, with `running`, or with the
-  interpreter, which finishes the batch that is running and fails what still waits.
-- An instance that was entered and has exit methods is kept alive until one of these comes,
-  because they need it. Any other is garbage collected as usual, and its threads end with it.
+  batch get the error and the next batch retries, from the method that failed.
+- Exit methods run after the last batch, in reverse order, if all enter methods succeeded. All of
+  them run even if one raises; `Lifecycle.close` raises the first error.
+- A lifecycle ends with ``close()`` of any of its batched methods, with `running`, or at interpreter
+  exit, which finishes the running batch and fails the calls in the queue.
+- An instance that was entered and has exit methods is kept alive until then, because they need it.
+  Any other instance is garbage collected as usual, and its threads end with it.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _EXIT_MARK = "__batched_whisper_exit__"
 
 
 def enter() -> Callable[[Hook], Hook]:
-    """Mark a method, synchronous or not, to be run once before the instance's first batch."""
+    """Mark a method, synchronous or not, that runs once before the instance's first batch."""
     return functools.partial(_mark, _ENTER_MARK)
 
 
 def exit() -> Callable[[Hook], Hook]:
-    """Mark a method, synchronous or not, to be run once after the instance's last batch."""
+    """Mark a method, synchronous or not, that runs once after the instance's last batch."""
     return functools.partial(_mark, _EXIT_MARK)
 
 
@@ -63,32 +63,32 @@ def _mark(mark: str, method: Hook) -> Hook:
 
 
 def _marked(cls: type, mark: str) -> tuple[Callable[..., Any], ...]:
-    """The methods that carry the mark: base classes first, else in the order of definition."""
+    """Return the marked methods: base classes first, then in the order of definition."""
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
     methods = (getattr(cls, name, None) for name in names)
     return tuple(method for method in methods if callable(method) and hasattr(method, mark))
 
 
 class Part(Protocol):
-    """A worker of a life: one batched function."""
+    """A worker of a lifecycle: one batched function."""
 
     def work(self) -> None:
-        """Serve batches until `stop`, in a thread of its own."""
+        """Process batches until `stop`, in its own thread."""
 
     def stop(self, drain: bool) -> None:
-        """Let nobody in any more; `work` returns when what was accepted is done."""
+        """Accept no more calls; `work` returns after all accepted calls."""
 
 
 P = TypeVar("P", bound=Part)
 
 
 class Lifecycle:
-    """From the first batch to `close`: the workers of one instance, or of one function.
+    """Manages the workers of one instance or function, from the first batch to `close`.
 
     Args:
-        name: how messages and threads call it.
-        enter: run once, before anything else, with the instance.
-        exit: run once, after everything else, with the instance.
+        name: the name in messages and of threads.
+        enter: called once with the instance, before the first batch.
+        exit: called once with the instance, after the last batch.
     """
 
     def __init__(
@@ -113,23 +113,23 @@ class Lifecycle:
         self._loop = EventLoopThread(f"{name} event loop")
 
     def part(self, key: Hashable, make: Callable[[Lifecycle], P]) -> P:
-        """The part of that key, made if this is the first time that somebody asks."""
+        """Return the part of this key; creates it at the first call."""
         with self._lock:
             if key not in self._parts:
                 self._parts[key] = make(self)
             return cast(P, self._parts[key])
 
     def start(self, part: Part) -> None:
-        """Start its thread if that has not been done.
+        """Start the thread of a part, unless it runs already.
 
         Raises:
-            Closed: this life is over.
+            Closed: this lifecycle has ended.
         """
         with self._lock:
             if self._closing:
                 raise Closed(
-                    f"{self._name} was closed, or used before this process was forked; "
-                    "make a new one to go on"
+                    f"{self._name} was closed, or was used before this process was forked; "
+                    "create a new one"
                 )
             if part in self._threads:
                 return
@@ -151,11 +151,11 @@ class Lifecycle:
         self._ended.set()
 
     def would_wait_for_itself(self, part: Part) -> bool:
-        """Whether a call to that part from this thread could never be answered."""
+        """Whether a call of ``part`` from this thread would be a deadlock."""
         return self._loop.is_current() or threading.current_thread() is self._threads.get(part)
 
     def begin(self, instance: object) -> None:
-        """Run the enter methods that have not succeeded yet; the errors are theirs."""
+        """Run the enter methods that have not succeeded yet; raises their errors."""
         with self._entering:
             while self._n_entered < len(self._enter):
                 self.call(self._enter[self._n_entered], instance)
@@ -164,22 +164,22 @@ class Lifecycle:
                 self._kept = (instance,)
 
     def call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Call it here; what it gives to await is awaited on the life's own event loop."""
+        """Call a function in this thread; awaits its awaitable result on the event loop."""
         result = function(*arguments, **keywords)
         return self._loop.run(result) if inspect.isawaitable(result) else result
 
     def close(self, drain: bool = True, wait: bool = True, timeout_s: float | None = None) -> None:
-        """End it: answer what was accepted, run the exit methods. May be repeated.
+        """Finish all accepted calls, then run the exit methods. May be called again.
 
-        Called by the life's own workers it does not wait, since they would wait for themselves.
+        Called from its own workers it does not wait, because that would be a deadlock.
 
         Args:
-            drain: whether what waits is still answered; otherwise it fails with `Closed`.
-            wait: whether to return only when all is done.
-            timeout_s: how long to wait at most.
+            drain: whether to process queued calls; otherwise they fail with `Closed`.
+            wait: whether to wait until everything has ended.
+            timeout_s: maximum waiting time, in seconds.
 
         Raises:
-            BaseException: what an exit method raised, to the first who waits for it.
+            BaseException: raised by an exit method, for the first caller that waits.
         """
         with self._lock:
             is_first, self._closing = not self._closing, True
@@ -210,12 +210,12 @@ class Lifecycle:
                 self._end()
 
     def _end(self) -> None:
-        """Run by the last worker to finish, or by who closes a life that never began."""
+        """Run the exit methods: in the last worker, or in `close` if no worker was started."""
         kept, self._kept = self._kept, ()
         for method in reversed(self._exit) if kept else ():
             try:
                 self.call(method, *kept)
-            except BaseException as error:  # the others are run all the same
+            except BaseException as error:  # the other exit methods still run
                 log.error("%s failed at the end of %s: %r", method.__name__, self._name, error)
                 self._exit_error = self._exit_error or error
         try:
@@ -236,7 +236,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Orphan:
-    """A life whose instance is gone; ``key`` is the ``id`` that it had."""
+    """A lifecycle whose instance was garbage collected; ``key`` is its former ``id``."""
 
     key: int
     life: Lifecycle
@@ -252,7 +252,7 @@ so it only puts the life here, which is safe, and a thread of its own closes it.
 
 
 def lifecycle_of(instance: object) -> Lifecycle:
-    """The life of an instance; it begins with the first of its batches.
+    """Return the lifecycle of an instance; it begins with its first batch.
 
     Raises:
         OptionError: the class has ``__slots__`` without ``__weakref__``.
@@ -306,9 +306,9 @@ def _bury_orphans(orphans: queue.SimpleQueue[_Orphan]) -> None:
 
 @dataclass(frozen=True)
 class running(Generic[Instance]):  # noqa: N801  used as a verb: with running(model)
-    """A context, synchronous or not, at whose end the instance is closed.
+    """A context manager, synchronous or not, that closes an instance at its end.
 
-    ``with running(Model()) as model:`` answers what was accepted, then runs the exit methods.
+    ``with running(Model()) as model:`` finishes all accepted calls, then runs the exit methods.
     """
 
     instance: Instance

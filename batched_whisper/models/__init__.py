@@ -1,1 +1,1 @@
-"""Where a checkpoint comes from, and its weights under one set of names."""
+"""Finds, downloads and loads checkpoints; gives their weights one set of names."""

@@ -1,4 +1,4 @@
-"""Where this package keeps what it can make again: joined models, compiled graphs.
+"""Locates the cache folder of this package: assembled models, compiled graphs.
 
 Creates nothing.
 """

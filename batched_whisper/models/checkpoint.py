@@ -1,8 +1,8 @@
-"""A checkpoint in memory: its sizes, and its weights under one set of names.
+"""Loads a checkpoint into memory: its dimensions, and its weights under one set of names.
 
-The names are openai/whisper's own, whatever file the weights came from, so that no engine knows
-where they came from. Knows the settings beside the weights too: the tokens never said, and the
-heads that align words with time. Knows nothing of finding or fetching files.
+The names are those of openai/whisper, whatever the file format, so that engines are independent of
+it. Also reads the settings of a checkpoint: suppressed tokens and alignment heads. Knows nothing of
+finding or downloading files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 Weights = Mapping[str, NDArray[Any]]
 
 HEAD_WIDTH = 64
-"""Every published Whisper has heads of this width."""
+"""The width of attention heads in every published Whisper model."""
 
 _FINGERPRINTED_BYTES = 1 << 20
 _HUGGING_FACE_SIZES = (
@@ -50,7 +50,7 @@ _HUGGING_FACE_SIZES = (
 
 @dataclass(frozen=True)
 class AlignmentHead:
-    """A cross-attention head that follows the sound, for the times of words."""
+    """A cross-attention head that follows the audio, for word timestamps."""
 
     layer: int
     head: int
@@ -58,14 +58,14 @@ class AlignmentHead:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """One model's weights and what belongs to them.
+    """The weights of a model and their settings.
 
-    ``weights`` has the names and shapes of `dimensions.tensor_shapes`, in the type that the file
-    has (bfloat16 and quantised ones as float32); the arrays are read-only views of the file.
+    ``weights`` has the names and shapes of `dimensions.tensor_shapes`, in the data type of the file
+    (bfloat16 and quantised weights as float32); the arrays are read-only views of the file.
 
-    ``sha256`` tells weights apart, as a key for caches of compiled graphs. Of a file with a pinned
-    hash it is that hash. Of others it is a hash over each weight file's name, size, time of
-    change and first MiB, which is cheap and changes whenever the file is written.
+    ``sha256`` identifies the weights, as a key for caches of compiled graphs. For a file with a
+    pinned hash it is that hash. For others it is a hash of each weight file's name, size,
+    modification time and first MiB, which is cheap and changes whenever the file is written.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Checkpoint:
 
 
 def load_checkpoint(files: ModelFiles) -> Checkpoint:
-    """Read a model's folder: safetensors with Hugging Face's names, or CTranslate2's model.bin.
+    """Load a model folder: safetensors with Hugging Face names, or CTranslate2's model.bin.
 
     Raises:
         ModelFileMissing: no weights, or no config.json.
@@ -110,10 +110,10 @@ def load_checkpoint(files: ModelFiles) -> Checkpoint:
 def random_checkpoint(
     dimensions: Dimensions, seed: int, dtype: DTypeLike = np.float32, *, large: bool = False
 ) -> Checkpoint:
-    """A checkpoint of noise, small enough that activations stay sane; for tests and benchmarks.
+    """Create a checkpoint of random weights, scaled like trained ones; for tests and benchmarks.
 
-    The same seed gives the same weights; other ones if it is ``large``, when several threads make
-    them. Nothing is suppressed in it.
+    The same seed gives the same weights; with ``large`` several threads create them, and they
+    differ from those without. No tokens are suppressed.
     """
     shapes = tensor_shapes(dimensions)
     one_for_all = np.random.default_rng(seed)
@@ -138,7 +138,7 @@ def random_checkpoint(
 
 
 def _sealed(weights: dict[str, NDArray[Any]]) -> Weights:
-    """The same, read-only: engines share it."""
+    """Make the arrays read-only, because engines share them."""
     for value in weights.values():
         value.setflags(write=False)
     return MappingProxyType(weights)
@@ -146,7 +146,7 @@ def _sealed(weights: dict[str, NDArray[Any]]) -> Weights:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a folder says, of either format."""
+    """The contents of a model folder, in either format."""
 
     weights: dict[str, NDArray[Any]]
     dimensions: Dimensions
@@ -191,14 +191,14 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ModelFileMissing(
-            f"{path} is missing; copy it from the model's repository, or fetch the model again"
+            f"{path} is missing; copy it from the model's repository, or download the model again"
         ) from None
     except ValueError as error:
         raise UnsupportedCheckpoint(
-            f"{path} is not JSON ({error}); fetch the model again"
+            f"{path} is not JSON ({error}); download the model again"
         ) from error
     if not isinstance(content, dict):
-        raise UnsupportedCheckpoint(f"{path} does not describe a model; fetch the model again")
+        raise UnsupportedCheckpoint(f"{path} does not describe a model; download the model again")
     return content
 
 
@@ -223,19 +223,21 @@ def _hugging_face_dimensions(config: Mapping[str, Any], path: Path) -> Dimension
         return Dimensions(*(int(config[name]) for name in _HUGGING_FACE_SIZES.split()))
     except (KeyError, TypeError, ValueError) as error:
         raise UnsupportedCheckpoint(
-            f"{path} does not say the model's sizes ({error}); fetch the model again"
+            f"{path} does not say the model's sizes ({error}); download the model again"
         ) from error
 
 
 def _measured_dimensions(
     weights: Weights, n_audio_head: int | None, n_text_head: int | None, folder: Path
 ) -> Dimensions:
-    """The sizes by the shapes of the tensors, where no file says them."""
+    """Derive the dimensions from the shapes of the tensors."""
 
     def shape(name: str, n_axes: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         found = weights[name].shape if name in weights else default
         if found is None or len(found) != n_axes:
-            raise UnsupportedCheckpoint(f"{folder}: the tensor {name} is missing, or misshapen")
+            raise UnsupportedCheckpoint(
+                f"{folder}: the tensor {name} is missing or has the wrong number of axes"
+            )
         return found
 
     audio, n_mels, _ = shape("encoder.conv1.weight", 3)
@@ -266,26 +268,25 @@ def _check_shapes(weights: Weights, dimensions: Dimensions, folder: Path) -> Non
             raise UnsupportedCheckpoint(f"{folder}: the tensor {name} is missing")
         if weights[name].shape != shape:
             raise UnsupportedCheckpoint(
-                f"{folder}: the tensor {name} has shape {weights[name].shape} where its sizes "
-                f"say {shape}"
+                f"{folder}: the tensor {name} has shape {weights[name].shape}, expected {shape}"
             )
     for name in weights:
         if name not in expected:
-            raise UnsupportedCheckpoint(f"{folder}: the tensor {name} is one too many")
+            raise UnsupportedCheckpoint(f"{folder}: unexpected tensor {name}")
     for width, n_heads in (
         (dimensions.n_audio_state, dimensions.n_audio_head),
         (dimensions.n_text_state, dimensions.n_text_head),
     ):
         if n_heads < 1 or width % n_heads:
             raise UnsupportedCheckpoint(
-                f"{folder}: {n_heads} heads do not share a width of {width}"
+                f"{folder}: a width of {width} is not divisible by {n_heads} heads"
             )
 
 
 def _suppressed(
     config: Mapping[str, Any], dimensions: Dimensions, folder: Path
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tokens never said, and those never said first: as configured, else by openai's rule."""
+    """Return the tokens suppressed always and first: as configured, else by openai's rule."""
     never = config.get("suppress_ids", config.get("suppress_tokens"))
     never_first = config.get("suppress_ids_begin", config.get("begin_suppress_tokens"))
     if never is None or never_first is None:
@@ -316,19 +317,19 @@ def _alignment_heads(
         raise UnsupportedCheckpoint(
             f"{folder}: alignment_heads is not a list of pairs ({error})"
         ) from error
-    for place in heads:
+    for each in heads:
         if not (
-            0 <= place.layer < dimensions.n_text_layer and 0 <= place.head < dimensions.n_text_head
+            0 <= each.layer < dimensions.n_text_layer and 0 <= each.head < dimensions.n_text_head
         ):
             raise UnsupportedCheckpoint(
-                f"{folder}: alignment_heads names head {place.head} of layer {place.layer}, "
+                f"{folder}: alignment_heads names head {each.head} of layer {each.layer}, "
                 "which does not exist"
             )
     return heads
 
 
 def _upper_half(dimensions: Dimensions) -> tuple[AlignmentHead, ...]:
-    """All heads of the upper half of the decoder, openai/whisper's default."""
+    """Return all heads of the upper half of the decoder, openai/whisper's default."""
     layers = range(dimensions.n_text_layer // 2, dimensions.n_text_layer)
     return tuple(
         AlignmentHead(layer, head) for layer in layers for head in range(dimensions.n_text_head)

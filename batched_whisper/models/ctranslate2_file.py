@@ -1,9 +1,8 @@
-"""Weights from CTranslate2's model.bin.
+"""Reads weights from CTranslate2's model.bin.
 
-Knows that file's layout, version 6 (``_serialize`` in CTranslate2's specs/model_spec.py), how it
-fuses projections and quantises, and its names for Whisper's tensors. All numbers are
-little-endian; strings are a 16-bit length, the bytes and a zero. Knows nothing of sizes: the
-shapes are checked by `batched_whisper.models.checkpoint`.
+Knows the layout of the file, version 6 (``_serialize`` in CTranslate2's specs/model_spec.py), its
+fused projections, quantisation and tensor names. All numbers are little-endian; strings are a
+16-bit length, the bytes and a zero. The shapes are checked by `batched_whisper.models.checkpoint`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MODEL_FILE = "model.bin"
 
 _VERSION = 6
 _SPECIFICATION = "WhisperSpec"
-_KINDS = ("<f4", "<i1", "<i2", "<i4", "<f2", BFLOAT16)  # by their number in the file
+_KINDS = ("<f4", "<i1", "<i2", "<i4", "<f2", BFLOAT16)  # by their code in the file
 
 _OUTSIDE_BLOCKS = {
     "encoder/conv1": "encoder.conv1",
@@ -56,7 +55,7 @@ _EMBEDDING = "decoder/embeddings/weight"
 
 @dataclass(frozen=True)
 class ModelBin:
-    """What a model.bin holds: tensors by openai/whisper's names, and the numbers of heads."""
+    """The contents of a model.bin: tensors by openai/whisper's names, and the numbers of heads."""
 
     weights: dict[str, NDArray[Any]]
     n_audio_head: int | None
@@ -75,7 +74,7 @@ def read_model_bin(path: Path) -> ModelBin:
     if output is not None and embedding is not None and not np.array_equal(output, embedding):
         raise UnsupportedCheckpoint(
             f"{path}: the output projection is not the token embedding; "
-            "such a checkpoint cannot be used"
+            "such checkpoints are not supported"
         )
     weights: dict[str, NDArray[Any]] = {}
     for name, value in variables.items():
@@ -85,14 +84,14 @@ def read_model_bin(path: Path) -> ModelBin:
 
 
 class _Cursor:
-    """A place in the file that moves on with every reading."""
+    """Reads values one after another from a file."""
 
     def __init__(self, file: MappedFile) -> None:
         self.file = file
         self._at = 0
 
     def number(self, kind: str) -> int:
-        """The next integer; ``kind`` is struct's letter."""
+        """Read an integer; ``kind`` is its format character in `struct`."""
         return int(struct.unpack("<" + kind, self._take(struct.calcsize("<" + kind)))[0])
 
     def string(self) -> str:
@@ -102,13 +101,13 @@ class _Cursor:
         shape = tuple(self.number("I") for _ in range(self.number("B")))
         kind, n_bytes, start = self.number("B"), self.number("I"), 0
         if kind >= len(_KINDS):
-            raise UnsupportedCheckpoint(f"{self.file.path}: no tensor is of type {kind}")
+            raise UnsupportedCheckpoint(f"{self.file.path}: unknown tensor type {kind}")
         start, self._at = self._at, self._at + n_bytes
         value = self.file.array(_KINDS[kind], shape, start)
         if value.size * (2 if _KINDS[kind] == BFLOAT16 else value.itemsize) != n_bytes:
             raise UnsupportedCheckpoint(
                 f"{self.file.path} is damaged: {n_bytes} bytes for a tensor of shape {shape}; "
-                "fetch the model again"
+                "download the model again"
             )
         return value
 
@@ -132,17 +131,19 @@ def _read_variables(path: Path) -> dict[str, NDArray[Any]]:
         )
     variables = {cursor.string(): cursor.tensor() for _ in range(cursor.number("I"))}
     variables = _dequantised(variables, path)
-    # After it: an alias of a quantised tensor has no scale of its own.
+    # After dequantising: an alias of a quantised tensor has no scale of its own.
     for _ in range(cursor.number("I")):
         alias, target = cursor.string(), cursor.string()
         if target not in variables:
-            raise UnsupportedCheckpoint(f"{path}: {alias} stands for {target}, which is not there")
+            raise UnsupportedCheckpoint(
+                f"{path}: {alias} is an alias of {target}, which is missing"
+            )
         variables[alias] = variables[target]
     return variables
 
 
 def _dequantised(variables: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[Any]]:
-    """Divide integers by their scale: one for each row in int8, one for all in int16."""
+    """Divide integers by their scale: one per row in int8, one per tensor in int16."""
     done: dict[str, NDArray[Any]] = {}
     for name, value in variables.items():
         if name.endswith("_scale"):
@@ -174,12 +175,12 @@ def _renamed(name: str, value: NDArray[Any], path: Path) -> Iterator[tuple[str, 
 def _split(
     pattern: str, targets: tuple[str, ...], name: str, value: NDArray[Any], path: Path
 ) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The rows of a fused projection, shared out among its parts."""
+    """Split the rows of a fused projection into its parts."""
     if len(value) % len(targets):
         raise UnsupportedCheckpoint(f"{path}: {name} cannot be split into {len(targets)} parts")
     for target, rows in zip(targets, np.split(value, len(targets)), strict=True):
         if target.endswith(".key") and rows.ndim == 1:
-            if np.any(rows):  # Whisper's keys have none; fused, it is there as zeros
+            if np.any(rows):  # keys have no bias in Whisper; in a fused projection it is zero
                 raise UnsupportedCheckpoint(f"{path}: {name} has a bias for the keys")
             continue
         yield pattern.format(target), rows

@@ -1,4 +1,4 @@
-"""How large a Whisper checkpoint is, and so which tensors it has and of what shapes.
+"""The dimensions of a Whisper checkpoint, and the names and shapes of its tensors.
 
 The tensor names are those of openai/whisper's state dictionary, which the whole package uses.
 Knows nothing of files.
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The sizes of a checkpoint, by the names of openai/whisper's ModelDimensions."""
+    """The dimensions of a checkpoint, with the names of openai/whisper's ModelDimensions."""
 
     n_mels: int
     n_audio_ctx: int
@@ -46,7 +46,7 @@ def _shape(
     decoder: int | None = None,
     n_mels: int = 80,
 ) -> Dimensions:
-    """A published size; ``decoder`` is its number of decoder layers where they are fewer."""
+    """Declare a published model; ``decoder`` is its number of decoder layers, if fewer."""
     text_layers = layers if decoder is None else decoder
     return Dimensions(n_mels, 1500, width, heads, layers, n_vocab, 448, width, heads, text_layers)
 
@@ -74,11 +74,11 @@ SHAPES = MappingProxyType(
         "distil-large-v3.5": _shape(1280, 20, 32, _WITH_CANTONESE, decoder=2, n_mels=128),
     }
 )
-"""Short name -> published sizes."""
+"""Short name -> dimensions of the published model."""
 
 
 def tensor_shapes(dimensions: Dimensions) -> dict[str, Shape]:
-    """Name -> shape of every tensor of a checkpoint; linear weights are [out, in]."""
+    """Return name -> shape of every tensor of a checkpoint; linear weights are [out, in]."""
     audio, text = dimensions.n_audio_state, dimensions.n_text_state
     shapes: dict[str, Shape] = {
         "encoder.conv1.weight": (audio, dimensions.n_mels, 3),
@@ -99,10 +99,10 @@ def tensor_shapes(dimensions: Dimensions) -> dict[str, Shape]:
 
 
 def sinusoids(n_positions: int, width: int) -> NDArray[np.float32]:
-    """The encoder's position table, ``[n_positions, width]``, by openai/whisper's model.py.
+    """Return the encoder's position embeddings, ``[n_positions, width]``.
 
-    The first half of a row is sines and the second cosines, of wavelengths from 2 pi to
-    20 000 pi positions in geometric steps.
+    As in openai/whisper's ``model.py``: the first half of a row is sines and the second cosines,
+    with wavelengths from 2 pi to 20 000 pi positions in a geometric progression.
     """
     step = np.log(10_000) / (width // 2 - 1)
     inverse = np.exp(-step * np.arange(width // 2, dtype=np.float32)).astype(np.float32)

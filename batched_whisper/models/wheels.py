@@ -1,7 +1,7 @@
-"""Models from installed wheels.
+"""Loads models from installed wheels.
 
-Knows how to find a wheel's files without importing it, to join a file that was cut to fit into
-wheels, and to check every file's SHA-256 before each use. Knows nothing of other sources.
+Finds the files of a wheel without importing it, joins files that are split across wheels, and
+verifies the SHA-256 of every file before each use. Knows nothing of other sources.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _CHUNK_BYTES = 1 << 20
 
 
 def from_wheel(model: WheelModel, name: str, cache: Path) -> ModelFiles | None:
-    """The folder of an installed wheel model, verified; None if it is not installed.
+    """Return the verified folder of a wheel model; None if it is not installed.
 
-    A model whose files lie whole in one wheel is used where it is. Another is put together once
-    in ``cache``; a damaged copy there is made again.
+    A model whose files are complete in one wheel is used in place. Others are assembled once in
+    ``cache``; a damaged copy there is assembled again.
 
     Raises:
-        WrongHash: an installed file is not the pinned one.
+        WrongHash: an installed file does not have the pinned SHA-256.
         ModelError: the folder in the cache cannot be written.
     """
     parts = {file.name: _installed_parts(file) for file in model.files}
@@ -48,10 +48,10 @@ def from_wheel(model: WheelModel, name: str, cache: Path) -> ModelFiles | None:
 
 
 def _installed_parts(file: WheelFile) -> tuple[Path, ...] | None:
-    """Where the parts lie, or None if one of the packages is not installed."""
+    """Return the paths of the parts, or None if a package is not installed."""
     found = []
     for part in file.parts:
-        package = importlib.util.find_spec(part.package)  # a top-level one: nothing is imported
+        package = importlib.util.find_spec(part.package)  # top-level: this imports nothing
         folders = package.submodule_search_locations if package else None
         if not folders:
             return None
@@ -60,7 +60,7 @@ def _installed_parts(file: WheelFile) -> tuple[Path, ...] | None:
 
 
 def _common_folder(parts: dict[str, tuple[Path, ...] | None]) -> Path | None:
-    """The folder in which every file lies whole under its own name, if there is one."""
+    """Return the folder that contains every complete file under its own name, if any."""
     folders = set()
     for name, found in parts.items():
         if found is None or len(found) != 1 or found[0].name != name:
@@ -70,7 +70,7 @@ def _common_folder(parts: dict[str, tuple[Path, ...] | None]) -> Path | None:
 
 
 def _join(model: WheelModel, file: WheelFile, parts: Sequence[Path], folder: Path) -> None:
-    """Write the parts as one file, which appears under its name only when its hash is right."""
+    """Join the parts into one file, which gets its name only after its hash is verified."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=folder)
@@ -86,7 +86,7 @@ def _join(model: WheelModel, file: WheelFile, parts: Sequence[Path], folder: Pat
                         digest.update(chunk)
         if digest.hexdigest() != file.sha256:
             raise _wrong_hash(model, file, parts, digest.hexdigest())
-        Path(temporary).chmod(0o644)  # mkstemp's files are for their owner alone
+        Path(temporary).chmod(0o644)  # files of mkstemp are readable by their owner only
         Path(temporary).replace(folder / file.name)
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -108,14 +108,14 @@ def _sha256(path: Path) -> str:
 
 def _wrong_hash(model: WheelModel, file: WheelFile, parts: Sequence[Path], got: str) -> WrongHash:
     return WrongHash(
-        f"{file.name} of the model {model.name} ({', '.join(map(str, parts))}) is not the file "
-        f"that it should be: expected SHA-256 {file.sha256}, got {got}; "
+        f"{file.name} of the model {model.name} ({', '.join(map(str, parts))}) has the wrong "
+        f"SHA-256: expected {file.sha256}, got {got}; "
         f"install it again: pip install --force-reinstall {model.install}"
     )
 
 
 def _cannot_write(folder: Path, error: OSError) -> ModelError:
     return ModelError(
-        f"the model cannot be put together in {folder} ({error.strerror}); "
-        "set XDG_CACHE_HOME to a folder that can be written and has room"
+        f"the model cannot be assembled in {folder} ({error.strerror}); "
+        "set XDG_CACHE_HOME to a writable folder with enough space"
     )

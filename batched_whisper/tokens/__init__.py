@@ -1,1 +1,1 @@
-"""Text to token numbers and back, languages, and the prompt of a window."""
+"""Tokenizer, languages, and the prompt of a window."""

@@ -1,8 +1,7 @@
-"""The languages that Whisper knows, in the order of its tokens.
+"""The languages of Whisper, in the order of their tokens.
 
-Knows codes, English names and other names of the same languages, and which are written without
-spaces. Knows nothing of token numbers: those depend on the checkpoint and are in
-`batched_whisper.tokens.tokenizer`.
+Codes, English names, aliases, and the languages written without spaces. Token IDs depend on the
+checkpoint and are in `batched_whisper.tokens.tokenizer`.
 """
 
 from __future__ import annotations
@@ -62,10 +61,10 @@ _BY_NAME = MappingProxyType({**{name: code for code, name in LANGUAGES.items()},
 
 
 def language_code(text: str) -> str:
-    """The code of a language given as a code, a name or a tag such as ``pt-BR``, in any case.
+    """Return the code of a language from a code, a name or a tag such as ``pt-BR``, in any case.
 
     Raises:
-        OptionError: Whisper knows no such language; the message names those that are near.
+        OptionError: Whisper does not know the language; the message suggests similar ones.
     """
     asked = text.strip().lower()
     for spelling in (asked, asked.replace("_", "-").partition("-")[0]):
@@ -75,14 +74,14 @@ def language_code(text: str) -> str:
             return _BY_NAME[spelling]
     near = difflib.get_close_matches(asked, [*_BY_NAME, *LANGUAGES], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "give a code such as en, or a name"
-    raise OptionError(f"language={text!r} is not one that Whisper knows; {hint}")
+    raise OptionError(f"language={text!r} is unknown to Whisper; {hint}")
 
 
 def language_code_or_none(option: str | None) -> str | None:
-    """The code of the language that the option ``language`` tells; None where it tells none.
+    """Return the code of the option ``language``; None if the language is to be detected.
 
     Raises:
-        OptionError: Whisper knows no such language.
+        OptionError: Whisper does not know the language.
     """
     if option is None or option == LANGUAGE_PER_WINDOW:
         return None
@@ -90,7 +89,7 @@ def language_code_or_none(option: str | None) -> str | None:
 
 
 def known_language(text: str | None) -> str | None:
-    """The code of what somebody wrote down as a language; None where Whisper knows none such."""
+    """Return the code of a language in foreign data; None if Whisper does not know it."""
     try:
         return language_code_or_none(text)
     except OptionError:

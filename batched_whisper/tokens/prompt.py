@@ -1,7 +1,6 @@
-"""What the decoder is given before it says its first word.
+"""Builds the tokens that the decoder is given before the first sampled token.
 
-Knows the order of Whisper's special tokens, as in openai/whisper's decoding.py. Knows nothing of
-what is said afterwards.
+Knows the order of Whisper's special tokens, as in openai/whisper's ``decoding.py``.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from batched_whisper.tokens.languages import LANGUAGES
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Task
 
-_BELIEVED = 0.5
-"""The highest temperature of a text that later windows are told; openai/whisper's."""
+_MAX_TEMPERATURE = 0.5
+"""The highest temperature of a text that conditions later windows; openai/whisper's value."""
 
 
 def sot_sequence(
@@ -23,16 +22,16 @@ def sot_sequence(
     task: str = Task.TRANSCRIBE,
     timestamps: bool = False,
 ) -> tuple[int, ...]:
-    """The tokens from the start of the transcript to the first one that is sampled.
+    """Return the tokens from the start of the transcript up to the first sampled one.
 
     Args:
-        tokenizer: the checkpoint's.
-        language: its code; may be None for English-only checkpoints.
+        tokenizer: of the checkpoint.
+        language: code of the language; may be None for English-only checkpoints.
         task: transcribe or translate.
-        timestamps: whether the model may time its segments.
+        timestamps: whether the model predicts timestamps.
 
     Raises:
-        OptionError: the checkpoint does not know the language or the task.
+        OptionError: the checkpoint does not support the language or the task.
     """
     ending = () if timestamps else (tokenizer.no_timestamps,)
     if not tokenizer.multilingual:
@@ -45,17 +44,17 @@ def sot_sequence(
 
 
 class PreviousText:
-    """The text before a window, while a recording's windows are decoded one after another.
+    """Collects the text before a window, if windows are conditioned on previous text.
 
-    As in openai/whisper's transcribe.py: the caller's prompt, then what each window said, its
-    timestamps included; all of it is forgotten after a window that took a temperature above 0.5.
-    Hot words come before it, as in faster-whisper, and are never forgotten. Together they have
-    half of the text context, the mark included; the oldest text is left out first.
+    As in openai/whisper's ``transcribe.py``: the caller's prompt, then the tokens of each window
+    with its timestamps; all of it is dropped after a window with a temperature above 0.5. Hotwords
+    come before it, as in faster-whisper, and are never dropped. Together they have half of the text
+    context, ``sot_prev`` included; the oldest text is left out first.
 
     Args:
-        tokenizer: the checkpoint's.
-        prompt: text that came before the recording.
-        n_text_ctx: the most tokens that the model takes at once.
+        tokenizer: of the checkpoint.
+        prompt: text that precedes the recording.
+        n_text_ctx: maximum number of tokens of the decoder.
         hotwords: words to expect in every window.
     """
 
@@ -73,15 +72,17 @@ class PreviousText:
         self._tokens = self._last(_encoded(tokenizer, prompt))
 
     def prefix(self) -> tuple[int, ...]:
-        """What the next window is given: none, or ``sot_prev`` and the last part of the text."""
+        """Return the prompt of the next window: none, or ``sot_prev`` and the last text."""
         tokens = (*self._hotwords, *self._tokens)
         return (self._mark, *tokens) if tokens else ()
 
     def add(self, tokens: Sequence[int], temperature: float) -> None:
-        """A window said these tokens; none if it was silent, which changes nothing."""
+        """Add the tokens of a window; those of a silent window are empty and change nothing."""
         if not tokens:
             return
-        self._tokens = self._last((*self._tokens, *tokens)) if temperature <= _BELIEVED else ()
+        self._tokens = (
+            self._last((*self._tokens, *tokens)) if temperature <= _MAX_TEMPERATURE else ()
+        )
 
     def _last(self, tokens: Sequence[int]) -> tuple[int, ...]:
         return tuple(tokens[max(0, len(tokens) - self._n_kept) :])
@@ -95,14 +96,14 @@ def _encoded(tokenizer: Tokenizer, text: str | None) -> tuple[int, ...]:
 def _check_english_only(language: str | None, task: str) -> None:
     if language not in (None, "en"):
         name = LANGUAGES.get(language or "", language)
-        raise OptionError(f"this model knows English only, not {name}; use a multilingual one")
+        raise OptionError(f"this model supports English only, not {name}; use a multilingual one")
     if task != Task.TRANSCRIBE:
-        raise OptionError("this model knows English only; use a multilingual one to translate")
+        raise OptionError("this model supports English only; use a multilingual one to translate")
 
 
 def _language_token(tokenizer: Tokenizer, language: str | None) -> int:
     if language is None:
-        raise OptionError("a multilingual model needs a language here; detect it first")
+        raise OptionError("a multilingual model needs a language; detect it first")
     if language not in tokenizer.language_tokens:
         name = LANGUAGES.get(language, language)
         raise OptionError(f"this model has no token for {name}; choose another model or language")

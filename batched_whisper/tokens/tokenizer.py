@@ -1,9 +1,8 @@
-"""Text to token numbers and back, for one checkpoint.
+"""Converts text to token IDs and back, for one checkpoint.
 
-Knows Whisper's byte-pair vocabulary and the numbers of its special tokens, both read from the
-checkpoint's own files: the numbers differ between English-only and multilingual checkpoints, and
-large-v3 has one language more. Knows nothing of what may be said when (that is
-`batched_whisper.decoding`), and nothing of weights.
+Reads Whisper's byte-pair vocabulary and the IDs of its special tokens from the files of the
+checkpoint: the IDs differ between English-only and multilingual checkpoints, and large-v3 has one
+more language. The rules of decoding are in `batched_whisper.decoding`.
 """
 
 from __future__ import annotations
@@ -21,40 +20,40 @@ from batched_whisper.errors import ModelFileMissing, UnsupportedCheckpoint
 from batched_whisper.tokens.languages import LANGUAGES
 
 N_TIMESTAMPS = 1501
-"""One for each 20 ms from 0.00 to 30.00 s, both ends included."""
+"""Timestamp tokens: one per 20 ms from 0.00 to 30.00 s, both included."""
 
 MULTILINGUAL_VOCABULARY = 51_865
 """The smallest vocabulary of a multilingual checkpoint; the English-only ones have one less."""
 
 _LETTERS = '"#()*+/:;<=>@[\\]^_`{|}~「」『』'
 _GROUPS = "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪"
-_MUSIC = "♩♪♫♬♭♮♯"  # their first token alone already means one of them
+_MUSIC = "♩♪♫♬♭♮♯"  # their first token alone already identifies them
 
 
 class Tokenizer:
-    """One checkpoint's tokens. Immutable, so threads may share it.
+    """The tokenizer of one checkpoint. Immutable, so threads may share it.
 
     Attributes:
         sot, eot: start of transcript, end of text.
         transcribe, translate: the task tokens.
         sot_prev, sot_lm: start of previous text (a prompt), start of language model.
-        no_speech: its probability at ``sot`` says how likely nobody speaks.
-        no_timestamps: promises text without timestamps.
-        timestamp_begin: the token of 0.00 s; all greater ones are timestamps.
+        no_speech: its probability at ``sot`` is the probability that there is no speech.
+        no_timestamps: selects text without timestamps.
+        timestamp_begin: the token of 0.00 s; it and all greater IDs are timestamps.
         blank: the token of a single space.
-        n_vocab: how many tokens there are.
-        multilingual: whether there are language and task tokens to be used.
+        n_vocab: the number of tokens.
+        multilingual: whether language and task tokens are used.
         language_tokens: language code -> token, in Whisper's order; empty if English-only.
     """
 
     def __init__(
         self, model: tokenizers.Tokenizer, vocabulary: Mapping[str, int], name: str
     ) -> None:
-        """Take over ``model``, which must know no special tokens, and the full vocabulary.
+        """Wrap ``model``, which must not know special tokens, and the full vocabulary.
 
         Args:
             model: the byte-pair encoder of text alone.
-            vocabulary: written token -> number, the special ones included.
+            vocabulary: text of a token -> ID, special tokens included.
             name: the file, for messages.
         """
         self._model = model
@@ -82,7 +81,7 @@ class Tokenizer:
 
         Raises:
             ModelFileMissing: neither is there.
-            UnsupportedCheckpoint: they are not those of a Whisper checkpoint.
+            UnsupportedCheckpoint: they are not from a Whisper checkpoint.
         """
         folder = Path(folder)
         if (folder / "tokenizer.json").is_file():
@@ -91,30 +90,30 @@ class Tokenizer:
             return _from_vocabulary(folder)
         raise ModelFileMissing(
             f"{folder} has no tokenizer.json (nor vocab.json with merges.txt); "
-            "copy the one of the model's repository into it"
+            "copy it from the repository of the model"
         )
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of ``text``; what looks like a special token in it is text too."""
+        """Encode ``text``; special tokens in it are encoded as plain text."""
         ids: list[int] = self._model.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of ``tokens``, without special tokens and timestamps.
+        """Decode ``tokens``, without special tokens and timestamps.
 
-        Bytes that are no UTF-8, such as half a character at the end, become U+FFFD.
+        Invalid UTF-8, such as half a character at the end, becomes U+FFFD.
         """
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """The UTF-8 bytes of the text tokens among ``tokens``."""
+        """Return the UTF-8 bytes of the text tokens among ``tokens``."""
         return b"".join(self._bytes[token] for token in tokens if 0 <= token < self.eot)
 
     @cached_property
     def non_speech_tokens(self) -> tuple[int, ...]:
-        """Tokens for what nobody says, such as brackets and notes, in ascending order.
+        """Tokens of non-speech symbols, such as brackets and notes, in ascending order.
 
-        The rule is that of openai/whisper's tokenizer.py: symbols of one token, with and
+        By the rule of openai/whisper's ``tokenizer.py``: symbols of one token, with and
         without a space before; hyphen and apostrophe only where they begin a word.
         """
         found = {self.encode(" -")[0], self.encode(" '")[0]}
@@ -126,18 +125,18 @@ class Tokenizer:
 
     @cached_property
     def suppress_tokens(self) -> tuple[int, ...]:
-        """Tokens never to be sampled, by the rule of openai/whisper's decoding.py."""
+        """Tokens that are never sampled, by the rule of openai/whisper's ``decoding.py``."""
         special = {self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm}
         return tuple(sorted({*self.non_speech_tokens, *special, self.no_speech}))
 
     @cached_property
     def begin_suppress_tokens(self) -> tuple[int, ...]:
-        """Tokens not to be sampled first: a blank and the end of the text."""
+        """Tokens that are not sampled first: a blank and the end of text."""
         return (self.blank, self.eot)
 
 
 class _SpecialTokens:
-    """The numbers of special tokens by what is written for them."""
+    """Looks up the IDs of special tokens by their text."""
 
     def __init__(self, vocabulary: Mapping[str, int], name: str) -> None:
         self._vocabulary = vocabulary
@@ -162,17 +161,17 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
         content = json.loads(path.read_text("utf-8"))
         vocabulary = dict(content["model"]["vocab"])
         vocabulary.update({added["content"]: added["id"] for added in content["added_tokens"]})
-        # Without its added tokens the encoder takes "<|en|>" in a prompt for five letters.
+        # Without its added tokens the encoder treats "<|en|>" in a prompt as plain text.
         content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
         model = tokenizers.Tokenizer.from_str(json.dumps(content))
-    # tokenizers raises Exception itself for a file that it cannot use
+    # tokenizers raises plain Exception for an invalid file
     except Exception as error:
         raise _unreadable(path, error) from error
     return Tokenizer(model, vocabulary, str(path))
 
 
 def _from_vocabulary(folder: Path) -> Tokenizer:
-    """The older layout, before tokenizer.json."""
+    """Read the older layout, without tokenizer.json."""
     try:
         vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
         bpe = tokenizers.models.BPE.from_file(
@@ -189,12 +188,12 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
 
 def _unreadable(path: Path, error: Exception) -> UnsupportedCheckpoint:
     return UnsupportedCheckpoint(
-        f"{path} is not a tokenizer that can be read ({error}); fetch the model again"
+        f"{path} cannot be read as a tokenizer ({error}); download the model again"
     )
 
 
 def _token_bytes(vocabulary: Mapping[str, int], n_text: int) -> tuple[bytes, ...]:
-    """The bytes of each text token, by number; a number nobody uses has none."""
+    """Return the bytes of each text token, by ID; empty for unused IDs."""
     byte_of = _byte_alphabet()
     table: list[Any] = [b""] * n_text
     for written, token in vocabulary.items():
@@ -204,10 +203,10 @@ def _token_bytes(vocabulary: Mapping[str, int], n_text: int) -> tuple[bytes, ...
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Letter -> byte in GPT-2's vocabulary, where every byte is written as a visible letter.
+    """Return character -> byte of GPT-2's vocabulary, which writes bytes as visible characters.
 
-    Printable Latin-1 stands for itself; the other 68 bytes are the letters from U+0100 on, in
-    ascending order (openai/gpt-2, encoder.py).
+    Printable Latin-1 characters stand for themselves; the other 68 bytes are the characters from
+    U+0100 on, in ascending order (openai/gpt-2, ``encoder.py``).
     """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]

@@ -1,1 +1,1 @@
-"""From decoded windows to segments and a transcript."""
+"""Turns decoded windows into segments and a transcript."""

@@ -1,8 +1,8 @@
-"""Windows of several channels in, in any order; segments in the order of time out.
+"""Assembles a transcript: takes windows of several channels in any order, emits ordered segments.
 
-A segment is given as soon as it is ready: its window is not stitched to a later one any more, and no
-channel can still bring an earlier one. What is given does not depend on the order in which windows
-are done. Knows no engine and no thread.
+A segment is emitted as soon as it is ready: its window can no longer be stitched to a later one,
+and no channel can still produce an earlier segment. The output does not depend on the order in
+which windows are decoded. Knows no engine and no thread.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from batched_whisper.types import DecodedWindow, Segment
 
 @dataclass(frozen=True)
 class _Built:
-    """A segment and where it stands: its start, but never before what its channel said earlier."""
+    """A segment and its sort key: its start, but never before an earlier one of its channel."""
 
     segment: Segment
     at_s: float
 
 
 class Assembly:
-    """The transcript of one recording, while it is put together; used by one thread at a time.
+    """Assembles the transcript of one recording; used by one thread at a time.
 
     Args:
-        segments_of: the segments of one window, in the order of time.
-        stitch: makes a window and the next one follow each other where they overlap.
-        is_split: whether segments and windows tell their channel.
+        segments_of: returns the segments of one window, in chronological order.
+        stitch: removes the overlap of a window and the next one.
+        is_split: whether to set the channel of segments and windows.
     """
 
     def __init__(
@@ -42,94 +42,99 @@ class Assembly:
         self._segments_of = segments_of
         self._stitch = stitch
         self._is_split = is_split
-        self._lanes: list[_Lane] = []
+        self._channels: list[_Channel] = []
         self.segments: list[Segment] = []
-        """All that were given."""
+        """All segments that `ready` has returned."""
 
     @property
     def windows(self) -> tuple[DecodedWindow, ...]:
-        """What was decoded, in the order of time; of the same time, channel by channel."""
-        windows = [window for lane in self._lanes for window in lane.in_order()]
+        """The decoded windows in chronological order; at equal times by channel."""
+        windows = [window for state in self._channels for window in state.in_order()]
         return tuple(sorted(windows, key=lambda window: window.start))
 
     def expect(self, channel: int, start_s: float) -> None:
-        """There is one more window on a channel; they are announced in the order of time."""
-        self._lane(channel).starts_s.append(start_s)
+        """Register one more window of a channel; call in chronological order."""
+        self._channel(channel).starts_s.append(start_s)
 
     def advance(self, watermarks_s: Sequence[float]) -> None:
-        """By channel: windows not announced yet begin no earlier. Tells how many channels exist."""
+        """Set the watermark of every channel: later windows do not start before it, in seconds."""
         for channel, at_s in enumerate(watermarks_s):
-            lane = self._lane(channel)
-            lane.watermarks_s = at_s
-            self._build(lane)
+            state = self._channel(channel)
+            state.watermark_s = at_s
+            self._build(state)
 
     def end(self) -> None:
-        """All windows were announced."""
-        self.advance([math.inf] * len(self._lanes))
+        """Declare that all windows are registered."""
+        self.advance([math.inf] * len(self._channels))
 
     def decoded(self, channel: int, index: int, window: DecodedWindow) -> None:
-        """Window `index` of those announced on a channel is done."""
-        lane = self._lane(channel)
-        lane.decoded[index] = replace(window, channel=channel) if self._is_split else window
-        self._build(lane)
+        """Add the result of window `index` of those expected on a channel."""
+        state = self._channel(channel)
+        state.decoded[index] = replace(window, channel=channel) if self._is_split else window
+        self._build(state)
 
     def ready(self) -> list[Segment]:
-        """The segments that became ready since the last call, in the order of time."""
+        """Return the segments that became ready since the last call, in chronological order."""
         n_given = len(self.segments)
         while (channel := self._next_channel()) is not None:
-            segment = replace(self._lanes[channel].built.popleft().segment, id=len(self.segments))
+            segment = replace(
+                self._channels[channel].built.popleft().segment, id=len(self.segments)
+            )
             self.segments.append(replace(segment, channel=channel) if self._is_split else segment)
         return self.segments[n_given:]
 
     def _next_channel(self) -> int | None:
-        """Whose segment is the next one; None while that is not certain."""
-        if not self._lanes:
+        """Return the channel of the next segment; None while it is not certain."""
+        if not self._channels:
             return None
-        channel = min(range(len(self._lanes)), key=lambda i: self._lanes[i].next_s)
-        return channel if self._lanes[channel].built else None
+        channel = min(range(len(self._channels)), key=lambda i: self._channels[i].next_s)
+        return channel if self._channels[channel].built else None
 
-    def _build(self, lane: _Lane) -> None:
-        """The segments of the windows that are final by now."""
-        while (window := lane.decoded.get(lane.n_built)) is not None:
-            next_ = lane.n_built + 1
-            if lane.starts_next_s < window.end:
-                if next_ not in lane.decoded:
+    def _build(self, state: _Channel) -> None:
+        """Build the segments of the windows that are final."""
+        while (window := state.decoded.get(state.n_built)) is not None:
+            next_ = state.n_built + 1
+            if state.starts_next_s < window.end:
+                if next_ not in state.decoded:
                     return
-                stitched = self._stitch(window, lane.decoded[next_])
-                lane.decoded[lane.n_built], lane.decoded[next_] = stitched.earlier, stitched.later
-            lane.build(self._segments_of(lane.decoded[lane.n_built]))
+                stitched = self._stitch(window, state.decoded[next_])
+                state.decoded[state.n_built], state.decoded[next_] = (
+                    stitched.earlier,
+                    stitched.later,
+                )
+            state.build(self._segments_of(state.decoded[state.n_built]))
 
-    def _lane(self, channel: int) -> _Lane:
-        while len(self._lanes) <= channel:
-            self._lanes.append(_Lane())
-        return self._lanes[channel]
+    def _channel(self, channel: int) -> _Channel:
+        while len(self._channels) <= channel:
+            self._channels.append(_Channel())
+        return self._channels[channel]
 
 
-class _Lane:
-    """One channel."""
+class _Channel:
+    """The state of one channel."""
 
     def __init__(self) -> None:
         self.starts_s: list[float] = []
-        self.watermarks_s = 0.0
+        self.watermark_s = 0.0
         self.decoded: dict[int, DecodedWindow] = {}
         self.built: deque[_Built] = deque()
-        self.n_built = 0  # windows whose segments are built
+        self.n_built = 0  # windows with segments built
         self._last_s = 0.0
 
     @property
     def next_s(self) -> float:
-        """Where its next segment stands, or before which it cannot stand."""
+        """The sort key of its next segment, or a lower bound of it, in seconds."""
         if self.built:
             return self.built[0].at_s
-        is_announced = self.n_built < len(self.starts_s)
-        bound_s = self.starts_s[self.n_built] if is_announced else self.watermarks_s
+        is_expected = self.n_built < len(self.starts_s)
+        bound_s = self.starts_s[self.n_built] if is_expected else self.watermark_s
         return max(self._last_s, bound_s)
 
     @property
     def starts_next_s(self) -> float:
-        """Where the window after the next one to be built begins, or before which it cannot."""
+        """The start of the window after the next one to build, or a lower bound, in seconds."""
         next_ = self.n_built + 1
-        return self.starts_s[next_] if next_ < len(self.starts_s) else self.watermarks_s
+        return self.starts_s[next_] if next_ < len(self.starts_s) else self.watermark_s
 
     def build(self, segments: Iterable[Segment]) -> None:
         """Add the segments of the next window."""

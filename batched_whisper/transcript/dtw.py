@@ -1,6 +1,6 @@
-"""Dynamic time warping of a text's tokens along a window's audio, in NumPy.
+"""Dynamic time warping (DTW) and a median filter, in NumPy.
 
-Knows matrices, and nothing of words or seconds.
+Aligns rows (tokens) with columns (audio positions). Knows nothing of words or seconds.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ _MEDIAN_OF_7 = (
     (0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6),
     (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4),
 )  # fmt: skip
-"""Compare and exchange these of seven numbers in turn, and the fourth is their median."""
+"""A sorting network: after these compare-exchanges of seven values, the fourth is the median."""
 _MEDIAN_REACH = 3
 
 
 def path_entries(cost: NDArray[np.floating]) -> NDArray[np.int64]:
-    """The column in which the cheapest path enters each row, ``[n_rows]``.
+    """Return the column in which the path of lowest cost enters each row, ``[n_rows]``.
 
-    The path goes from the first row and column to the last ones, by steps of one row, one column
-    or both, and costs the sum of what it touches (openai/whisper, ``timing.py``). Of two equally
-    cheap ones it is the one that leaves later rows earlier.
+    The path goes from the first row and column to the last ones, in steps of one row, one column
+    or both. Its cost is the sum of its elements (openai/whisper, ``timing.py``). Of two paths of
+    equal cost it is the one that leaves later rows earlier.
 
-    Rows are done whole: with ``sums`` over a row, the cheapest way to its column ``j`` is the
-    minimum over the columns ``k`` up to ``j`` of entering at ``k``, plus ``sums[j] - sums[k]``.
+    Computed row by row: with the cumulative ``sums`` of a row, the lowest cost to reach its column
+    ``j`` is the minimum, over the columns ``k`` up to ``j``, of entering at ``k`` plus
+    ``sums[j] - sums[k]``.
 
     Args:
-        cost: ``[n_rows, n_columns]``, finite, one of each at least.
+        cost: ``[n_rows, n_columns]``, finite, at least one row and column.
     """
     n_rows, n_columns = cost.shape
     sums = np.zeros((n_rows, n_columns + 1))
     np.cumsum(cost, axis=1, dtype=np.float64, out=sums[:, 1:])
-    entering = np.empty((n_rows, n_columns))  # less what the row cost up to there
+    entering = np.empty(
+        (n_rows, n_columns)
+    )  # minus the cumulative cost of the row up to that column
     from_left = np.zeros((n_rows, n_columns), bool)
     arriving = np.full(n_columns, np.inf)
     arriving[0] = 0.0
@@ -46,7 +49,7 @@ def path_entries(cost: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def _trace(entering: NDArray[np.float64], from_left: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Back along the path: where each row was entered, from where it was left."""
+    """Trace the path back: find where each row was entered from where it was left."""
     n_rows, n_columns = entering.shape
     found = np.zeros(n_rows, np.int64)
     left_at = n_columns - 1
@@ -57,9 +60,9 @@ def _trace(entering: NDArray[np.float64], from_left: NDArray[np.bool_]) -> NDArr
 
 
 def median_of_7(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each number's median with its three neighbours on both sides, along the last axis.
+    """Apply a median filter of width 7 along the last axis.
 
-    The ends are mirrored; rows of three numbers or fewer come back as they are.
+    The ends are mirrored; rows of at most three values are returned unchanged.
     """
     n = rows.shape[-1]
     if n <= _MEDIAN_REACH:

@@ -1,7 +1,7 @@
-"""What the end of one text and the beginning of another have in common.
+"""Finds the text that the end of one window and the beginning of the next have in common.
 
-Two windows that overlap write down the same sound twice. Here it is found where their texts say
-the same. Knows units of text, words or characters, and nothing of tokens, times or windows.
+Two overlapping windows transcribe the same audio twice. Works on units of text, which are words or
+characters. Knows nothing of tokens, times or windows.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 SHIFT_PENALTY = 0.5
-"""By how much a match counts less for each unit that its place is off."""
+"""Penalty of a match per unit of shift from the expected overlap."""
 
 MAX_OVERLAP_RATIO = 2.0
-"""How many times the expected units of the overlap may lie in it."""
+"""Maximum units in the overlap, relative to the expected number."""
 EXTRA_UNITS = 3
-"""And so many more: a fast talker, or half words at the borders."""
+"""Units allowed in addition, for fast speech and partial words at the borders."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Units that are the same: ``length`` of them, in each text from its first one on."""
+    """A run of ``length`` equal units, with its start in the earlier and in the later text."""
 
     earlier: int
     later: int
@@ -30,21 +30,20 @@ class Match:
 
 
 def match(earlier: Sequence[str], later: Sequence[str], expected: float) -> Match | None:
-    """The longest run of units at the end of one text and at the beginning of the next.
+    """Find the best run of equal units at the end of one text and the beginning of the next.
 
-    Units are compared by `normalised`; those that are nothing but punctuation are part of no
-    match. A match at the place where the end of the earlier text would lie over the beginning of
-    the later one as expected is preferred to a longer one further off: people repeat themselves.
-    And a match counts for as many units as differ: of "no, no, no" any run is like any other.
-    What lies outside the match was misheard at the borders of the two windows.
+    Units are compared by `normalised`; punctuation is never part of a match. A match near the
+    expected overlap is preferred to a longer one that is shifted, because speakers repeat
+    themselves. The score counts distinct units: in "no, no, no" every run is equivalent. Text
+    outside the match is taken for errors at the borders of the two windows.
 
     Args:
-        earlier: the units of the earlier text, all of them.
-        later: those of the later text.
-        expected: how many units the overlap is thought to hold.
+        earlier: all units of the earlier text.
+        later: all units of the later text.
+        expected: the estimated number of units in the overlap.
 
     Returns:
-        None where nothing within reach is the same.
+        The match, or None if there is none within reach.
     """
     reach = int(MAX_OVERLAP_RATIO * expected) + EXTRA_UNITS
     first = max(0, len(earlier) - reach)
@@ -63,9 +62,9 @@ def match(earlier: Sequence[str], later: Sequence[str], expected: float) -> Matc
 
 
 def _n_unlike(ends: Sequence[str], begins: Sequence[str], found: Match) -> float:
-    """How many of the units outside a match the other text has nothing like.
+    """Count the units outside a match that have no similar text in the other window.
 
-    What was only misheard sounds alike, and so it looks alike.
+    A recognition error at a border sounds similar, and so it is spelled similarly.
     """
     before = ends[max(0, found.earlier - found.later - 1) : found.earlier]
     after_ends = ends[found.earlier + found.length :]
@@ -75,15 +74,15 @@ def _n_unlike(ends: Sequence[str], begins: Sequence[str], found: Match) -> float
 
 
 def _unlikeness(units: Sequence[str], others: Sequence[str]) -> float:
-    """The share of the units' letters that the others do not have, in that order."""
+    """Return the share of the letters of ``units`` that ``others`` lack, compared in order."""
     letters, other_letters = "".join(units), "".join(others)
     blocks = SequenceMatcher(None, letters, other_letters, autojunk=False).get_matching_blocks()
     return 1 - sum(block.size for block in blocks) / max(len(letters), 1)
 
 
 def _runs(ends: Sequence[str], begins: Sequence[str]) -> Iterator[Match]:
-    """All runs that cannot be made longer."""
-    lengths = [0] * len(begins)  # of the run that ends before the unit of `ends` in hand
+    """Yield all maximal runs of equal units."""
+    lengths = [0] * len(begins)  # of the runs that end before the current unit of `ends`
     for i, unit in enumerate(ends):
         grown = [0] * len(begins)
         for k, other in enumerate(begins):
@@ -96,6 +95,6 @@ def _runs(ends: Sequence[str], begins: Sequence[str]) -> Iterator[Match]:
 
 
 def normalised(unit: str) -> str:
-    """Its letters, digits and their marks, without case: "Don't," is "dont"."""
+    """Return letters, digits and their marks in lower case: "Don't," becomes "dont"."""
     folded = unicodedata.normalize("NFKC", unit).casefold()
     return "".join(each for each in folded if unicodedata.category(each)[0] in "LNM")

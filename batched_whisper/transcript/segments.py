@@ -1,8 +1,8 @@
-"""From decoded windows to segments with times of the recording.
+"""Splits decoded windows into segments with times in the recording.
 
-The rules for timestamp tokens are openai/whisper's (``transcribe.py``), with one difference: what
-comes after the last closed segment of a window is kept as a segment that ends with the window,
-because no later window says it again. Where the words have times, a segment lasts from its first
+The rules for timestamp tokens are those of openai/whisper (``transcribe.py``), with one difference:
+text after the last closed segment of a window is kept as a segment that ends with the window,
+because no later window transcribes it again. With word timestamps, a segment lasts from its first
 word to its last one, as in openai/whisper's ``timing.py``.
 """
 
@@ -18,30 +18,30 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class TimestampTokens:
-    """Which tokens are timestamps: from `begin` on, `TIMESTAMP_STEP_S` apart."""
+    """The timestamp tokens: those from `begin` on, `TIMESTAMP_STEP_S` apart."""
 
     begin: int
 
     def is_timestamp(self, token: int) -> bool:
-        """Whether it is one."""
+        """Whether ``token`` is a timestamp."""
         return token >= self.begin
 
     def seconds(self, token: int) -> float:
-        """Seconds from the start of the window."""
+        """Convert a timestamp to seconds from the start of the window."""
         return (token - self.begin) * TIMESTAMP_STEP_S
 
     def token(self, at_s: float) -> int:
-        """The timestamp nearest to so many seconds from the start of the window."""
+        """Return the timestamp nearest to ``at_s`` seconds from the start of the window."""
         return self.begin + round(at_s / TIMESTAMP_STEP_S)
 
     def moved(self, token: int, n_steps: int) -> int:
-        """A timestamp so much later, or the first one of all; any other token as it is."""
+        """Shift a timestamp by ``n_steps``, down to the first one; other tokens are unchanged."""
         return max(token + n_steps, self.begin) if self.is_timestamp(token) else token
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Tokens of one segment with its times within the window, in seconds."""
+class _SegmentTokens:
+    """The tokens of one segment, with its times within the window, in seconds."""
 
     tokens: tuple[int, ...]
     start_s: float
@@ -51,33 +51,33 @@ class _Piece:
 def window_segments(
     window: DecodedWindow, timestamps: TimestampTokens, decode: Decode
 ) -> Iterator[Segment]:
-    """The segments of one window, all with the number 0; those without text are left out.
+    """Yield the segments of one window, all with ``id`` 0; those without text are left out.
 
-    ``decode`` gives the text of tokens.
+    ``decode`` converts tokens to text.
     """
     left = iter(window.words or ())
     for piece in _pieces(window, timestamps):
         text = decode([token for token in piece.tokens if token < timestamps.begin])
-        words = None if window.words is None else _spelling(text, left)
+        words = None if window.words is None else _take_words(text, left)
         if text.strip():
             yield _segment(window, piece, text, words)
 
 
-def _spelling(text: str, words: Iterator[Word]) -> tuple[Word, ...]:
-    """The next words, as many as make up the text."""
-    spelled = list[Word]()
+def _take_words(text: str, words: Iterator[Word]) -> tuple[Word, ...]:
+    """Take the next words, as many as make up the text."""
+    taken = list[Word]()
     n_left = len(text)
     while n_left > 0:
         word = next(words, None)
         if word is None:
             break
-        spelled.append(word)
+        taken.append(word)
         n_left -= len(word.word)
-    return tuple(spelled)
+    return tuple(taken)
 
 
 def _segment(
-    window: DecodedWindow, piece: _Piece, text: str, words: tuple[Word, ...] | None
+    window: DecodedWindow, piece: _SegmentTokens, text: str, words: tuple[Word, ...] | None
 ) -> Segment:
     return Segment(
         id=0,
@@ -93,8 +93,8 @@ def _segment(
     )
 
 
-def _pieces(window: DecodedWindow, timestamps: TimestampTokens) -> Iterator[_Piece]:
-    """Cut at the pairs of timestamps; times are kept within the window and in order."""
+def _pieces(window: DecodedWindow, timestamps: TimestampTokens) -> Iterator[_SegmentTokens]:
+    """Split at pairs of timestamps; times are clamped to the window and in order."""
     duration_s = window.end - window.start
     start_s, held = 0.0, list[int]()
     for token in window.tokens:
@@ -103,8 +103,8 @@ def _pieces(window: DecodedWindow, timestamps: TimestampTokens) -> Iterator[_Pie
             continue
         at_s = min(max(timestamps.seconds(token), start_s), duration_s)
         if held:
-            yield _Piece(tuple(held), start_s, at_s)
+            yield _SegmentTokens(tuple(held), start_s, at_s)
             held = []
         start_s = at_s
     if held:
-        yield _Piece(tuple(held), start_s, duration_s)
+        yield _SegmentTokens(tuple(held), start_s, duration_s)

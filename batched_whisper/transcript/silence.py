@@ -1,7 +1,6 @@
-"""Where a window is quiet, by its loudness alone: the ends of words are put there.
+"""Finds the pauses of a window by its loudness; words are aligned with them.
 
-Knows samples, and nothing of what is said. In noise that is nearly as loud as the speech it finds
-nothing, and says so by finding nothing.
+Knows samples, and nothing of text. If noise is nearly as loud as the speech, it finds no pauses.
 """
 
 from __future__ import annotations
@@ -14,29 +13,32 @@ from batched_whisper.types import SAMPLING_RATE, Samples
 
 FRAME_S = 0.01
 MIN_PAUSE_S = 0.1
-"""Shorter quiet is the closure of a plosive, inside a word."""
+"""Shorter quiet parts, in seconds, are closures of plosives within a word."""
 
 _FRAME = round(SAMPLING_RATE * FRAME_S)
-_LOUD, _NOISE = 95, 10  # percentiles of loudness that stand for the speech and for the noise
+_LOUD, _NOISE = 95, 10  # percentiles of loudness that estimate speech and noise
 _QUIET = 0.05  # 26 dB below the speech
-_ABOVE_NOISE, _AT_MOST = 2.0, 0.15  # quiet is up to 6 dB above the noise, not above -16 dB
+_ABOVE_NOISE, _AT_MOST = (
+    2.0,
+    0.15,
+)  # quiet: up to 6 dB above the noise, at most 16 dB below the speech
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Quiet between two moments, in seconds from the start of the window."""
+    """A quiet part of a window, in seconds from its start."""
 
     start_s: float
     end_s: float
 
     @property
     def duration_s(self) -> float:
-        """How long it is."""
+        """Length in seconds."""
         return self.end_s - self.start_s
 
 
 def find_pauses(samples: Samples) -> tuple[Pause, ...]:
-    """The quiet stretches of a window, in order: long ones, and those at its two ends."""
+    """Return the pauses of a window, in order: those of at least 0.1 s, and those at its ends."""
     n_frames = -(-len(samples) // _FRAME)
     if not n_frames:
         return ()

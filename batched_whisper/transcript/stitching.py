@@ -1,12 +1,11 @@
-"""Makes windows that overlap follow each other, so that no word is lost and none is there twice.
+"""Stitches overlapping windows, so that no word is lost or duplicated.
 
-Where someone speaks on without a pause, a window begins a little before the one before it ends.
-Both wrote down what was said in between, and each of them misheard the word that its border cut.
-Here they are cut where their texts agree (`transcript.matching`). What comes out are windows
-without an overlap, whose times, tokens, words and text belong together: nobody who reads them
-needs to know that there was one.
+If speech has no pause, a window starts shortly before the previous one ends. Both transcribe the
+overlap, and each has an error in the word that its border cuts. The windows are cut where their
+texts agree (`transcript.matching`). The results are windows without overlap, with consistent times,
+tokens, words and text.
 
-The texts depend on the windows' tokens alone, and not on whether their words were timed.
+The texts depend on the tokens of the windows alone, not on word timestamps.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from batched_whisper.types import TIMESTAMP_STEP_S, DecodedWindow, Word
 
 @dataclass(frozen=True)
 class Stitched:
-    """Two windows, of which the later one begins where the earlier one ends."""
+    """Two windows without overlap: the later one starts where the earlier one ends."""
 
     earlier: DecodedWindow
     later: DecodedWindow
@@ -32,18 +31,18 @@ class Stitched:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What texts are compared by: a word, or a letter of one in writing without spaces."""
+    """A unit of comparison: a word, or a character in languages without spaces."""
 
     text: str
     word: int
-    """Its word's number in the window."""
+    """Index of its word in the window."""
     token: int | None
-    """The first token of its word, among all of the window's; None where it began before."""
+    """Index of its word's first token in the window; None if the word began in an earlier unit."""
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """Before which unit either text is cut, and how much of the overlap comes before that."""
+    """The unit before which each text is cut, and the share of the overlap before the cut."""
 
     earlier: int
     later: int
@@ -54,9 +53,9 @@ class Stitcher:
     """Stitches the windows of one model; immutable.
 
     Args:
-        timestamps: which of its tokens are timestamps.
-        decode: gives the text of tokens.
-        decode_bytes: gives their UTF-8 bytes.
+        timestamps: the timestamp tokens of the model.
+        decode: converts tokens to text.
+        decode_bytes: converts tokens to UTF-8 bytes.
     """
 
     def __init__(
@@ -67,21 +66,20 @@ class Stitcher:
         self._decode_bytes = decode_bytes
 
     def stitch(self, earlier: DecodedWindow, later: DecodedWindow) -> Stitched:
-        """Two neighbours without what they share; as they are where they share nothing.
+        """Remove the overlap of two consecutive windows; returns them unchanged if there is none.
 
-        Both are cut in the middle of the longest run of words that they have in common there, and
-        meet in time at that place of the overlap. Where they have no word in common, both keep
-        all of theirs: a word too many does less harm than one that is missing.
+        Both are cut in the middle of the best run of words that they have in common, and meet in
+        time at that position of the overlap. Without a common word both keep all of their words: a
+        duplicate word does less harm than a missing one.
 
-        A recording's windows are stitched from the first one on. Whatever was the earlier one
-        of two is final.
+        Windows are stitched in chronological order; the earlier one of a pair is then final.
         """
         overlap_s = earlier.end - later.start
         if overlap_s <= 0:
             return Stitched(earlier, later)
         ends, begins = self._units(earlier), self._units(later)
-        heard_s = earlier.end - earlier.start + later.end - later.start
-        cut = _cut(ends, begins, (len(ends) + len(begins)) * overlap_s / heard_s)
+        total_s = earlier.end - earlier.start + later.end - later.start
+        cut = _cut(ends, begins, (len(ends) + len(begins)) * overlap_s / total_s)
         n_steps = round(cut.share * overlap_s / TIMESTAMP_STEP_S)
         seam_s = min(later.start + n_steps * TIMESTAMP_STEP_S, earlier.end)
         return _with_words_in_order(
@@ -103,13 +101,13 @@ class Stitcher:
     def _up_to(
         self, dropped: Sequence[_Unit], window: DecodedWindow, seam_s: float
     ) -> DecodedWindow:
-        """The window without its last units, up to the seam."""
+        """Return the window without its last units, up to the seam."""
         if not dropped:
             return replace(window, end=seam_s)
         kept = list(window.tokens[: dropped[0].token])
         is_timestamp = self._timestamps.is_timestamp
         if kept and is_timestamp(kept[-1]):
-            kept.pop()  # it opened the segment that is dropped
+            kept.pop()  # it opened the dropped segment
         elif any(map(is_timestamp, kept)):
             kept.append(self._timestamps.token(seam_s - window.start))
         return self._cut(window, kept, slice(dropped[0].word), window.start, seam_s)
@@ -117,7 +115,7 @@ class Stitcher:
     def _from(
         self, kept: Sequence[_Unit], window: DecodedWindow, seam_s: float, n_steps: int
     ) -> DecodedWindow:
-        """The window from the first of these units and from the seam on."""
+        """Return the window from the first of these units and from the seam on."""
         if not kept:
             return self._cut(window, (), slice(0), seam_s, window.end)
         first = kept[0].token or 0
@@ -155,16 +153,16 @@ def _units_of(text: str, word: int, begin: int, language: str) -> list[_Unit]:
 
 
 def _cut(ends: Sequence[_Unit], begins: Sequence[_Unit], expected: float) -> _Cut:
-    """Where to go over from one text to the other.
+    """Choose where to switch from one text to the other.
 
     Args:
         ends: the units of the earlier text.
-        begins: those of the later one.
-        expected: how many of them are thought to be in the overlap.
+        begins: the units of the later text.
+        expected: the estimated number of units in the overlap.
     """
     found = match([unit.text for unit in ends], [unit.text for unit in begins], expected)
     if found is None:
-        # Of two windows, one of which heard nothing, the other one has the overlap.
+        # If one of the windows has no text, the overlap belongs to the other one.
         share = 0.5 if ends and begins else float(not begins)
         return _Cut(len(ends), 0, share)
     n_shared = len(ends) - found.earlier + found.later
@@ -173,7 +171,7 @@ def _cut(ends: Sequence[_Unit], begins: Sequence[_Unit], expected: float) -> _Cu
         cut = _Cut(found.earlier + n, found.later + n, (found.later + n) / n_shared)
         if _between_words(ends, cut.earlier) and _between_words(begins, cut.later):
             return cut
-    # The same letters as other tokens, in writing without spaces: rather one of them twice.
+    # Equal characters in different tokens, in languages without spaces: better to duplicate one.
     n = next(n for n in range(len(ends)) if _between_words(ends, found.earlier + n))
     later = found.later + min(n, found.length)
     while not _between_words(begins, later):
@@ -186,7 +184,7 @@ def _between_words(units: Sequence[_Unit], at: int) -> bool:
 
 
 def _with_words_in_order(earlier: DecodedWindow, later: DecodedWindow) -> Stitched:
-    """No word of the earlier window ends after the later one's first word has begun."""
+    """Clamp the words of the earlier window to the start of the later one's first word."""
     if not (earlier.words and later.words):
         return Stitched(earlier, later)
     latest_s = later.words[0].start

@@ -1,7 +1,7 @@
-"""From tokens to the words that they spell, by openai/whisper's rules (``tokenizer.py``).
+"""Splits tokens into words, by openai/whisper's rules (``tokenizer.py``).
 
-In languages written without spaces a word is as many tokens as make whole characters.
-Knows writing, and nothing of time. The words of a text, put together, are the text.
+In languages without spaces a word is the fewest tokens that form whole characters. The words of a
+text, concatenated, are the text. Knows nothing of time.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from batched_whisper.tokens.languages import WITHOUT_SPACES
 
 OPENING = frozenset("\"'“¿([{-")
-"""Punctuation that belongs to the word after it, where a space comes before."""
+"""Punctuation that is attached to the next word, if a space precedes it."""
 CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
-"""Punctuation that belongs to the word before it."""
+"""Punctuation that is attached to the previous word."""
 
 DecodeBytes = Callable[[Iterable[int]], bytes]
 
 
 @dataclass(frozen=True)
 class WordTokens:
-    """A word and its tokens, ``first`` to ``last`` (exclusive) of the text's.
+    """A word and its tokens, ``first`` to ``last`` (exclusive) of the text.
 
-    Punctuation that was added to it is in its text, but not among its tokens: it is not said.
-    Its text begins at the token ``begin`` and ends where that of the next word begins.
+    Attached punctuation is part of its text, but not of its tokens, because it is not spoken.
+    Its text begins at the token ``begin`` and ends where the text of the next word begins.
     """
 
     text: str
@@ -34,10 +34,10 @@ class WordTokens:
     first: int
     last: int
     after_pause: bool = False
-    """Whether it begins the text, or punctuation stands before it."""
+    """Whether it is the first word, or follows punctuation."""
 
     def moved(self, n_tokens: int) -> WordTokens:
-        """The same word where so many tokens come before."""
+        """Return the same word shifted by ``n_tokens``."""
         return WordTokens(
             self.text,
             self.begin + n_tokens,
@@ -50,21 +50,21 @@ class WordTokens:
 def split_words(
     tokens: Sequence[int], language: str, decode_bytes: DecodeBytes
 ) -> tuple[WordTokens, ...]:
-    """The words of a text with their punctuation.
+    """Split tokens into words with their punctuation.
 
     Args:
-        tokens: of text alone.
-        language: the code of what it is written in.
-        decode_bytes: gives the UTF-8 bytes of tokens.
+        tokens: text tokens, without timestamps and special tokens.
+        language: code of the language of the text.
+        decode_bytes: converts tokens to UTF-8 bytes.
     """
     pieces = _characters(tokens, decode_bytes)
     if language not in WITHOUT_SPACES:
-        pieces = _spaced(pieces)
-    return tuple(_closed(_opened(pieces)))
+        pieces = _join_at_spaces(pieces)
+    return tuple(_attach_closing(_attach_opening(pieces)))
 
 
 def _characters(tokens: Sequence[int], decode_bytes: DecodeBytes) -> list[WordTokens]:
-    """As few tokens as make whole characters; what never does comes out as U+FFFD."""
+    """Group the fewest tokens that form whole characters; invalid bytes become U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pieces, text, first = list[WordTokens](), "", 0
     for last, token in enumerate(tokens, start=1):
@@ -76,11 +76,11 @@ def _characters(tokens: Sequence[int], decode_bytes: DecodeBytes) -> list[WordTo
     return pieces
 
 
-def _spaced(pieces: list[WordTokens]) -> list[WordTokens]:
-    """A word goes on until a space, or until punctuation."""
+def _join_at_spaces(pieces: list[WordTokens]) -> list[WordTokens]:
+    """Join pieces into words, which end before a space or punctuation."""
     words = list[WordTokens]()
     for piece in pieces:
-        begins = piece.text.startswith(" ") or _all_among(string.punctuation, piece.text)
+        begins = piece.text.startswith(" ") or _consists_of(string.punctuation, piece.text)
         if begins or not words:
             words.append(piece)
         else:
@@ -89,12 +89,12 @@ def _spaced(pieces: list[WordTokens]) -> list[WordTokens]:
     return words
 
 
-def _opened(pieces: list[WordTokens]) -> list[WordTokens]:
-    """Opening punctuation goes to the word after it."""
+def _attach_opening(pieces: list[WordTokens]) -> list[WordTokens]:
+    """Attach opening punctuation to the next word."""
     words, held, begin = list[WordTokens](), "", 0
     for i, piece in enumerate(pieces):
         is_last = i == len(pieces) - 1
-        if piece.text.startswith(" ") and _all_among(OPENING, piece.text.strip()) and not is_last:
+        if piece.text.startswith(" ") and _consists_of(OPENING, piece.text.strip()) and not is_last:
             begin = begin if held else piece.begin
             held += piece.text
         elif held:
@@ -105,11 +105,11 @@ def _opened(pieces: list[WordTokens]) -> list[WordTokens]:
     return words
 
 
-def _closed(pieces: list[WordTokens]) -> list[WordTokens]:
-    """Closing punctuation goes to the word before it."""
+def _attach_closing(pieces: list[WordTokens]) -> list[WordTokens]:
+    """Attach closing punctuation to the previous word."""
     words, after_pause = list[WordTokens](), True
     for piece in pieces:
-        if words and _all_among(CLOSING, piece.text) and not words[-1].text.endswith(" "):
+        if words and _consists_of(CLOSING, piece.text) and not words[-1].text.endswith(" "):
             words[-1] = replace(words[-1], text=words[-1].text + piece.text)
             after_pause = True
         else:
@@ -118,5 +118,5 @@ def _closed(pieces: list[WordTokens]) -> list[WordTokens]:
     return words
 
 
-def _all_among(marks: Container[str], text: str) -> bool:
+def _consists_of(marks: Container[str], text: str) -> bool:
     return bool(text) and all(letter in marks for letter in text)

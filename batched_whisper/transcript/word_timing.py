@@ -1,16 +1,15 @@
-"""When each word of a window was said, from where the decoder looked while saying it.
+"""Computes when each word of a window was spoken, from the decoder's cross-attention.
 
-The way is openai/whisper's (``timing.py``): the attention of the alignment heads, made comparable
-over the tokens, is a map of tokens by time, and the cheapest path through it gives each token its
-time. Departures, each measured by ``benchmarks/word_times.py``:
+By the method of openai/whisper (``timing.py``): the attention of the alignment heads, normalised
+over the tokens, is a matrix of tokens by time, and dynamic time warping assigns a time to each
+token. Differences, each measured by ``benchmarks/word_times.py``:
 
-- The token before the text takes part, so that what comes before the first word is not that
-  word's.
-- Paths enter a token early, so all times are moved by `SHIFT_POSITIONS`.
-- Words end and begin at the pauses of the sound, where there is one near.
-- The median filter runs over the mean of the heads, not over each: as exact, and faster.
+- The token before the text takes part, so that audio before the first word is not assigned to it.
+- Paths enter a token early, so all times are shifted by `SHIFT_POSITIONS`.
+- Words start and end at pauses of the audio, if there is one nearby.
+- The median filter is applied to the mean of the heads, not to each head: as exact, and faster.
 
-It is pure NumPy, and knows no engine, no recording and no options.
+Pure NumPy; knows no engine, no recording and no options.
 """
 
 from __future__ import annotations
@@ -22,38 +21,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batched_whisper.audio.constants import POSITION_S
-from batched_whisper.transcript.dtw import path_entries, median_of_7
+from batched_whisper.transcript.dtw import median_of_7, path_entries
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_split import DecodeBytes, WordTokens, split_words
 from batched_whisper.types import Word
 
 SHIFT_POSITIONS = 3
-"""Moves all times: without, starts of words are 0.13 s early in the median, and ends 0.04 s."""
+"""Shift of all times. Without it, word starts are early by 0.13 s (median), ends by 0.04 s."""
 
 MAX_PAUSE_DISTANCE_S = 0.15
-"""A pause that ends longer before two words meet is not between them."""
+"""Maximum distance of a pause, in seconds, before the boundary of two words."""
 
-LEAD = 2.0
-"""Words swallow the pause before them more often than the one after them: a pause may begin so
-many times farther after the place where two words meet."""
+LATE_PAUSE_RATIO = 2.0
+"""A pause after a boundary may be this many times farther away than one before it: the path
+assigns pauses to the next word more often than to the previous one."""
 
 MIN_WORD_S = 0.06
 
-_LONGEST_MEDIAN_S = 0.7
-_LONG_WORD = 2  # times the median: longer after a pause, and the word has swallowed the pause
+_MAX_MEDIAN_S = 0.7
+_MAX_WORD_RATIO = 2  # a word after a pause, longer than this times the median, includes the pause
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedTokens:
-    """A window's text and where it was heard.
+    """The tokens of a window's text, with their cross-attention.
 
     Attributes:
-        segments: its text tokens, segment by segment.
-        language: the code of what it is written in.
-        weights: ``[n_heads, n_tokens, n_positions]``, attention of the prompt's and the text's
-            tokens; row ``i`` is what is heard for the token after token ``i``.
-        logprobs: ``[n_tokens]``, natural log-probability of each token given those before.
-        n_prompt: how many tokens come before the text.
+        segments: the text tokens, segment by segment.
+        language: code of the language of the text.
+        weights: ``[n_heads, n_tokens, n_positions]``, attention of the tokens of prompt and text;
+            row ``i`` is the attention when predicting token ``i + 1``.
+        logprobs: ``[n_tokens]``, natural log-probability of each token given the previous ones.
+        n_prompt: number of tokens before the text.
     """
 
     segments: Sequence[Sequence[int]]
@@ -65,7 +64,7 @@ class AlignedTokens:
 
 @dataclass(frozen=True, eq=False)
 class _Times:
-    """The words' times in seconds from the start of the window, ``[n_words]`` each; changed."""
+    """Times of words in seconds from the start of the window, ``[n_words]`` each; modified."""
 
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
@@ -79,16 +78,16 @@ def time_words(
     start_s: float,
     end_s: float,
 ) -> tuple[Word, ...]:
-    """The words of a window with their times in the recording.
+    """Return the words of a window with their times in the recording.
 
-    They are in order, within the window, and put together spell the text.
+    They are in order and within the window; concatenated, they are the text.
 
     Args:
-        text: what was said, and the attention to it.
-        pauses: where the window is quiet.
-        decode_bytes: gives the UTF-8 bytes of tokens.
-        start_s: where the window begins in the recording, in seconds.
-        end_s: where it ends.
+        text: the tokens and their attention.
+        pauses: the pauses of the window.
+        decode_bytes: converts tokens to UTF-8 bytes.
+        start_s: start of the window in the recording, in seconds.
+        end_s: end of the window in the recording, in seconds.
     """
     words = _words(text, decode_bytes)
     if not words:
@@ -115,7 +114,7 @@ def time_words(
 
 
 def _words(text: AlignedTokens, decode_bytes: DecodeBytes) -> list[WordTokens]:
-    """The words of all segments; none reaches from one into the next."""
+    """Split each segment into words; no word spans two segments."""
     words, offset = list[WordTokens](), 0
     for tokens in text.segments:
         for word in split_words(tokens, text.language, decode_bytes):
@@ -125,18 +124,18 @@ def _words(text: AlignedTokens, decode_bytes: DecodeBytes) -> list[WordTokens]:
 
 
 def _bounds(text: AlignedTokens, n_positions: int) -> NDArray[np.int64]:
-    """The position where each token begins, and where the last one ends: ``[n_text + 1]``."""
+    """Return the position where each token begins, and the end of the last: ``[n_text + 1]``."""
     n_text = sum(map(len, text.segments))
-    first = max(text.n_prompt - 2, 0)  # one token before the one that is followed by the text
-    map_ = token_map(text.weights[:, :, :n_positions])[first : text.n_prompt + n_text]
-    return path_entries(-map_)[text.n_prompt - 1 - first :] + SHIFT_POSITIONS
+    first = max(text.n_prompt - 2, 0)  # the token before the last one of the prompt
+    matrix = token_map(text.weights[:, :, :n_positions])[first : text.n_prompt + n_text]
+    return path_entries(-matrix)[text.n_prompt - 1 - first :] + SHIFT_POSITIONS
 
 
 def token_map(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How much each token looks at each position, compared with the other tokens.
+    """Normalise attention over the tokens, ``[n_tokens, n_positions]``.
 
-    ``[n_heads, n_tokens, n_positions]`` to ``[n_tokens, n_positions]``: attention within the
-    positions, in standard deviations from its mean over the tokens, as the mean over the heads.
+    From ``[n_heads, n_tokens, n_positions]``: attention that sums to 1 over the positions, in
+    standard deviations from the mean over the tokens, averaged over the heads and median-filtered.
     """
     total = weights.sum(axis=2, keepdims=True)
     shares = weights / np.maximum(total, np.finfo(np.float32).tiny)
@@ -146,37 +145,37 @@ def token_map(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _shorten(times: _Times, after_pause: NDArray[np.bool_]) -> None:
-    """A long word after a pause has swallowed the pause: leave it as much as a word needs."""
+    """Shorten long words after a pause, which include the pause, at their start."""
     durations = times.ends - times.starts
     if durations.any():
-        usual_s = min(float(np.median(durations[durations > 0])), _LONGEST_MEDIAN_S)
-        shortened = np.maximum(times.starts, times.ends - _LONG_WORD * usual_s)
+        usual_s = min(float(np.median(durations[durations > 0])), _MAX_MEDIAN_S)
+        shortened = np.maximum(times.starts, times.ends - _MAX_WORD_RATIO * usual_s)
         times.starts[after_pause] = shortened[after_pause]
 
 
 def _meet_pauses(times: _Times, pauses: Sequence[Pause], duration_s: float) -> None:
-    """Let words end where a pause begins, and begin where it ends.
+    """Move word ends to the start of a pause, and word starts to its end.
 
-    Place ``i`` is where word ``i - 1`` meets word ``i``. The longest pause chooses first, and
-    takes the nearest place in reach where it leaves both words something.
+    Boundary ``i`` is between word ``i - 1`` and word ``i``. From the longest pause on, each takes
+    the nearest free boundary within reach that leaves both words a minimum length.
     """
     taken = np.zeros(len(times.starts) + 1, bool)
     for pause in sorted(pauses, key=lambda pause: -pause.duration_s):
         distance = np.where(taken, np.inf, _distances(times, pause, duration_s))
-        place = int(distance.argmin())
-        if distance[place] <= MAX_PAUSE_DISTANCE_S:
-            taken[place] = True
-            times.ends[max(place - 1, 0) : place] = pause.start_s
-            times.starts[place : place + 1] = pause.end_s
+        boundary = int(distance.argmin())
+        if distance[boundary] <= MAX_PAUSE_DISTANCE_S:
+            taken[boundary] = True
+            times.ends[max(boundary - 1, 0) : boundary] = pause.start_s
+            times.starts[boundary : boundary + 1] = pause.end_s
 
 
 def _distances(times: _Times, pause: Pause, duration_s: float) -> NDArray[np.float64]:
-    """Of a pause from each place, in seconds, ``[n_words + 1]``; infinite where it does not fit."""
+    """Distances of a pause from each boundary, in seconds, ``[n_words + 1]``; inf: does not fit."""
     starts, ends = times.starts, times.ends
-    before_s = np.append(starts[:1], ends)  # where the word before a place ends
-    after_s = np.append(starts, ends[-1:])  # where the word after it starts
+    before_s = np.append(starts[:1], ends)  # the end of the word before each boundary
+    after_s = np.append(starts, ends[-1:])  # the start of the word after it
     late, early = before_s - pause.end_s, pause.start_s - after_s
-    distance = np.maximum(np.maximum(late, early / LEAD), 0)
+    distance = np.maximum(np.maximum(late, early / LATE_PAUSE_RATIO), 0)
     if pause.start_s <= 0:
         distance[0] = 0
     if pause.end_s >= duration_s:

@@ -44,7 +44,9 @@ def clipped(sound: Samples, clips: tuple[Clip, ...], block: int) -> list[Window]
     edges=st.lists(st.integers(0, 9 * RATE), min_size=1, max_size=6, unique=True).map(sorted),
     block=st.integers(500, 3 * RATE),
 )
-def test_a_clip_is_cut_as_if_it_were_alone(n_samples: int, edges: list[int], block: int) -> None:
+def test_clip_cutter_cuts_a_clip_like_a_separate_recording(
+    n_samples: int, edges: list[int], block: int
+) -> None:
     sound = noise(n_samples)
     clips = clips_from_times([edge / RATE for edge in edges])
     expected = list[Window]()
@@ -55,16 +57,16 @@ def test_a_clip_is_cut_as_if_it_were_alone(n_samples: int, edges: list[int], blo
     assert_same(clipped(sound, clips, block), expected)
 
 
-def test_the_whole_is_a_clip_too() -> None:
+def test_whole_recording_is_a_single_clip() -> None:
     sound = noise(5 * RATE)
     assert_same(clipped(sound, WHOLE_RECORDING, RATE), list(cut([sound], LONGEST_S)))
 
 
-def test_starts_and_ends_come_in_turn_and_the_last_end_may_be_missing() -> None:
+def test_clips_from_times_alternates_starts_and_ends_and_the_last_end_is_optional() -> None:
     assert clips_from_times([0, 1.5]) == (Clip(0, 24_000),)
     assert clips_from_times([0.5, 1, 2]) == (Clip(8_000, 16_000), Clip(32_000, None))
 
 
-def test_clips_that_touch_are_two() -> None:
+def test_adjacent_clips_stay_separate() -> None:
     found = clipped(noise(2 * RATE), clips_from_times([0, 1, 1, 2]), RATE)
     assert [(w.start_s, w.end_s) for w in found] == [(0, 1), (1, 2)]

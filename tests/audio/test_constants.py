@@ -5,7 +5,7 @@ from __future__ import annotations
 from batched_whisper.audio import constants
 
 
-def test_the_derived_numbers_are_whispers() -> None:
+def test_derived_audio_constants_equal_whispers() -> None:
     assert constants.N_FFT == 400
     assert constants.HOP_LENGTH == 160
     assert constants.N_FREQUENCIES == 201

@@ -69,7 +69,7 @@ def agreement(one: Samples, other: Samples) -> float:
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_container_sounds_like_the_original(speech: Path, name: str) -> None:
+def test_every_container_decodes_to_the_original_audio(speech: Path, name: str) -> None:
     original = decode(speech / "ljspeech" / f"{name[:10]}.flac")
     other = decode(speech / "containers" / name)
     assert other.warnings == ()
@@ -77,7 +77,7 @@ def test_every_container_sounds_like_the_original(speech: Path, name: str) -> No
     assert agreement(original.samples, other.samples) > (0.95 if "8k" in name else 0.98)
 
 
-def test_every_good_file_is_as_long_as_the_list_says_and_has_no_warning(speech: Path) -> None:
+def test_intact_files_have_the_listed_duration_and_no_warnings(speech: Path) -> None:
     rows = [json.loads(line) for line in (speech / "manifest.jsonl").read_text().splitlines()]
     assert len(rows) > 50
     for row in rows:
@@ -88,13 +88,13 @@ def test_every_good_file_is_as_long_as_the_list_says_and_has_no_warning(speech: 
         assert recording.duration_s == pytest.approx(row["duration_s"], abs=0.02), row["audio"]
 
 
-PROMISED = "of the 1.90 s that its header promises"
+DECLARED = "of the 1.90 s that its header declares"
 
 # Of each broken file: the error and a piece of its message, or the seconds that can be read (the
 # least and the most, for FFmpeg's versions differ) and a piece of the warning.
 BROKEN: dict[str, tuple[type[AudioError], str] | tuple[float, float, str | None]] = {
-    "text_named.wav": (UnreadableAudio, "it is text, not sound"),
-    "header_cut.wav": (UnreadableAudio, "should be 16 bytes, but only 0 follow"),
+    "text_named.wav": (UnreadableAudio, "it is text, not audio"),
+    "header_cut.wav": (UnreadableAudio, "should have 16 bytes, but only 0 follow"),
     "empty_file.wav": (EmptyAudio, "0 bytes"),
     "no_samples.wav": (EmptyAudio, "0 samples"),
     "nan_inf.wav": (InvalidSamples, "NaN or infinite"),
@@ -102,23 +102,23 @@ BROKEN: dict[str, tuple[type[AudioError], str] | tuple[float, float, str | None]
     "random_bytes.mp3": (UnreadableAudio, "no decoder can read it"),
     "awful.wav": (InvalidSamples, "1092676 Hz"),
     "bad.wav": (UnreadableAudio, "1,717,986,918 bytes"),
-    "evil.wav": (UnreadableAudio, "'HURF' part should be 960,051,513 bytes"),
+    "evil.wav": (UnreadableAudio, "'HURF' chunk should have 960,051,513 bytes"),
     "no_audio.mp4": (NoAudioStream, "only video"),
-    "truncated.wav": (0.73, 0.77, PROMISED),
-    "truncated.flac": (0.73, 0.76, PROMISED),
-    "damaged_middle.flac": (1.1, 1.8, PROMISED),
+    "truncated.wav": (0.73, 0.77, DECLARED),
+    "truncated.flac": (0.73, 0.76, DECLARED),
+    "damaged_middle.flac": (1.1, 1.8, DECLARED),
     "short_50ms.wav": (0.05, 0.05, None),
 }
 
 
-def test_every_broken_file_on_the_list_is_known_here(speech: Path) -> None:
+def test_every_broken_file_of_the_manifest_is_listed_here(speech: Path) -> None:
     rows = [json.loads(line) for line in (speech / "broken.jsonl").read_text().splitlines()]
     assert {Path(row["audio"]).name for row in rows} == set(BROKEN)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["path", "bytes"])
-def test_a_broken_file_is_told_for_what_it_is(
+def test_a_broken_file_raises_or_warns_with_its_defect(
     speech: Path, name: str, as_bytes: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = speech / "broken" / name
@@ -153,7 +153,7 @@ def test_half_a_coded_file_is_read_with_a_warning(speech: Path, name: str) -> No
     content = (speech / "containers" / name).read_bytes()
     whole, half = decode(content), decode(content[: len(content) // 2])
     assert 0.4 < half.duration_s / whole.duration_s < 0.6
-    assert "cut off" in half.warnings[0]
+    assert "truncated" in half.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_half_a_coded_file_is_read_with_a_warning(speech: Path, name: str) -> No
         ("au", "pcm_s16be"),
     ],
 )
-def test_lossless_kinds_give_the_sound_back(container: str, codec: str) -> None:
+def test_lossless_codecs_decode_exactly(container: str, codec: str) -> None:
     sound = tone(20_000, 16_000)
     recording = decode(encoded(container, codec, sound))
     np.testing.assert_allclose(recording.samples, sound, atol=0.01 if "u8" in codec else 1e-4)
@@ -186,14 +186,14 @@ def test_two_channels_are_mixed_however_the_codec_lays_them_out(container: str, 
     np.testing.assert_allclose(recording.samples, (left + right) / 2, atol=1e-4)
 
 
-def test_a_file_that_ends_within_a_packet_is_warned_about_where_no_length_is_promised() -> None:
+def test_a_file_truncated_within_a_packet_gives_a_warning_without_a_declared_length() -> None:
     recording = decode(encoded("w64", "pcm_s16le", tone(20_000, 16_000))[:-1001])
     assert recording.duration_s == pytest.approx(1.2, abs=0.06)
     assert "incomplete" in recording.warnings[0]
 
 
-def test_a_file_that_ends_before_its_sound_is_unreadable_and_not_empty() -> None:
-    with pytest.raises(UnreadableAudio, match="cut off before its sound"):
+def test_a_file_truncated_before_its_audio_raises_unreadable_audio() -> None:
+    with pytest.raises(UnreadableAudio, match="truncated before its audio data"):
         decode(encoded("matroska", "pcm_s16le", tone(20_000, 16_000))[:-1001])
 
 
@@ -209,19 +209,19 @@ def test_resampling_keeps_the_length_to_a_sample(rate: int, n_samples: int) -> N
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
-def test_resampling_keeps_the_sound_and_its_place(rate: int) -> None:
+def test_resampling_keeps_the_signal_and_its_position(rate: int) -> None:
     samples = decode(tone(3 * rate + 17, rate), sampling_rate=rate).samples
     expected = tone(len(samples), 16_000)
     np.testing.assert_allclose(samples[200:-200], expected[200:-200], atol=1e-3)
     np.testing.assert_allclose(samples, expected, atol=0.3)
 
 
-def test_what_16_khz_cannot_hold_is_filtered_out() -> None:
+def test_frequencies_above_8_khz_are_filtered_out() -> None:
     samples = decode(tone(48_000, 48_000, hz=12_000), sampling_rate=48_000).samples
     assert np.abs(samples[500:-500]).max() < 0.01
 
 
-def test_a_stream_gives_the_blocks_of_the_whole(speech: Path) -> None:
+def test_open_audio_yields_the_blocks_of_decode(speech: Path) -> None:
     path = speech / "long" / "mixed_english.flac"
     with open_audio(path) as stream:
         lengths = [len(block) for block in stream]
@@ -231,7 +231,7 @@ def test_a_stream_gives_the_blocks_of_the_whole(speech: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_the_blocks_of_a_stream_end_to_end_are_the_sound(rate: int) -> None:
+def test_concatenated_blocks_equal_the_recording(rate: int) -> None:
     with open_audio(tone(65 * rate, rate, hz=0.2), sampling_rate=rate) as stream:
         blocks = list(stream)
     assert [len(block) for block in blocks] == [480_000, 480_000, 80_000]
@@ -239,7 +239,7 @@ def test_the_blocks_of_a_stream_end_to_end_are_the_sound(rate: int) -> None:
     np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-3)
 
 
-def test_a_long_file_never_stands_in_memory(speech: Path) -> None:
+def test_a_long_file_is_streamed_with_bounded_memory(speech: Path) -> None:
     tracemalloc.start()
     try:
         with open_audio(speech / "long" / "mixed_english.flac") as stream:
@@ -257,7 +257,7 @@ def channels_of(source: object, **options: int) -> Channels:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("n_channels", [1, 2, 5])
-def test_a_channel_sounds_as_it_would_alone(rate: int, n_channels: int) -> None:
+def test_by_channel_equals_decoding_each_channel_as_mono(rate: int, n_channels: int) -> None:
     sounds = [tone(31 * rate, rate, hz=100.0 * (i + 1)) for i in range(n_channels)]
     apart = channels_of(np.stack(sounds), sampling_rate=rate)
     assert len(apart) == n_channels
@@ -266,7 +266,7 @@ def test_a_channel_sounds_as_it_would_alone(rate: int, n_channels: int) -> None:
 
 
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("flac", "flac")])
-def test_the_channels_of_a_file_are_read_apart_and_their_mean_is_the_mix(
+def test_by_channel_separates_channels_and_their_mean_is_the_mono_mix(
     container: str, codec: str
 ) -> None:
     sounds = np.stack([tone(48_000, 48_000, hz=200), tone(48_000, 48_000, hz=300)])
@@ -279,7 +279,7 @@ def test_the_channels_of_a_file_are_read_apart_and_their_mean_is_the_mix(
     np.testing.assert_allclose(apart.mean(axis=0), decode(file).samples, atol=1e-6)
 
 
-def test_a_file_that_loses_a_channel_on_the_way_is_silent_there_and_warns() -> None:
+def test_by_channel_pads_a_lost_channel_with_silence_and_warns() -> None:
     rate = 16_000
     parts = [np.stack([tone(rate, rate), tone(rate, rate)]), tone(rate, rate)]
     file = b"".join(encoded("mp2", "mp2", part, rate) for part in parts)
@@ -289,7 +289,7 @@ def test_a_file_that_loses_a_channel_on_the_way_is_silent_there_and_warns() -> N
     frames = apart[:, : apart.shape[1] // 160 * 160].reshape(2, -1, 160)
     loud = np.abs(frames).max(axis=2) > 0.1
     assert (loud[0].sum(), loud[1].sum()) == pytest.approx((200, 100), abs=15)
-    assert "from 2 to 1 channels" in stream.warnings[0]
+    assert "from 2 to 1 within" in stream.warnings[0]
 
 
 def test_a_sample_that_is_no_number_is_found_on_any_channel() -> None:
@@ -309,7 +309,7 @@ def test_one_missing_sample_late_in_a_long_array_is_found() -> None:
             next(blocks)
 
 
-def test_a_list_of_other_files_opens_none_of_them(
+def test_playlists_and_concat_lists_do_not_open_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where FFmpeg would look for them
@@ -323,11 +323,11 @@ def test_a_list_of_other_files_opens_none_of_them(
         path = tmp_path / name
         path.write_text(text)
         for source in (path, path.read_bytes()):
-            with pytest.raises(UnreadableAudio, match="text, not sound"):
+            with pytest.raises(UnreadableAudio, match="text, not audio"):
                 decode(source)
 
 
-def test_a_file_may_change_its_sampling_rate_on_the_way() -> None:
+def test_the_sampling_rate_may_change_within_a_file() -> None:
     parts = [encoded("mp2", "mp2", tone(2 * rate, rate), rate) for rate in (16_000, 48_000)]
     samples = decode(b"".join(parts)).samples
     assert len(samples) == pytest.approx(4 * 16_000, abs=2000)
@@ -336,7 +336,7 @@ def test_a_file_may_change_its_sampling_rate_on_the_way() -> None:
         assert np.argmax(np.abs(np.fft.rfft(part))) == 200 / 10
 
 
-def test_own_files_are_closed_and_the_callers_are_not(tmp_path: Path) -> None:
+def test_close_closes_own_files_but_not_the_callers(tmp_path: Path) -> None:
     content = encoded("flac", "flac", tone(1000, 16_000))
     file = io.BytesIO(content)
     with open_audio(file) as stream:

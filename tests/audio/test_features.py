@@ -66,7 +66,7 @@ def test_the_mel_filters_are_slaneys_triangles(n_mels: int) -> None:
 
 @pytest.mark.parametrize("n_mels", [80, 128])
 @pytest.mark.parametrize("n_samples", [1, 4_000, 100_000, 479_900, 480_000])
-def test_the_features_are_the_formulas(n_mels: int, n_samples: int) -> None:
+def test_log_mel_equals_the_reference_formula(n_mels: int, n_samples: int) -> None:
     samples = noise(n_samples)
     ours = log_mel(samples, n_mels)
     assert ours.shape == (n_mels, 3000)
@@ -76,7 +76,7 @@ def test_the_features_are_the_formulas(n_mels: int, n_samples: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(n_frames=st.integers(3, 60), missing=st.integers(0, 60 * 160), seed=st.integers(0, 99))
-def test_every_length_in_every_number_of_frames_is_the_formulas(
+def test_log_mel_equals_the_reference_for_every_length_and_number_of_frames(
     n_frames: int, missing: int, seed: int
 ) -> None:
     samples = noise(max(0, n_frames * 160 - missing), seed)
@@ -85,7 +85,7 @@ def test_every_length_in_every_number_of_frames_is_the_formulas(
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_real_speech_gives_the_features_of_faster_whisper(speech: Path, n_mels: int) -> None:
+def test_log_mel_of_real_speech_equals_faster_whisper(speech: Path, n_mels: int) -> None:
     extractor = pytest.importorskip("faster_whisper.feature_extractor")
     samples = decode(speech / "ljspeech" / "LJ001-0001.flac").samples
     padded = np.pad(samples, (0, 480_000 - len(samples)))
@@ -94,27 +94,27 @@ def test_real_speech_gives_the_features_of_faster_whisper(speech: Path, n_mels: 
     np.testing.assert_allclose(log_mel(samples, n_mels), theirs, atol=1e-4)
 
 
-def test_silence_is_one_number_everywhere() -> None:
+def test_log_mel_of_silence_is_constant() -> None:
     assert set(log_mel(np.zeros(16_000, np.float32), 80).ravel()) == {np.float32(-1.5)}
 
 
-def test_no_samples_are_silence() -> None:
+def test_log_mel_of_no_samples_is_silence() -> None:
     nothing, silence = np.zeros(0, np.float32), np.zeros(480_000, np.float32)
     np.testing.assert_array_equal(log_mel(nothing, 80), log_mel(silence, 80))
 
 
-def test_fewer_frames_are_the_first_frames_of_more() -> None:
+def test_log_mel_with_fewer_frames_is_a_prefix() -> None:
     samples = noise(100_000)
     short = log_mel(samples, 80, 850)
     np.testing.assert_allclose(short, log_mel(samples, 80)[:, :850], atol=1e-6)
 
 
-def test_more_samples_than_the_frames_hold_are_refused() -> None:
+def test_log_mel_rejects_more_samples_than_its_frames_hold() -> None:
     with pytest.raises(InvalidSamples, match="at most 1600 samples"):
         log_mel(noise(1601), 80, 10)
 
 
-def test_many_threads_get_what_one_gets() -> None:
+def test_log_mel_is_thread_safe() -> None:
     inputs = [noise(50_000 + 7_000 * i, seed=i) for i in range(8)]
     results: dict[int, NDArray[np.float32]] = {}
 
@@ -145,7 +145,7 @@ print(time.process_time() - before)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_no_thread_goes_on_behind_the_callers_back(n_mels: int) -> None:
+def test_log_mel_leaves_no_spinning_threads(n_mels: int) -> None:
     """As those of a BLAS would, which spin after a product that they shared."""
     script = IDLE_AFTER_LOG_MEL.format(n_mels=n_mels)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

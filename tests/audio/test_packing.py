@@ -93,7 +93,7 @@ def scripts(draw: st.DrawFn) -> tuple[SpeechSpan, ...]:
     lag=st.integers(0, 40_000),
     turn=st.sampled_from([1, 7_000, 50_000]),
 )
-def test_packing_keeps_its_laws(
+def test_packed_windows_contain_all_speech_within_the_limits(
     spans: tuple[SpeechSpan, ...],
     silence: int,
     max_s: float,
@@ -164,7 +164,7 @@ def assert_overlaps_only_where_there_was_no_pause(
             assert any(s.start_sample < starts[at] and ends[at - 1] <= s.end_sample for s in spans)
 
 
-def test_pauses_up_to_the_limit_stay_inside_and_longer_ones_end_the_window() -> None:
+def test_max_pause_s_decides_whether_a_pause_ends_the_window() -> None:
     spans = in_seconds((1, 4), (6, 9), (11.1, 13))
     assert edges(packed(spans, 20, BARE)) == [(1, 9), (11.1, 13)]
 
@@ -186,7 +186,7 @@ def test_speech_of_exactly_thirty_seconds_is_one_window() -> None:
     sizes=st.lists(st.integers(500, 100_000), min_size=1, max_size=3),
     lag=st.integers(0, 40_000),
 )
-def test_margins_are_silence_that_no_other_window_has(
+def test_margin_s_keeps_silence_that_no_other_window_has(
     spans: tuple[SpeechSpan, ...], silence: int, margin_s: float, sizes: list[int], lag: int
 ) -> None:
     n_samples = (spans[-1].end_sample if spans else 0) + silence
@@ -218,7 +218,7 @@ def test_a_short_recording_with_little_silence_is_one_window_as_it_is(
     assert edges(packed(in_seconds(speech), n_s)) == [(0, pytest.approx(n_s))]
 
 
-def test_speech_without_a_pause_is_cut_at_its_quietest_moment_with_an_overlap() -> None:
+def test_speech_without_a_pause_is_cut_at_its_quietest_moment_with_overlap_s() -> None:
     sound = np.random.default_rng(0).standard_normal(50 * RATE).astype(np.float32)
     sound[26 * RATE : int(26.4 * RATE)] *= 0.01
     detector = ScriptedDetector(in_seconds((0, 50)))
@@ -229,7 +229,7 @@ def test_speech_without_a_pause_is_cut_at_its_quietest_moment_with_an_overlap() 
     assert second.end_s == 50
 
 
-def test_a_window_comes_while_the_silence_after_it_lasts() -> None:
+def test_a_window_is_emitted_during_the_silence_after_it() -> None:
     seconds_read = 0
 
     def silence() -> Iterator[Samples]:
@@ -245,7 +245,7 @@ def test_a_window_comes_while_the_silence_after_it_lasts() -> None:
 
 
 @pytest.mark.parametrize("speech", ["on and on", "seldom", "never"])
-def test_no_more_than_three_windows_are_held_beside_the_callers_own(speech: str) -> None:
+def test_at_most_three_windows_are_buffered(speech: str) -> None:
     spans = {
         "on and on": in_seconds((0, 600)),
         "seldom": in_seconds((10, 12), (500, 520)),

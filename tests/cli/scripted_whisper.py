@@ -114,7 +114,7 @@ class ScriptedWhisper:
         if said == "a lost GPU":
             raise EngineError("the engine on cuda:1 is out of service; the others go on")
         if said == "a wrong option":
-            raise OptionError("language='xx' is not one that Whisper knows")
+            raise OptionError("language='xx' is unknown to Whisper")
         if said == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
         if said == "unsure" and options.audio_context == "full":

@@ -13,11 +13,11 @@ from scripted_whisper import ScriptedStats
 
 from batched_whisper.cli.load_patterns import (
     BenchClip,
-    Pass,
     LoadPattern,
+    Pass,
     measure,
-    n_sequential_calls,
     n_differing,
+    n_sequential_calls,
     summarise,
 )
 from batched_whisper.config.options import DecodingOptions

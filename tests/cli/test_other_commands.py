@@ -180,7 +180,7 @@ def test_a_language_that_whisper_does_not_know_is_refused_before_an_engine_start
     run, manifest, script
 ):
     ended = run("eval", manifest, "--language", "klingon")
-    assert ended.code == 2 and "'klingon' is not one that Whisper knows" in ended.err
+    assert ended.code == 2 and "'klingon' is unknown to Whisper" in ended.err
     assert not script.settings
 
 

@@ -329,7 +329,7 @@ def test_an_engine_of_several_that_breaks_fails_its_recordings_and_the_others_go
 def test_an_option_that_no_recording_can_be_transcribed_with_ends_the_job(run, recordings, script):
     recordings({"a.wav": "a wrong option", "b.wav": "a wrong option"})
     ended = run("transcribe", "a.wav", "b.wav")
-    assert (ended.code, ended.err) == (2, "Error: language='xx' is not one that Whisper knows\n")
+    assert (ended.code, ended.err) == (2, "Error: language='xx' is unknown to Whisper\n")
     assert script.heard == ["a wrong option"]
 
 

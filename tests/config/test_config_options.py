@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batched_whisper.config.fields import Numbers, environment_variables, kinds, is_optional
+from batched_whisper.config.fields import Numbers, environment_variables, is_optional, kinds
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.errors import OptionError
 
@@ -29,7 +29,7 @@ def name_of(value: Any) -> str | None:
 
 
 @pytest.mark.parametrize(("owner", "field", "bound", "step"), BOUNDED, ids=name_of)
-def test_a_bound_is_inside_and_what_is_beyond_is_refused_by_name(
+def test_minimum_and_maximum_are_inclusive_and_values_beyond_are_rejected(
     owner: type[Any], field: dataclasses.Field[Any], bound: str, step: int
 ) -> None:
     is_list = Numbers in kinds(field)
@@ -43,15 +43,13 @@ def test_a_bound_is_inside_and_what_is_beyond_is_refused_by_name(
 
 
 @pytest.mark.parametrize(("owner", "field"), NUMBERS, ids=name_of)
-def test_what_is_not_a_number_is_in_no_range(
-    owner: type[Any], field: dataclasses.Field[Any]
-) -> None:
+def test_nan_is_out_of_every_range(owner: type[Any], field: dataclasses.Field[Any]) -> None:
     with pytest.raises(OptionError, match=field.name):
         owner.of(**{field.name: float("nan")})
 
 
 @pytest.mark.parametrize(("owner", "field"), DECLARED, ids=name_of)
-def test_a_default_is_within_its_own_range_and_written_down_with_a_help(
+def test_every_default_is_in_range_and_has_a_help_text(
     owner: type[Any], field: dataclasses.Field[Any]
 ) -> None:
     assert getattr(owner.of(), field.name) == field.default
@@ -59,13 +57,13 @@ def test_a_default_is_within_its_own_range_and_written_down_with_a_help(
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_no_two_options_share_a_variable(owner: type[Any]) -> None:
+def test_no_two_options_share_an_environment_variable(owner: type[Any]) -> None:
     variables = [name for _, field in DECLARED for name in environment_variables(field)]
     assert len(set(variables)) == len(variables)
 
 
 @pytest.mark.parametrize(("owner", "field"), DECLARED, ids=name_of)
-def test_a_variable_means_what_the_argument_means(
+def test_an_environment_variable_equals_the_argument(
     owner: type[Any], field: dataclasses.Field[Any]
 ) -> None:
     value = _another_value(field)
@@ -98,40 +96,40 @@ def _another_value(field: dataclasses.Field[Any]) -> Any:
     raise AssertionError(f"what is another {field.type}?")
 
 
-def test_a_variable_out_of_range_is_refused() -> None:
+def test_an_environment_variable_out_of_range_is_rejected() -> None:
     with pytest.raises(OptionError, match="max_batch_size=0"):
         Settings.from_environment({"BATCHED_WHISPER_MAX_BATCH_SIZE": "0"})
 
 
-def test_a_variable_that_is_no_number_is_refused_by_its_own_name() -> None:
+def test_an_environment_variable_that_is_not_a_number_is_named_in_the_error() -> None:
     with pytest.raises(OptionError, match="BATCHED_WHISPER_WAIT_MS='soon' is not a number"):
         Settings.from_environment({"BATCHED_WHISPER_WAIT_MS": "soon"})
 
 
 @pytest.mark.parametrize("name", ["model", "revision"])
-def test_our_own_variable_wins_over_one_that_others_use_too(name: str) -> None:
+def test_the_prefixed_environment_variable_overrides_the_fallback(name: str) -> None:
     ours, shared = f"BATCHED_WHISPER_{name.upper()}", name.upper()
     told = Settings.from_environment({ours: "base", shared: "gpt-4o"})
     assert told == Settings.of(**{name: "base"})
     assert Settings.from_environment({ours: "", shared: "tiny"}) == Settings.of(**{name: "tiny"})
 
 
-def test_a_list_may_be_empty() -> None:
+def test_a_list_option_may_be_empty() -> None:
     told = DecodingOptions.from_environment({"BATCHED_WHISPER_SUPPRESS_TOKENS": "none"})
     assert told == DecodingOptions.of(suppress_tokens=[])
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
+def test_an_empty_environment_variable_is_ignored() -> None:
     assert Settings.from_environment({"BATCHED_WHISPER_WAIT_MS": ""}) == Settings()
 
 
-def test_an_option_that_does_not_exist_is_refused_and_the_others_are_named() -> None:
+def test_an_unknown_option_raises_with_the_names_of_all_options() -> None:
     with pytest.raises(OptionError, match=r"best_of.*temperature"):
         DecodingOptions.of(best_of=5)
 
 
 @pytest.mark.parametrize(("owner", "field"), DECLARED, ids=name_of)
-def test_none_is_a_value_of_the_options_that_may_lack_one_and_of_no_others(
+def test_none_is_accepted_for_optional_options_only(
     owner: type[Any], field: dataclasses.Field[Any]
 ) -> None:
     chosen = owner.of(**{field.name: _another_value(field)})
@@ -146,12 +144,12 @@ def test_none_is_a_value_of_the_options_that_may_lack_one_and_of_no_others(
 @pytest.mark.parametrize(
     "name", ["logprob_threshold", "compression_ratio_threshold", "no_speech_threshold"]
 )
-def test_the_word_none_in_a_variable_switches_a_threshold_off(name: str) -> None:
+def test_none_in_an_environment_variable_disables_a_threshold(name: str) -> None:
     told = DecodingOptions.from_environment({f"BATCHED_WHISPER_{name.upper()}": "None"})
     assert told == DecodingOptions.of(**{name: None})
 
 
-def test_a_text_that_is_the_word_none_is_a_text() -> None:
+def test_none_is_plain_text_for_a_text_option() -> None:
     assert DecodingOptions.from_environment({"BATCHED_WHISPER_PROMPT": "none"}).prompt == "none"
 
 
@@ -162,7 +160,7 @@ def test_replacing_leaves_the_original_alone() -> None:
 
 
 @pytest.mark.parametrize("times", [(0.0,), (1, 2), (0, 5, 5, 10), (0.5, 1.5, 2), [3, 4]])
-def test_clips_in_the_order_of_time_are_taken(times: Any) -> None:
+def test_clip_timestamps_in_chronological_order_are_accepted(times: Any) -> None:
     assert DecodingOptions.of(clip_timestamps=times).clip_timestamps == tuple(times)
 
 
@@ -170,6 +168,6 @@ def test_clips_in_the_order_of_time_are_taken(times: Any) -> None:
     "times",
     [(), (2, 1), (1, 1), (0, 5, 4, 6), (0, 5, 4), (0, 5, 7, 6), (0, float("inf")), (-1, 5)],
 )
-def test_clips_in_any_other_order_are_refused(times: Any) -> None:
+def test_clip_timestamps_in_another_order_are_rejected(times: Any) -> None:
     with pytest.raises(OptionError, match="clip_timestamps="):
         DecodingOptions.of(clip_timestamps=times)

@@ -28,14 +28,14 @@ from batched_whisper.errors import EngineError, OptionError
         ("cuda:all", 3, (0, 1, 2)),
     ],
 )
-def test_what_a_spelling_comes_to(text: str, n_gpus: int, gpus: tuple[int, ...]) -> None:
+def test_device_resolves_to_cpu_or_gpus(text: str, n_gpus: int, gpus: tuple[int, ...]) -> None:
     option = read_device(text)
     assert option.resolve(n_gpus) == Devices(gpus)
     assert option.n_gpus(lambda: n_gpus) == len(gpus)
 
 
 @pytest.mark.parametrize("text", ["cpu", "auto", "cuda", "cuda:1", "cuda:0,2", "cuda:all"])
-def test_keyword_and_variable_take_every_spelling(text: str) -> None:
+def test_device_is_accepted_as_keyword_and_variable(text: str) -> None:
     assert Settings.of(device=text).device == text
     variables = {"BATCHED_WHISPER_DEVICE": text}
     assert Settings.from_environment(variables).device == text
@@ -48,24 +48,24 @@ def test_keyword_and_variable_take_every_spelling(text: str) -> None:
         *("cuda:1.0", "cuda:a", "cuda:all,0", "cuda:0:1", "cuda:²", "cuda:" + "9" * 5000),
     ],
 )
-def test_a_bad_spelling_is_an_error_that_names_the_good_ones(text: str) -> None:
-    with pytest.raises(OptionError, match="use auto, cpu, cuda, cuda:1") as caught:
+def test_device_with_wrong_syntax_raises_option_error(text: str) -> None:
+    with pytest.raises(OptionError, match="use auto, cpu, cuda, cuda:N") as caught:
         Settings.of(device=text)
     assert str(caught.value).startswith("device=")
 
 
-def test_the_same_gpu_twice_is_refused() -> None:
-    with pytest.raises(OptionError, match="GPU 1 stands there twice"):
+def test_device_with_the_same_gpu_twice_is_rejected() -> None:
+    with pytest.raises(OptionError, match="GPU 1 is listed twice"):
         Settings.of(device="cuda:1,0,1")
 
 
-def test_a_gpu_that_is_not_there_is_refused_and_those_that_are_there_are_named() -> None:
+def test_device_with_a_missing_gpu_raises_with_the_existing_ones() -> None:
     told = re.escape("device=cuda:0,3: there is no GPU 3: PyTorch sees 2 here (0, 1)")
     with pytest.raises(EngineError, match=told):
         read_device("cuda:0,3").resolve(2)
 
 
-def test_how_many_are_asked_for_is_known_without_looking_where_that_does_not_matter() -> None:
+def test_n_gpus_counts_gpus_only_if_the_result_depends_on_it() -> None:
     def count() -> int:
         raise AssertionError("importing PyTorch takes seconds")
 

@@ -23,7 +23,7 @@ def as_argument(declared: Any) -> Any:
 
 
 @pytest.mark.parametrize(("arguments", "declared"), WRITTEN)
-def test_every_option_is_an_argument_of_its_type_and_there_are_no_others(
+def test_keyword_types_have_exactly_the_declared_options_and_types(
     arguments: type[Any], declared: type[Any]
 ) -> None:
     options = {
@@ -36,7 +36,7 @@ def test_every_option_is_an_argument_of_its_type_and_there_are_no_others(
 
 
 @pytest.mark.parametrize(("arguments", "declared"), WRITTEN)
-def test_the_words_to_choose_from_are_the_declared_ones(
+def test_literal_types_equal_the_declared_choices(
     arguments: type[Any], declared: type[Any]
 ) -> None:
     written = {name: words_of(kind) for name, kind in get_type_hints(arguments).items()}
@@ -53,7 +53,7 @@ def words_of(kind: Any) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("numbers", [[-1], (-1,), range(-1, 0)])
-def test_a_list_of_numbers_may_be_of_any_kind_however_the_options_are_made(numbers: Any) -> None:
+def test_a_list_option_accepts_any_sequence(numbers: Any) -> None:
     made = DecodingOptions(suppress_tokens=numbers)
     assert made == DecodingOptions.of(suppress_tokens=numbers) == DecodingOptions()
     assert hash(made) == hash(DecodingOptions())

@@ -42,7 +42,7 @@ def test_the_signature_has_every_option_with_its_type_and_default(
 
 
 @pytest.mark.parametrize(("call", "owner"), SHOWN, ids=lambda value: type(value).__name__)
-def test_help_explains_every_option(call: Callable[..., Any], owner: type[CheckedOptions]) -> None:
+def test_help_describes_every_option(call: Callable[..., Any], owner: type[CheckedOptions]) -> None:
     told = " ".join(pydoc.render_doc(call, renderer=pydoc.plaintext).replace("|", " ").split())
     for field in dataclasses.fields(owner):
         explained = " ".join(field.metadata["help"].replace("|", " ").split())
@@ -55,7 +55,7 @@ class Sample(CheckedOptions):
     word: str = option("a", "A word.", choices=("a", "b"))
 
 
-def test_what_a_function_has_of_its_own_stays_and_is_not_told_twice() -> None:
+def test_own_arguments_of_a_function_are_kept_and_not_repeated() -> None:
     @shows_options_of(Sample)
     def call(word: str, /, other: int = 1, *, word_too: str = "", **overrides: Any) -> str:
         """Do it.
@@ -74,7 +74,7 @@ def test_what_a_function_has_of_its_own_stays_and_is_not_told_twice() -> None:
     assert call("x", count=9) == "x {'count': 9}"
 
 
-def test_without_docstrings_there_is_a_signature_still() -> None:
+def test_the_signature_is_set_without_docstrings() -> None:
     def call(**overrides: Any) -> None:
         pass
 

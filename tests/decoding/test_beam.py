@@ -70,9 +70,7 @@ searches = st.builds(Beams, st.integers(1, 6), st.sampled_from([0.1, 0.5, 1, 1.5
 
 @settings(max_examples=300, deadline=None)
 @given(table=tables, beams=searches, max_tokens=st.integers(1, 9))
-def test_it_finds_what_the_plain_search_through_everything_finds(
-    table: Table, beams: Beams, max_tokens: int
-) -> None:
+def test_beam_search_equals_the_naive_search(table: Table, beams: Beams, max_tokens: int) -> None:
     found = search(table, beams, max_tokens)
     expected = naive_beam_search(
         table.following,
@@ -107,9 +105,7 @@ def every_text(table: Table, max_tokens: int) -> dict[Text, float]:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), penalty=penalties)
-def test_with_beams_for_everything_it_finds_the_best_text_of_all(
-    seed: int, penalty: float | None
-) -> None:
+def test_beam_search_with_enough_beams_is_exhaustive(seed: int, penalty: float | None) -> None:
     table, max_tokens = Table(seed, 4), 4
     found = search(table, Beams(200, 1.0, penalty), max_tokens)
 
@@ -123,7 +119,7 @@ def test_with_beams_for_everything_it_finds_the_best_text_of_all(
 
 
 @given(table=tables, max_tokens=st.integers(1, 9))
-def test_one_beam_takes_the_most_probable_token_every_time(table: Table, max_tokens: int) -> None:
+def test_beam_size_1_is_greedy(table: Table, max_tokens: int) -> None:
     text: Text = ()
     total = 0.0
     for _ in range(max_tokens):
@@ -139,7 +135,7 @@ def test_one_beam_takes_the_most_probable_token_every_time(table: Table, max_tok
 
 
 @given(table=tables, n_steps=st.integers(1, 9))
-def test_one_candidate_each_time_is_said_whatever_it_is(table: Table, n_steps: int) -> None:
+def test_a_single_candidate_is_always_chosen(table: Table, n_steps: int) -> None:
     """So a token that was sampled is a beam's too."""
     random, found, said = Random(n_steps), BeamSearch(SINGLE_BEAM, EOT), list[Choice]()
     while len(said) < n_steps and not found.is_over:
@@ -173,7 +169,7 @@ def test_patience_waits_for_a_better_text() -> None:
 
 
 @pytest.mark.parametrize(("penalty", "n_tokens"), [(None, 3), (1.0, 3), (0.0, 1)])
-def test_a_penalty_of_zero_ranks_by_the_sum_and_none_by_the_mean(
+def test_length_penalty_zero_ranks_by_the_sum_and_none_by_the_mean(
     penalty: float | None, n_tokens: int
 ) -> None:
     search = BeamSearch(Beams(2, 1.0, penalty), EOT)
@@ -193,7 +189,7 @@ def test_an_empty_text_can_be_ranked() -> None:
     assert search.result() == Hypothesis((), -0.1, ended=True)
 
 
-def test_a_text_that_nothing_may_follow_dies_alone() -> None:
+def test_a_hypothesis_without_candidates_is_dropped_alone() -> None:
     search = BeamSearch(Beams(2), EOT)
     search.advance([choices(a=-0.1, b=-2.0)])
     assert search.advance([[], choices(a=-0.5)]) == (1,)

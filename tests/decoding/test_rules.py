@@ -46,7 +46,7 @@ def random_logits(seed: int, place: int, spread: float) -> Logits:
     spread=st.sampled_from([0.1, 1.0, 6.0]),
     sampling=st.booleans(),
 )
-def test_every_step_of_every_text_allows_what_openai_allows(
+def test_allowed_tokens_equal_those_of_openai_whisper(
     timestamps: bool,
     never: frozenset[int],
     never_first: frozenset[int],
@@ -105,7 +105,7 @@ def may_end(rules: Rules, *sampled: int) -> bool:
     return mask.mode is MaskMode.ALL_BUT and EOT not in mask.tokens
 
 
-def test_a_segment_that_began_long_before_the_sound_ends_has_a_text() -> None:
+def test_a_segment_that_begins_before_the_end_of_the_audio_must_have_text() -> None:
     rules, _ = both(True, frozenset(), frozenset())
     bounded = rules.with_sound_until(1.1)  # so nothing may begin before 0.6 s and stay unwritten
     at = [BEGIN + step for step in (0, 20, 29, 30, 31)]
@@ -116,7 +116,7 @@ def test_a_segment_that_began_long_before_the_sound_ends_has_a_text() -> None:
     assert may_end(rules, at[0], 5, at[1], at[1])  # elsewhere it is as openai/whisper has it
 
 
-def test_the_end_of_a_text_is_where_a_segment_was_closed_however_much_sound_is_left() -> None:
+def test_the_text_may_end_after_a_closed_segment_with_audio_left() -> None:
     """A window in which nobody speaks, or where music follows, is not made to have words."""
     rules, _ = both(True, frozenset(), frozenset())
     bounded = rules.with_sound_until(1.4)
@@ -130,7 +130,7 @@ def test_without_timestamps_none_is_ever_allowed() -> None:
         assert len(rules.next(sampled).timestamps) == 0
 
 
-def test_what_is_suppressed_first_is_allowed_later() -> None:
+def test_suppress_begin_applies_to_the_first_token_only() -> None:
     rules, _ = both(False, frozenset([3]), frozenset([4, EOT]))
     logits = np.zeros(N_VOCAB, np.float32)
     first, later = (apply(logits, rules.next(sampled), BEGIN) for sampled in ([], [1]))
@@ -139,7 +139,7 @@ def test_what_is_suppressed_first_is_allowed_later() -> None:
 
 
 @pytest.mark.parametrize("latest_s, expected", [(0.0, 1), (0.02, 2), (1.0, 51), (30.0, 70)])
-def test_the_first_timestamp_is_at_most_so_late(latest_s: float, expected: int) -> None:
+def test_max_initial_timestamp_s_limits_the_first_timestamp(latest_s: float, expected: int) -> None:
     rules = Rules(
         IDS,
         suppress=frozenset(),
@@ -159,7 +159,7 @@ def test_rules_of_equal_options_give_equal_masks() -> None:
         assert hash(one.next(sampled).mask) == hash(other.next(sampled).mask)
 
 
-def test_a_mask_row_says_what_its_mask_says() -> None:
+def test_mask_row_equals_its_token_mask() -> None:
     assert np.isneginf(mask_row(NOTHING, 4)).all()
     assert (mask_row(EVERYTHING, 4) == 0).all()
     only = type(NOTHING)(MaskMode.ONLY, frozenset([1, 99]))
@@ -174,7 +174,7 @@ def test_a_mask_row_says_what_its_mask_says() -> None:
     end_s=st.sampled_from([0.0, 0.7, 1.5]),
     seed=st.integers(0, 2**32),
 )
-def test_a_course_allows_after_every_token_what_the_rules_do(
+def test_constraint_state_allows_the_same_tokens_as_the_rules(
     timestamps: bool, never: frozenset[int], start: int, end_s: float, seed: int
 ) -> None:
     """Wherever it sets out."""

@@ -50,7 +50,9 @@ def softmax(logits: Logits) -> NDArray[np.float64]:
 
 
 @given(logits=logits_of_any_kind, allowed=allowed_somehow)
-def test_greedy_is_the_most_probable_of_the_allowed(logits: Logits, allowed: Allowed) -> None:
+def test_choose_at_temperature_0_is_the_argmax_of_the_allowed_tokens(
+    logits: Logits, allowed: Allowed
+) -> None:
     filtered = apply(logits, allowed, BEGIN)
     choice = choose(logits, allowed, BEGIN)
     assert filtered[choice.token] == filtered.max()
@@ -64,7 +66,7 @@ def test_greedy_is_the_most_probable_of_the_allowed(logits: Logits, allowed: All
     seed=st.integers(0, 2**31),
     position=st.integers(0, 447),
 )
-def test_what_is_forbidden_is_never_chosen(
+def test_choose_never_returns_a_forbidden_token(
     logits: Logits, allowed: Allowed, temperature: float, seed: int, position: int
 ) -> None:
     choice = choose(logits, allowed, BEGIN, Sampling(temperature, seed), position)
@@ -73,7 +75,7 @@ def test_what_is_forbidden_is_never_chosen(
 
 
 @given(logits=logits_of_any_kind, seed=st.integers(0, 2**31), position=st.integers(0, 447))
-def test_the_same_seed_at_the_same_place_chooses_the_same(
+def test_choose_is_deterministic_per_seed_and_position(
     logits: Logits, seed: int, position: int
 ) -> None:
     sampling = Sampling(1.0, seed)
@@ -82,7 +84,7 @@ def test_the_same_seed_at_the_same_place_chooses_the_same(
 
 
 @pytest.mark.parametrize("what", ["seed", "position"])
-def test_other_seeds_and_other_places_choose_otherwise(what: str) -> None:
+def test_choose_differs_between_seeds_and_positions(what: str) -> None:
     flat = np.zeros(N_VOCAB, np.float32)
     chosen = {
         choose(flat, Allowed(EVERYTHING), BEGIN, Sampling(1.0, seed), position).token
@@ -104,7 +106,7 @@ def test_samples_follow_the_softmax_at_their_temperature(temperature: float) -> 
     assert np.abs(found - expected).max() < 4 * 0.5 / math.sqrt(n_samples)
 
 
-def test_a_sampled_token_tells_its_probability_at_temperature_1() -> None:
+def test_the_logprob_of_a_sampled_token_is_at_temperature_1() -> None:
     """As in openai/whisper: the temperature changes what is chosen, not how likely it was."""
     logits = np.linspace(-1, 1, N_VOCAB, dtype=np.float32)
     for position in range(20):
@@ -116,7 +118,7 @@ def test_a_sampled_token_tells_its_probability_at_temperature_1() -> None:
 
 @settings(max_examples=50)
 @given(logits=logits_of_any_kind)
-def test_cold_sampling_comes_to_greedy(logits: Logits) -> None:
+def test_sampling_at_low_temperature_approaches_greedy(logits: Logits) -> None:
     logits = logits + 10 * np.arange(N_VOCAB, dtype=np.float32)  # no ties
     cold = choose(logits, Allowed(EVERYTHING), BEGIN, Sampling(1e-3, 3), 5)
     assert cold.token == choose(logits, Allowed(EVERYTHING), BEGIN, GREEDY).token

@@ -177,7 +177,9 @@ def test_every_word_that_lasts_is_underlined_while_it_is_said(
 
 @FEW
 @given(segments(), st.one_of(layouts(), layouts(highlight_words=True)))
-def test_what_is_laid_out_can_be_read_back(parts: tuple[Segment, ...], layout: CueLayout) -> None:
+def test_subtitles_with_a_layout_can_be_parsed(
+    parts: tuple[Segment, ...], layout: CueLayout
+) -> None:
     whole = transcript(*parts)
     srt, vtt = read_srt(formats.srt(whole, layout)), read_vtt(formats.vtt(whole, layout))
     times = [(cue.start_ms, cue.end_ms) for cue in cues(parts, layout)]
@@ -219,12 +221,12 @@ def test_lines_and_cues_are_as_full_as_they_may_be(
     assert shown((FOX,), layout) == expected
 
 
-def test_languages_without_spaces_break_between_their_words() -> None:
+def test_lines_break_between_words_in_languages_without_spaces() -> None:
     part = timed("今日", "は", "晴れ", "です。")
     assert shown((part,), CueLayout(max_line_width=4)) == [["今日は", "晴れ", "です。"]]
 
 
-def test_a_cue_ends_where_nobody_speaks_and_with_its_segment() -> None:
+def test_a_cue_ends_at_a_long_pause_and_with_its_segment() -> None:
     before = Word(0.0, 1.0, " Before", 1.0)
     late = Word(1.1 + PAUSE_S, 5.0, " after.", 1.0)
     soon = Word(1.0 + PAUSE_S, 5.0, " after.", 1.0)
@@ -242,7 +244,7 @@ def test_the_prefix_counts_where_it_stands() -> None:
     assert [text for *_, text in vtt] == ["<v channel 1>Hello there you"]
 
 
-def test_highlighting_looks_as_openais_program_writes_it() -> None:
+def test_highlight_words_equals_the_output_of_openai_whisper() -> None:
     part = timed(Word(0.0, 0.4, " Hi,", 1.0), Word(0.6, 1.0, " A&B!", 1.0))
     layout = CueLayout(highlight_words=True)
     assert formats.srt(transcript(part), layout) == (
@@ -259,7 +261,7 @@ WRITERS = (formats.srt, formats.vtt)
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_without_times_of_words_the_error_says_how_to_get_them(write: Callable[..., str]) -> None:
+def test_a_layout_without_word_timestamps_raises_with_the_remedy(write: Callable[..., str]) -> None:
     with pytest.raises(OptionError, match="word_timestamps=True"):
         write(transcript(segment(" Hello.")), CueLayout(max_line_width=40))
     assert write(transcript(segment(" ")), CueLayout(max_line_width=40)) in ("", "WEBVTT\n\n")
@@ -270,7 +272,7 @@ def test_a_text_that_could_not_be_aligned_is_shown_whole() -> None:
     assert shown((part,), CueLayout(max_line_width=5)) == [["Hello there."]]
 
 
-def test_lines_without_a_length_cannot_be_counted() -> None:
+def test_max_lines_needs_a_limit_of_the_line_length() -> None:
     for use in (
         lambda layout: formats.srt(transcript(), layout),
         formats.FORMATS["srt"].laid_out,
@@ -280,12 +282,12 @@ def test_lines_without_a_length_cannot_be_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["max_line_width", "max_lines", "max_words_per_line"])
-def test_a_limit_of_nothing_is_refused(name: str) -> None:
+def test_cue_layout_rejects_limits_of_zero(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name}=0 is out of range"):
         CueLayout(**{name: 0})
 
 
-def test_a_format_laid_out_writes_so_and_one_without_cues_as_before() -> None:
+def test_laid_out_applies_to_formats_with_cues_only() -> None:
     layout = CueLayout(max_words_per_line=1)
     for form in formats.FORMATS.values():
         written = form.laid_out(layout).write(transcript(FOX))

@@ -84,7 +84,7 @@ def test_a_table_has_a_row_of_three_columns_for_each_segment_that_says_something
 
 
 @given(segments(), st.text(), FIGURES)
-def test_json_is_strict_and_reads_back_as_what_was_known(
+def test_json_is_strict_and_round_trips(
     parts: tuple[Segment, ...], name: str, probability: float
 ) -> None:
     whole = transcript(*parts, name=name, language_probability=probability)
@@ -121,7 +121,7 @@ def test_segments_have_whispers_field_names() -> None:
     assert written["words"] == [{"word": "a", "start": 0.0, "end": 0.5, "probability": 0.9}]
 
 
-def test_windows_carry_the_figures_that_say_how_far_to_believe_them() -> None:
+def test_json_windows_contain_the_quality_measures() -> None:
     window = DecodedWindow(0.0, 5.0, "a", (1,), "de", 0.75, -0.5, 0.25, 1.5, 0.5, 400, 2)
     (written,) = formats.as_document(transcript(windows=(window,)))["windows"]
     assert written == {
@@ -138,7 +138,7 @@ def test_windows_carry_the_figures_that_say_how_far_to_believe_them() -> None:
     }
 
 
-def test_files_look_as_openais_program_writes_them() -> None:
+def test_formats_equal_the_output_of_openai_whisper() -> None:
     whole = transcript(segment(" Hello --> there.", 0.0, 2.5), segment(" Bye.", 2.5, 3725.04))
     assert formats.text(whole) == "Hello --> there.\nBye.\n"
     assert formats.tsv(whole) == (
@@ -155,25 +155,25 @@ def test_files_look_as_openais_program_writes_them() -> None:
 
 
 @pytest.mark.parametrize("arrow", ["-->", "--->", "---------->", "-->-->"])
-def test_no_arrow_of_any_length_is_left_in_a_subtitle(arrow: str) -> None:
+def test_arrows_of_any_length_are_removed_from_subtitles(arrow: str) -> None:
     for write in (formats.srt, formats.vtt):
         timing = write(transcript(segment(f"a {arrow} b"))).splitlines()
         assert sum("-->" in line for line in timing) == 1
 
 
-def test_more_than_99_hours_are_fine() -> None:
+def test_times_above_99_hours_are_supported() -> None:
     assert "100:00:00,000 --> 100:00:01,000" in formats.srt(
         transcript(segment("late", 360_000, 360_001))
     )
 
 
-def test_an_unknown_format_names_those_there_are() -> None:
+def test_an_unknown_format_raises_with_the_known_ones() -> None:
     with pytest.raises(OptionError, match="'docx': choose from text, json, jsonl, srt, vtt, tsv"):
         formats.format_named("docx")
     assert formats.format_named("txt") is formats.FORMATS["text"]
 
 
-def test_a_file_is_written_whole_or_not_at_all(
+def test_write_atomically_writes_the_file_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.txt"
@@ -192,12 +192,12 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert path.read_text() == "third"
 
 
-def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+def test_write_atomically_to_a_missing_folder_raises_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"):
         formats.write_atomically(tmp_path / "none" / "a.txt", "x")
 
 
-def test_who_speaks_is_told_in_each_formats_own_way() -> None:
+def test_every_format_contains_the_channel() -> None:
     whole = transcript(segment(" Hello.", channel=0), segment(" Yes?", channel=1))
     assert formats.text(whole) == "[channel 0] Hello.\n[channel 1] Yes?\n"
     assert [text for *_, text in read_srt(formats.srt(whole))] == [

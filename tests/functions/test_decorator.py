@@ -71,13 +71,13 @@ def held() -> Held:
 
 
 @pytest.mark.parametrize("function", [squares, squares_async])
-def test_a_call_with_one_item_gives_its_one_result(
+def test_a_batched_call_returns_its_own_result(
     function: Callable[[list[int]], Sequence[int]],
 ) -> None:
     assert batched(wait_ms=0)(function)(7) == 49
 
 
-def test_calls_from_many_threads_share_a_batch() -> None:
+def test_batched_calls_from_many_threads_share_a_batch() -> None:
     function = batched(max_batch_size=8, wait_ms=FOREVER_MS)(squares)
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(function, range(8))) == sorted(squares(list(range(8))))
@@ -109,7 +109,7 @@ def test_calls_from_several_event_loops_and_threads_share_a_batch() -> None:
     assert function.stats.n_batches == 1
 
 
-def test_a_lone_call_waits_as_long_as_agreed_and_no_longer() -> None:
+def test_a_single_call_waits_for_wait_ms() -> None:
     clock = ManualClock()
     function = batched(max_batch_size=8, wait_ms=1000, clock=clock)(squares)
     with ThreadPoolExecutor(1) as pool:
@@ -120,7 +120,7 @@ def test_a_lone_call_waits_as_long_as_agreed_and_no_longer() -> None:
         assert answer.result(SOON_S) == 9
 
 
-def test_a_plain_call_works_inside_of_a_running_event_loop() -> None:
+def test_a_synchronous_call_works_within_a_running_event_loop() -> None:
     function = batched(wait_ms=0)(squares_async)
 
     async def main() -> int:
@@ -220,7 +220,7 @@ def test_the_decorated_function_keeps_its_name_documentation_and_signature() -> 
 @pytest.mark.parametrize(
     "options", [{"max_batch_size": 0}, {"wait_ms": -1.0}, {"max_queue_size": 0}]
 )
-def test_options_that_make_no_sense_are_refused_where_they_are_written(
+def test_batched_rejects_options_out_of_range_at_decoration(
     options: dict[str, Any],
 ) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
@@ -273,7 +273,7 @@ def test_a_batch_that_raises_fails_each_of_its_callers_and_nobody_else(
     assert function.stats.n_failed_batches == 1
 
 
-def test_each_caller_gets_an_error_of_his_own_with_the_line_that_raised() -> None:
+def test_each_caller_gets_its_own_copy_of_the_error_with_its_traceback() -> None:
     @batched(max_batch_size=2, wait_ms=FOREVER_MS)
     def function(numbers: list[int]) -> list[int]:
         try:
@@ -322,7 +322,7 @@ def test_no_error_of_the_function_kills_the_worker_or_misleads_its_callers(
     assert fine == [2, 3]
 
 
-def test_a_background_task_that_exits_does_not_stop_the_private_loop() -> None:
+def test_sys_exit_in_a_background_task_does_not_stop_the_event_loop_thread() -> None:
     async def exits() -> None:
         raise SystemExit(1)
 
@@ -338,7 +338,7 @@ def test_a_background_task_that_exits_does_not_stop_the_private_loop() -> None:
 
 
 @pytest.mark.parametrize("results", [[], [1], [1, 2, 3], None, 5, "ab", {1: 2, 3: 4}, iter([1, 2])])
-def test_anything_but_one_result_for_each_input_is_said_to_be_wrong(results: Any) -> None:
+def test_anything_but_one_result_per_input_raises_wrong_batch_length(results: Any) -> None:
     def odd(numbers: list[int]) -> Any:
         return results
 
@@ -357,7 +357,7 @@ def test_a_result_that_is_an_exception_is_a_result() -> None:
     assert isinstance(function(1), ValueError)
 
 
-def test_a_function_that_calls_itself_is_told_so() -> None:
+def test_a_batched_function_that_calls_itself_raises_batching_error() -> None:
     @batched(wait_ms=0)
     def function(numbers: list[int]) -> list[int]:
         return [function(number) for number in numbers]
@@ -366,7 +366,7 @@ def test_a_function_that_calls_itself_is_told_so() -> None:
         function(1)
 
 
-def test_an_asynchronous_function_that_awaits_itself_is_told_so() -> None:
+def test_an_asynchronous_batched_function_that_awaits_itself_raises_batching_error() -> None:
     @batched(wait_ms=0)
     async def one_by_one(numbers: list[int]) -> list[int]:
         return [await one_by_one.aio(number) for number in numbers]
@@ -388,7 +388,7 @@ def test_an_asynchronous_function_that_awaits_itself_is_told_so() -> None:
             asyncio.run(asyncio.wait_for(function.aio(1), SOON_S))
 
 
-def test_a_map_of_a_function_within_itself_is_told_so() -> None:
+def test_map_of_a_batched_function_within_itself_raises_batching_error() -> None:
     @batched(wait_ms=0)
     async def function(numbers: list[int]) -> list[int]:
         return [result async for result in function.map.aio(numbers)]
@@ -397,7 +397,7 @@ def test_a_map_of_a_function_within_itself_is_told_so() -> None:
         asyncio.run(asyncio.wait_for(function.aio(1), SOON_S))
 
 
-def test_an_enter_method_that_awaits_what_it_opens_is_told_so() -> None:
+def test_an_enter_method_that_calls_its_batched_method_raises_batching_error() -> None:
     class Model:
         @enter()
         async def warm_up(self) -> None:
@@ -505,7 +505,7 @@ def test_cancelling_a_batch_while_it_runs_does_not_wedge_the_next(held: Held) ->
     assert asyncio.run(asyncio.wait_for(main(), SOON_S)) == 4
 
 
-def test_timeouts_of_callers_do_no_lasting_harm(held: Held) -> None:
+def test_timeouts_of_callers_do_not_affect_later_calls(held: Held) -> None:
     function = batched(max_batch_size=4, wait_ms=0, max_queue_size=8)(held)
 
     async def main() -> list[int]:
@@ -565,7 +565,7 @@ def test_a_full_queue_makes_tasks_wait_and_serves_them_all(held: Held) -> None:
 # --- closing --------------------------------------------------------------------------------------
 
 
-def test_closing_answers_what_was_accepted_and_refuses_what_comes_after() -> None:
+def test_close_finishes_accepted_calls_and_rejects_later_ones() -> None:
     clock = ManualClock()
     function = batched(max_batch_size=8, wait_ms=1000, clock=clock)(squares)
     with ThreadPoolExecutor(1) as pool:
@@ -579,7 +579,7 @@ def test_closing_answers_what_was_accepted_and_refuses_what_comes_after() -> Non
     function.close()
 
 
-def test_closing_what_was_never_called_does_nothing_but_close() -> None:
+def test_close_of_an_unused_function_only_closes_it() -> None:
     function = batched()(squares)
     asyncio.run(function.aclose())
     with pytest.raises(Closed):
@@ -587,7 +587,7 @@ def test_closing_what_was_never_called_does_nothing_but_close() -> None:
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_function_that_closes_itself_ends_without_waiting_for_itself(kind: int) -> None:
+def test_close_within_the_function_does_not_deadlock(kind: int) -> None:
     made: list[BatchedFunction[int]] = []
 
     def closes(numbers: list[int]) -> list[int]:
@@ -618,7 +618,7 @@ def test_the_worker_starts_with_the_first_call_and_ends_with_close() -> None:
     assert not worker.is_alive()
 
 
-def test_the_counts_are_a_snapshot() -> None:
+def test_stats_is_a_snapshot() -> None:
     function = batched(wait_ms=0)(squares)
     before = function.stats
     function(1)

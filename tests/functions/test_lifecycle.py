@@ -83,7 +83,7 @@ def test_enter_methods_run_once_in_their_order_before_the_first_batch_of_any_met
     model.double.close()
 
 
-def test_enter_runs_once_however_many_threads_come_first() -> None:
+def test_enter_runs_once_with_many_concurrent_first_calls() -> None:
     model = Model()
     with ThreadPoolExecutor(8) as pool:
         doubles = [pool.submit(model.double, number) for number in range(4)]
@@ -94,13 +94,13 @@ def test_enter_runs_once_however_many_threads_come_first() -> None:
     model.double.close()
 
 
-def test_enter_runs_in_a_worker_not_in_the_caller() -> None:
+def test_enter_runs_in_the_worker_thread() -> None:
     with running(Model()) as model:
         model.double(1)
     assert threading.get_ident() not in model.threads
 
 
-def test_an_enter_method_that_fails_fails_its_callers_and_the_next_call_tries_it_again() -> None:
+def test_a_failing_enter_method_fails_its_batch_and_is_retried_by_the_next() -> None:
     class Flaky:
         def __init__(self) -> None:
             self.events: list[str] = []
@@ -214,7 +214,7 @@ def test_an_instance_without_exit_methods_is_garbage_collected_and_its_worker_en
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_a_temporary_instance_lives_until_its_map_is_through() -> None:
+def test_a_temporary_instance_lives_until_its_map_has_ended() -> None:
     async def main() -> list[int]:
         return [each async for each in Collectable().double.map.aio(range(20))]
 
@@ -222,7 +222,7 @@ def test_a_temporary_instance_lives_until_its_map_is_through() -> None:
     assert list(Collectable().double.map(range(5))) == [0, 2, 4, 6, 8]
 
 
-def test_an_instance_with_exit_methods_lives_until_they_were_run() -> None:
+def test_an_instance_with_exit_methods_lives_until_they_have_run() -> None:
     model = Model()
     model.double(1)
     events, gone, close = model.events, weakref.ref(model), model.double.close
@@ -236,7 +236,7 @@ def test_an_instance_with_exit_methods_lives_until_they_were_run() -> None:
     assert gone() is None
 
 
-def test_slots_without_weak_references_are_refused_with_the_remedy() -> None:
+def test_slots_without_weakref_raise_option_error_with_the_remedy() -> None:
     class Slotted:
         __slots__ = ()
 
@@ -261,7 +261,7 @@ def test_exit_methods_run_once_after_the_last_batch_in_the_opposite_order() -> N
         model.triple(1)
 
 
-def test_closing_an_instance_that_was_never_called_runs_nothing() -> None:
+def test_close_of_an_unused_instance_runs_no_enter_or_exit_method() -> None:
     with running(Model()) as model:
         pass
     assert model.events == []
@@ -353,7 +353,7 @@ def run_program(program: str) -> str:
     return " ".join(done.stdout.split())
 
 
-def test_the_interpreter_ends_and_runs_exit_if_nobody_closes() -> None:
+def test_exit_methods_run_at_interpreter_exit_without_close() -> None:
     output = run_program("print(Model().double(1), Model().triple(1))")
     assert output.startswith("load load 2 3")
     assert output.count("unload") == 2  # at the same time, so perhaps on one line
@@ -387,7 +387,7 @@ def test_the_interpreter_ends_with_a_batch_running_and_calls_waiting() -> None:
     run_program(program)  # what the daemon threads still print is chance; that it ends is the law
 
 
-def test_a_forked_process_is_refused_rather_than_left_to_wait() -> None:
+def test_calls_in_a_forked_process_raise_closed() -> None:
     program = """
     import warnings
     warnings.simplefilter("ignore")

@@ -91,13 +91,13 @@ class Gate:
 
 
 @both_ways
-def test_outputs_come_in_the_order_of_the_inputs(run: Run) -> None:
+def test_map_returns_outputs_in_the_order_of_the_inputs(run: Run) -> None:
     function = batched(max_batch_size=8, wait_ms=0)(squares)
     assert run(function, range(N)) == squares(list(range(N)))
 
 
 @both_ways
-def test_unordered_outputs_are_the_same_ones(run: Run) -> None:
+def test_map_with_order_outputs_false_returns_the_same_outputs(run: Run) -> None:
     function = batched(max_batch_size=8, wait_ms=0)(squares)
     assert sorted(run(function, range(N), order_outputs=False)) == squares(list(range(N)))
 
@@ -105,7 +105,7 @@ def test_unordered_outputs_are_the_same_ones(run: Run) -> None:
 @both_ways
 @settings(max_examples=20, deadline=None)
 @given(numbers=st.lists(st.integers(0, 9), max_size=40), size=st.integers(1, 9))
-def test_map_gives_what_the_function_gives_for_the_whole_list(
+def test_map_equals_calling_the_function_on_the_whole_list(
     run: Run, numbers: list[int], size: int
 ) -> None:
     function = batched(max_batch_size=size, wait_ms=0)(squares)
@@ -114,7 +114,7 @@ def test_map_gives_what_the_function_gives_for_the_whole_list(
 
 
 @both_ways
-def test_several_iterables_end_with_the_shortest(run: Run) -> None:
+def test_map_of_several_iterables_ends_with_the_shortest(run: Run) -> None:
     @batched(max_batch_size=4, wait_ms=0)
     def add(numbers: list[int], others: list[int]) -> list[int]:
         return [n + o for n, o in zip(numbers, others, strict=True)]
@@ -123,12 +123,12 @@ def test_several_iterables_end_with_the_shortest(run: Run) -> None:
 
 
 @both_ways
-def test_no_inputs_give_no_outputs(run: Run) -> None:
+def test_map_of_no_inputs_is_empty(run: Run) -> None:
     assert run(batched(wait_ms=0)(squares), []) == []
 
 
 @both_ways
-def test_no_iterables_are_refused(run: Run) -> None:
+def test_map_without_iterables_raises(run: Run) -> None:
     with pytest.raises(TypeError, match="at least one"):
         run(batched(wait_ms=0)(squares))
 
@@ -168,7 +168,7 @@ def test_unordered_outputs_do_not_wait_for_a_slow_first_batch() -> None:
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-def test_an_endless_generator_is_read_only_as_far_as_needed() -> None:
+def test_map_reads_an_infinite_generator_lazily() -> None:
     source = Source()
     function = batched(max_batch_size=4, wait_ms=0)(squares)
     numbers = source.numbers()
@@ -182,9 +182,7 @@ def test_an_endless_generator_is_read_only_as_far_as_needed() -> None:
 
 @pytest.mark.parametrize("order_outputs", [True, False])
 @pytest.mark.parametrize("kind", ["numbers", "numbers_async"])
-def test_an_endless_input_is_read_only_as_far_as_needed_by_async_for(
-    kind: str, order_outputs: bool
-) -> None:
+def test_map_aio_reads_an_infinite_input_lazily(kind: str, order_outputs: bool) -> None:
     source = Source()
     function = batched(max_batch_size=4, wait_ms=0)(squares)
 
@@ -251,7 +249,7 @@ def test_an_input_that_ends_everything_ends_an_asynchronous_map(
         asynchronously(function, ends())
 
 
-def test_outputs_that_are_ready_are_given_before_more_inputs_are_read() -> None:
+def test_map_yields_ready_outputs_before_it_reads_more_inputs() -> None:
     function = batched(max_batch_size=100, wait_ms=0)(squares)
     source = Source()
 
@@ -304,14 +302,14 @@ def test_an_input_that_ignores_cancellation_does_not_hang_a_map_that_is_left() -
 
 @both_ways
 @pytest.mark.parametrize("order_outputs", [True, False])
-def test_the_first_error_is_raised(run: Run, order_outputs: bool) -> None:
+def test_map_raises_the_first_error(run: Run, order_outputs: bool) -> None:
     function = batched(max_batch_size=2, wait_ms=0)(fails_on_3)
     with pytest.raises(ValueError, match="3 is in it"):
         run(function, itertools.count(), order_outputs=order_outputs)
 
 
 @both_ways
-def test_errors_can_be_outputs(run: Run) -> None:
+def test_map_with_return_exceptions_yields_errors(run: Run) -> None:
     function = batched(max_batch_size=1, wait_ms=0)(fails_on_3)
     outputs = run(function, range(6), return_exceptions=True)
     assert [repr(o) if isinstance(o, ValueError) else o for o in outputs] == [
@@ -320,7 +318,7 @@ def test_errors_can_be_outputs(run: Run) -> None:
 
 
 @both_ways
-def test_a_map_over_a_closed_function_is_refused_even_where_errors_are_outputs(run: Run) -> None:
+def test_map_of_a_closed_function_raises_closed_even_with_return_exceptions(run: Run) -> None:
     function = batched(wait_ms=0)(squares)
     function.close()
     with pytest.raises(Closed):
@@ -372,7 +370,7 @@ def test_an_asynchronous_map_whose_task_is_cancelled_takes_its_items_out(
     asyncio.run(asyncio.wait_for(main(), SOON_S))
 
 
-def test_errors_that_nobody_came_to_see_are_not_reported_as_forgotten() -> None:
+def test_unretrieved_errors_of_a_map_are_not_logged() -> None:
     reported: list[dict[str, Any]] = []
 
     @batched(max_batch_size=4, wait_ms=0)
@@ -390,7 +388,7 @@ def test_errors_that_nobody_came_to_see_are_not_reported_as_forgotten() -> None:
     assert reported == []
 
 
-def test_a_single_call_overtakes_a_map_that_came_before_it() -> None:
+def test_a_single_call_overtakes_an_earlier_map() -> None:
     gate = Gate()
     function = batched(max_batch_size=2, wait_ms=1e9)(gate)
 

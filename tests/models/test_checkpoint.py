@@ -58,7 +58,7 @@ def ctranslate2_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["base", "tiny.en"])
-def test_a_wheel_holds_the_model_it_says(request, name):
+def test_a_wheel_contains_the_listed_model(request, name):
     fixture = {"base": "base_model", "tiny.en": "tiny_en_model"}[name]
     checkpoint = request.getfixturevalue(fixture).checkpoint
     assert checkpoint.dimensions == SHAPES[name]
@@ -80,7 +80,7 @@ def test_the_wheels_keep_their_settings(base_model, tiny_en_model):
     assert tiny_en_model.checkpoint.begin_suppress_tokens == (220, 50256)
 
 
-def test_sizes_say_whether_there_is_more_than_english():
+def test_dimensions_tell_multilingual_checkpoints():
     assert SHAPES["base"].multilingual
     assert not SHAPES["distil-small.en"].multilingual
 
@@ -89,7 +89,7 @@ def test_sizes_say_whether_there_is_more_than_english():
     ("name", "millions"),
     [("tiny", 37.8), ("base", 72.6), ("small", 241.7), ("medium", 763.9), ("large-v2", 1543.3)],
 )
-def test_sizes_give_the_published_number_of_parameters(name, millions):
+def test_tensor_shapes_give_the_published_number_of_parameters(name, millions):
     n_parameters = sum(int(np.prod(shape)) for shape in tensor_shapes(SHAPES[name]).values())
     assert n_parameters / 1e6 == pytest.approx(millions, abs=0.2)
 
@@ -164,7 +164,7 @@ def test_both_formats_give_the_same_dictionary(tmp_path):
     assert one.begin_suppress_tokens == other.begin_suppress_tokens == (3,)
 
 
-def test_positions_that_no_file_has_are_computed(folder):
+def test_missing_encoder_positions_are_computed(folder):
     weights = {**random_checkpoint(TINY, 4).weights}
     del weights["encoder.positional_embedding"]
     write_hugging_face(folder, TINY, weights)
@@ -172,7 +172,7 @@ def test_positions_that_no_file_has_are_computed(folder):
     np.testing.assert_array_equal(found, sinusoids(TINY.n_audio_ctx, TINY.n_audio_state))
 
 
-def test_weights_cannot_be_written_to(folder):
+def test_weights_are_read_only(folder):
     weights = load_checkpoint(files_in(folder)).weights
     with pytest.raises(ValueError, match="read-only"):
         weights["encoder.conv1.weight"][0] = 0
@@ -183,7 +183,7 @@ def test_weights_cannot_be_written_to(folder):
 # Settings beside the weights
 
 
-def test_the_generation_settings_win_where_they_say_something(folder):
+def test_generation_config_overrides_config(folder):
     settings_ = {"suppress_tokens": [5], "begin_suppress_tokens": None, "alignment_heads": [[2, 1]]}
     write_json(folder / "generation_config.json", settings_)
     checkpoint = load_checkpoint(files_in(folder))
@@ -192,7 +192,7 @@ def test_the_generation_settings_win_where_they_say_something(folder):
     assert checkpoint.alignment_heads == (AlignmentHead(2, 1),)
 
 
-def test_without_settings_openai_rules_apply(base_model, tmp_path):
+def test_suppress_tokens_default_to_the_rules_of_openai_whisper(base_model, tmp_path):
     for name in ("model.bin", "tokenizer.json"):
         (tmp_path / name).symlink_to(base_model.files.folder / name)
     write_json(tmp_path / "config.json", {})
@@ -203,7 +203,7 @@ def test_without_settings_openai_rules_apply(base_model, tmp_path):
     assert list(checkpoint.alignment_heads) == upper
 
 
-def test_the_fingerprint_tells_weights_apart(tmp_path):
+def test_sha256_identifies_weights(tmp_path):
     fingerprints = set()
     for seed in range(3):
         write_hugging_face(tmp_path / str(seed), TINY, random_checkpoint(TINY, seed).weights)
@@ -213,11 +213,11 @@ def test_the_fingerprint_tells_weights_apart(tmp_path):
     assert len(fingerprints) == 3
 
 
-def test_a_pinned_hash_is_the_fingerprint(base_model):
+def test_sha256_of_a_pinned_file_is_its_hash(base_model):
     assert base_model.checkpoint.sha256.startswith("d01c3014881c9c6f")
 
 
-def test_a_random_checkpoint_is_its_seed_and_sizes():
+def test_random_checkpoint_is_determined_by_seed_and_dimensions():
     one, same, other = (random_checkpoint(TINY, seed) for seed in (7, 7, 8))
     assert_same(one.weights, same.weights)
     assert one.sha256 == same.sha256 != other.sha256
@@ -236,7 +236,7 @@ def refused(folder, *says, error=UnsupportedCheckpoint):
     assert "\n" not in str(caught.value)
 
 
-def test_a_large_random_checkpoint_is_its_seed_too_whatever_its_threads_do():
+def test_large_random_checkpoint_is_determined_by_its_seed():
     one, again, other = (random_checkpoint(TINY, seed, large=True) for seed in (3, 3, 4))
     for name, weight in one.weights.items():
         assert np.array_equal(weight, again.weights[name])
@@ -311,7 +311,7 @@ def test_heads_that_do_not_share_the_width_are_refused(folder, change):
     "change",
     [{"suppress_tokens": [11]}, {"begin_suppress_tokens": [-1]}, {"alignment_heads": [[3, 0]]}],
 )
-def test_settings_for_what_does_not_exist_are_refused(folder, change):
+def test_settings_for_missing_tokens_or_heads_are_rejected(folder, change):
     write_json(folder / "config.json", hugging_face_config(TINY, **change))
     refused(folder, "exist")
 

@@ -83,12 +83,12 @@ def test_a_download_asks_the_hub_again_and_does_without_it(hub, places, monkeypa
         download("someone/else", **places)
 
 
-def test_an_unknown_repository_is_said_to_be_unknown(hub, places):
+def test_an_unknown_repository_raises_unknown_model(hub, places):
     with pytest.raises(UnknownModel, match="someone/else"):
         find("someone/else", **places)
 
 
-def test_an_unknown_revision_is_said_to_be_unknown(hub, places):
+def test_an_unknown_revision_raises_unknown_model(hub, places):
     with pytest.raises(UnknownModel, match="'v9'"):
         find(MODEL, "v9", **places)
 
@@ -119,7 +119,7 @@ def test_half_a_file_is_never_used(hub, places):
         assert (files.folder / name).read_bytes() == hub.files[name]
 
 
-def test_a_closed_port_is_one_clear_sentence(places, monkeypatch):
+def test_a_refused_connection_raises_hub_unreachable_with_one_sentence(places, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", closed_port())
     with pytest.raises(HubUnreachable) as caught:
         find("small", **places)
@@ -128,7 +128,7 @@ def test_a_closed_port_is_one_clear_sentence(places, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_that_does_not_answer_is_given_up(places, monkeypatch):
+def test_a_hub_without_response_raises_hub_unreachable(places, monkeypatch):
     """It accepts the connection and says nothing."""
     monkeypatch.setattr(hub_module, "PROBE_TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -138,7 +138,7 @@ def test_a_hub_that_does_not_answer_is_given_up(places, monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline_the_hub_is_not_asked(hub, places, monkeypatch, variable):
+def test_offline_mode_makes_no_request(hub, places, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     with pytest.raises(HubUnreachable, match="offline"):
         find(MODEL, **places)
@@ -173,7 +173,7 @@ def test_one_kind_of_weights_is_chosen(present, weights):
     assert set(chosen) == {*weights, *beside}
 
 
-def test_pickles_alone_are_nothing_to_fetch():
+def test_needed_files_is_empty_for_pickles_alone():
     assert hub_module.needed_files(["config.json", "pytorch_model.bin", "tf_model.h5"]) == []
 
 

@@ -47,7 +47,7 @@ def places(tmp_path):
 # Names
 
 
-def test_the_default_is_what_the_device_can_run():
+def test_default_model_depends_on_the_device():
     assert default_model(on_gpu=False) == "base"
     assert default_model(on_gpu=True) == "large-v3"
 
@@ -60,7 +60,7 @@ def test_every_short_name_has_a_repository_and_known_sizes():
 
 
 @pytest.mark.parametrize("name", ["larg-v3", "a/b/c", "", "../base", "-x/y", "nothing like it"])
-def test_what_is_neither_name_nor_folder_is_refused(places, name):
+def test_an_unknown_model_name_is_rejected(places, name):
     with pytest.raises(UnknownModel, match=r"base|large-v3"):
         find(name, **places)
 
@@ -90,7 +90,7 @@ def test_every_wheel_file_is_pinned():
         assert all(len(file.sha256) == 64 for file in model.files)
 
 
-def test_the_users_cache_follows_xdg(monkeypatch, tmp_path):
+def test_user_cache_folder_follows_xdg_cache_home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache_folder() == tmp_path / "batched-whisper"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -118,7 +118,7 @@ def test_a_folder_that_lacks_a_file_is_refused_by_its_name(places, tmp_path, lac
         find(str(tmp_path / "mine"), **places)
 
 
-def test_a_folder_that_happens_to_have_a_short_name_is_no_model(places, tmp_path, monkeypatch):
+def test_a_folder_with_a_short_name_but_no_model_is_ignored(places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()
     with pytest.raises(HubUnreachable, match="small"):
@@ -186,13 +186,13 @@ def test_parts_are_joined_once(packages, tmp_path):
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_a_model_put_together_outlives_its_wheel(packages, tmp_path):
+def test_an_assembled_model_outlives_its_wheel(packages, tmp_path):
     first = from_wheel(IN_TWO, "pretend", tmp_path / "own")
     (packages / "pretend_part2" / "data" / "model.bin.part2").unlink()
     assert from_wheel(IN_TWO, "pretend", tmp_path / "own") == first
 
 
-def test_a_damaged_copy_is_made_again(packages, tmp_path):
+def test_a_damaged_assembled_model_is_assembled_again(packages, tmp_path):
     files = from_wheel(IN_TWO, "pretend", tmp_path / "own")
     assert files is not None
     (files.folder / "model.bin").write_bytes(b"damaged")
@@ -201,7 +201,7 @@ def test_a_damaged_copy_is_made_again(packages, tmp_path):
 
 
 @pytest.mark.parametrize("damaged", ["config.json", "model.bin.part1"])
-def test_a_wheel_with_a_wrong_file_is_refused_and_leaves_nothing(packages, tmp_path, damaged):
+def test_a_wheel_with_a_wrong_hash_is_rejected_and_leaves_no_files(packages, tmp_path, damaged):
     (packages / "pretend_part1" / "data" / damaged).write_bytes(b"something else")
     with pytest.raises(WrongHash) as caught:
         from_wheel(IN_TWO, "pretend", tmp_path / "own")

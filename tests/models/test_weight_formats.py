@@ -10,7 +10,7 @@ N_FRAMES = 400
 
 
 @pytest.mark.parametrize("fixture", ["tiny_en_model", "base_model"])
-def test_the_dictionary_computes_what_ctranslate2_computes(request, fixture):
+def test_loaded_weights_compute_the_same_as_ctranslate2(request, fixture):
     ctranslate2 = pytest.importorskip("ctranslate2")
     model = request.getfixturevalue(fixture)
     theirs = ctranslate2.models.Whisper(str(model.files.folder), compute_type="float32")

@@ -10,7 +10,7 @@ from batched_whisper.tokens.languages import (
 )
 
 
-def test_there_are_a_hundred_languages_and_cantonese_came_last():
+def test_languages_has_100_entries_with_cantonese_last():
     assert len(LANGUAGES) == 100
     assert next(iter(LANGUAGES)) == "en"
     assert list(LANGUAGES)[-1] == "yue"
@@ -42,13 +42,13 @@ def test_every_alias_stands_for_a_language():
     assert set(ALIASES.values()) <= set(LANGUAGES)
 
 
-def test_a_misspelt_language_is_refused_with_the_near_one():
+def test_language_code_of_a_misspelt_name_suggests_similar_ones():
     with pytest.raises(OptionError, match="german"):
         language_code("germann")
 
 
 @pytest.mark.parametrize("text", ["", "klingon language", "123", "-"])
-def test_no_language_is_refused(text):
+def test_language_code_of_unknown_text_raises_option_error(text):
     with pytest.raises(OptionError, match="language="):
         language_code(text)
 
@@ -56,11 +56,11 @@ def test_no_language_is_refused(text):
 @pytest.mark.parametrize(
     ("option", "code"), [("Japanese", "ja"), ("EN", "en"), ("per_window", None), (None, None)]
 )
-def test_an_option_tells_a_code_or_nothing(option, code):
+def test_language_code_or_none_returns_a_code_or_none(option, code):
     assert language_code_or_none(option) == known_language(option) == code
 
 
-def test_what_is_no_language_is_refused_as_an_option_and_unknown_elsewhere():
+def test_an_unknown_language_raises_in_options_and_is_none_in_known_language():
     with pytest.raises(OptionError, match="klingon"):
         language_code_or_none("klingon")
     assert known_language("klingon") is None

@@ -5,7 +5,7 @@ from batched_whisper.tokens.prompt import PreviousText, sot_sequence
 from batched_whisper.types import Task
 
 
-def test_a_multilingual_model_is_told_language_and_task(base_model):
+def test_sot_sequence_of_a_multilingual_model_has_language_and_task(base_model):
     t = base_model.tokenizer
     german = t.language_tokens["de"]
     assert sot_sequence(t, "de", "transcribe", True) == (t.sot, german, t.transcribe)
@@ -17,7 +17,7 @@ def test_a_multilingual_model_is_told_language_and_task(base_model):
     )
 
 
-def test_an_english_only_model_is_told_neither(tiny_en_model):
+def test_sot_sequence_of_an_english_only_model_has_no_language_or_task(tiny_en_model):
     t = tiny_en_model.tokenizer
     for language in ("en", None):
         assert sot_sequence(t, language, "transcribe", True) == (t.sot,)
@@ -60,7 +60,7 @@ def hot(base_model, hotwords, prompt=None, n_text_ctx=448):
     return PreviousText(base_model.tokenizer, prompt, n_text_ctx, hotwords)
 
 
-def test_hot_words_come_before_the_prompt(base_model):
+def test_hotwords_precede_the_prompt(base_model):
     t = base_model.tokenizer
     found = hot(base_model, " Zanzibar ", "Ada Lovelace").prefix()
     assert found == (t.sot_prev, *t.encode(" Zanzibar"), *t.encode(" Ada Lovelace"))
@@ -69,7 +69,7 @@ def test_hot_words_come_before_the_prompt(base_model):
 
 
 @pytest.mark.parametrize(("n_hot", "n_prompt"), [(5, 500), (500, 500), (500, 0), (223, 9)])
-def test_hot_words_and_text_share_half_the_context(base_model, n_hot, n_prompt):
+def test_hotwords_and_prompt_share_half_of_the_text_context(base_model, n_hot, n_prompt):
     t = base_model.tokenizer
     previous = hot(base_model, " a" * n_hot, " b" * n_prompt)
     previous.add([7] * 300, 0.0)
@@ -77,7 +77,7 @@ def test_hot_words_and_text_share_half_the_context(base_model, n_hot, n_prompt):
     assert previous.prefix() == (t.sot_prev, *t.encode(" a" * n_kept), *[7] * (223 - n_kept))
 
 
-def test_hot_words_are_not_forgotten_with_a_text_that_is_not_believed(base_model):
+def test_hotwords_are_kept_after_a_high_temperature(base_model):
     t = base_model.tokenizer
     previous = hot(base_model, "Zanzibar", "Ada")
     previous.add([7, 8], 0.8)
@@ -89,7 +89,7 @@ def test_no_prompt_is_no_tokens(base_model, text):
     assert prompt_tokens(base_model.tokenizer, text, 448) == ()
 
 
-def test_earlier_text_follows_the_prompt_and_its_end_is_kept(base_model):
+def test_previous_text_follows_the_prompt_and_keeps_its_end(base_model):
     t = base_model.tokenizer
     text = PreviousText(t, "Ada", 12)
     ada = tuple(t.encode(" Ada"))
@@ -100,7 +100,7 @@ def test_earlier_text_follows_the_prompt_and_its_end_is_kept(base_model):
     assert text.prefix() == (t.sot_prev, *(*ada, 1, 2, 3, 4, 5, 6)[-5:])
 
 
-def test_earlier_text_is_forgotten_after_a_high_temperature_and_not_after_silence(base_model):
+def test_previous_text_is_dropped_after_a_high_temperature_but_not_after_silence(base_model):
     text = PreviousText(base_model.tokenizer, None, 448)
     assert text.prefix() == ()
     text.add((1, 2), 0.0)

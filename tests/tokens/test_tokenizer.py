@@ -33,7 +33,7 @@ def reference(base_model) -> tokenizers.Tokenizer:
 
 @few
 @given(text=st.text())
-def test_text_survives_its_tokens(multilingual, english, text):
+def test_encode_and_decode_round_trip(multilingual, english, text):
     for tokenizer in (multilingual, english):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -51,7 +51,7 @@ def test_half_a_character_becomes_the_replacement_character(multilingual):
     assert multilingual.decode_bytes(tokens).decode() == "日本 龘"
 
 
-def test_what_looks_like_a_special_token_is_only_text(multilingual):
+def test_encode_treats_special_tokens_as_plain_text(multilingual):
     text = "<|endoftext|><|en|><|startofprev|>"
     tokens = multilingual.encode(text)
     assert max(tokens) < multilingual.eot
@@ -63,7 +63,7 @@ def test_special_tokens_and_timestamps_are_not_text(multilingual):
     assert multilingual.decode([*noise, *multilingual.encode(" yes"), multilingual.eot]) == " yes"
 
 
-def test_the_numbers_are_those_of_the_published_vocabularies(multilingual, english):
+def test_special_token_ids_equal_the_published_ones(multilingual, english):
     def numbers(t):
         return (t.eot, t.sot, t.translate, t.transcribe, t.sot_lm, t.sot_prev, t.no_speech)
 
@@ -95,14 +95,14 @@ def test_suppressed_tokens_by_rule_are_the_configured_ones(base_model, tiny_en_m
         assert set(model.tokenizer.non_speech_tokens) < set(model.tokenizer.suppress_tokens)
 
 
-def test_timestamps_go_from_nought_to_thirty_seconds(multilingual):
+def test_timestamps_range_from_0_to_30_seconds(multilingual):
     times = TimestampTokens(multilingual.timestamp_begin)
     assert multilingual.timestamp_begin == multilingual.no_timestamps + 1
     assert times.seconds(multilingual.timestamp_begin) == 0.0
     assert times.token(30.0) == multilingual.n_vocab - 1
 
 
-def test_the_older_files_give_the_same_tokenizer(base_model, multilingual, tmp_path):
+def test_vocab_json_gives_the_same_tokenizer_as_tokenizer_json(base_model, multilingual, tmp_path):
     content = json.loads((base_model.files.folder / "tokenizer.json").read_text("utf-8"))
     merges = [m if isinstance(m, str) else " ".join(m) for m in content["model"]["merges"]]
     added = {token["content"]: token["id"] for token in content["added_tokens"]}

@@ -71,9 +71,7 @@ def speeches(draw: st.DrawFn) -> Speech:
 
 @settings(max_examples=150, deadline=None)
 @given(speech=speeches(), chance=st.randoms(use_true_random=False))
-def test_the_order_in_which_windows_are_done_makes_no_difference(
-    speech: Speech, chance: object
-) -> None:
+def test_assembly_does_not_depend_on_the_order_of_windows(speech: Speech, chance: object) -> None:
     places = [(c, i) for c, windows in enumerate(speech.channels) for i in range(len(windows))]
     in_order, shuffled = speech.assembly(), speech.assembly()
     for channel, index in places:
@@ -93,9 +91,7 @@ def test_the_order_in_which_windows_are_done_makes_no_difference(
 
 @settings(max_examples=150, deadline=None)
 @given(speech=speeches(), chance=st.randoms(use_true_random=False))
-def test_a_segment_is_held_back_only_while_an_earlier_one_may_come(
-    speech: Speech, chance: object
-) -> None:
+def test_a_segment_is_ready_when_no_earlier_one_is_possible(speech: Speech, chance: object) -> None:
     places = [(c, i) for c, windows in enumerate(speech.channels) for i in range(len(windows))]
     chance.shuffle(places)  # type: ignore[attr-defined]
     assembly, todo = speech.assembly(), set(places)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from batched_whisper.transcript.dtw import path_entries, median_of_7
+from batched_whisper.transcript.dtw import median_of_7, path_entries
 
 costs = arrays(
     np.float64, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-5, 5)
@@ -44,26 +44,26 @@ def cost_of(cost: NDArray[np.float64], entered: NDArray[np.int64]) -> float:
 
 @given(costs)
 @settings(deadline=None)
-def test_no_path_is_cheaper(cost: NDArray[np.float64]) -> None:
+def test_dtw_finds_a_path_of_lowest_cost(cost: NDArray[np.float64]) -> None:
     entered = path_entries(cost)
     assert entered[0] == 0
     assert (np.diff(entered) >= 0).all()
     assert cost_of(cost, entered) == by_the_book(cost)
 
 
-def test_a_clear_diagonal_is_followed() -> None:
+def test_dtw_follows_a_clear_diagonal() -> None:
     where = np.repeat(np.arange(5), [3, 1, 4, 2, 6])
     cost = (np.arange(5)[:, None] != where).astype(float)
     assert path_entries(cost).tolist() == [0, 3, 4, 8, 10]
 
 
-def test_there_may_be_more_rows_than_columns() -> None:
+def test_dtw_supports_more_rows_than_columns() -> None:
     assert path_entries(np.zeros((5, 2))).tolist()[0] == 0
     assert path_entries(np.zeros((1, 1))).tolist() == [0]
 
 
 @pytest.mark.parametrize("length", [4, 5, 7, 50])
-def test_the_median_is_numpys(length: int) -> None:
+def test_median_of_7_equals_numpy(length: int) -> None:
     rows = np.random.default_rng(length).standard_normal((3, length), np.float32)
     padded = np.pad(rows, [(0, 0), (3, 3)], mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 7, axis=1)

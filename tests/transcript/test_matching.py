@@ -24,7 +24,7 @@ def cut_texts(draw: st.DrawFn) -> tuple[list[str], int, int]:
 
 
 @given(cut_texts())
-def test_what_both_texts_have_is_found_whole(cut: tuple[list[str], int, int]) -> None:
+def test_match_finds_the_whole_common_text(cut: tuple[list[str], int, int]) -> None:
     text, begin, end = cut
     found = match(text[:end], text[begin:], end - begin)
     assert found == Match(earlier=begin, later=0, length=end - begin)
@@ -56,7 +56,7 @@ def test_of_words_that_are_said_again_and_again_as_many_match_as_are_expected(
 
 
 @given(cut_texts(), st.integers(0, 3), st.integers(0, 3))
-def test_words_misheard_at_the_borders_are_outside(
+def test_match_excludes_errors_at_the_borders(
     cut: tuple[list[str], int, int], n_ending: int, n_beginning: int
 ) -> None:
     text, begin, end = cut
@@ -67,7 +67,7 @@ def test_words_misheard_at_the_borders_are_outside(
     assert found == Match(begin, n_beginning, end - begin)
 
 
-def test_what_is_far_from_the_border_is_no_match() -> None:
+def test_match_ignores_text_far_from_the_border() -> None:
     earlier = words("the same again and then something else that goes on for a while")
     later = words("nothing of it here until at last comes the same again")
     assert match(earlier, later, 2) is None
@@ -89,7 +89,7 @@ def test_a_small_word_that_both_have_by_chance_is_no_match(earlier: str, later: 
     assert match(words(earlier), words(later), 4) is None
 
 
-def test_more_may_be_outside_where_it_was_heard_alike() -> None:
+def test_match_allows_more_similar_text_outside() -> None:
     ends = "in relief for centuries before the wood cutters of the Netherlands by"
     begins = "centuries before the woodcutters of the Netherlands by a similar process"
     assert match(words(ends), words(begins), 7) == Match(8, 4, 4)
@@ -99,7 +99,7 @@ def test_more_may_be_outside_where_it_was_heard_alike() -> None:
     assert match(words(ends), words(begins), 7) is None
 
 
-def test_capitals_and_punctuation_do_not_tell_words_apart() -> None:
+def test_match_ignores_case_and_punctuation() -> None:
     assert match([" of", " the", " Type."], [" the", " type,", " which"], 2) == Match(1, 0, 2)
     assert normalised(" \"Don't,") == "dont"
     assert normalised("ﬁ") == normalised("FI")

@@ -65,7 +65,7 @@ def test_segments_between_pairs_of_timestamps_come_back_as_they_were(
 
 
 @given(st.lists(any_tokens, max_size=4))
-def test_whatever_is_said_no_word_is_lost_and_time_never_goes_back(
+def test_segments_contain_every_word_with_monotonic_times(
     said: list[list[int]],
 ) -> None:
     windows = [window(tokens, 10.0 * i, 10.0 * i + 10) for i, tokens in enumerate(said)]
@@ -89,7 +89,7 @@ def test_without_timestamps_a_window_is_one_segment() -> None:
     assert segment.text == " w1 w2 w3"
 
 
-def test_what_is_said_after_the_last_timestamp_is_kept() -> None:
+def test_text_after_the_last_timestamp_is_kept_as_a_segment() -> None:
     closed, rest = built(window([BEGIN, 1, BEGIN + 50, 2, 3]))
     assert (closed.start, closed.end, closed.tokens) == (0.0, 1.0, (1,))
     assert (rest.start, rest.end, rest.tokens) == (1.0, 30.0, (2, 3))
@@ -101,7 +101,7 @@ def test_segments_without_words_are_left_out(tokens: list[int]) -> None:
     assert len(built(window(tokens), window([5]))) == 1
 
 
-def test_a_segment_carries_the_figures_of_its_window() -> None:
+def test_a_segment_has_the_quality_measures_of_its_window() -> None:
     [segment] = built(window([7]))
     assert segment.avg_logprob == -0.25
     assert segment.no_speech_prob == 0.125

@@ -44,7 +44,7 @@ def test_words_of_a_segment_that_is_left_out_go_to_no_other() -> None:
     assert segment.words == words(3)
 
 
-def test_words_that_nobody_asked_for_are_none() -> None:
+def test_words_are_none_without_word_timestamps() -> None:
     [segment] = segments((1, 2), None)
     assert segment.words is None
     assert (segment.start, segment.end) == (10, 30)

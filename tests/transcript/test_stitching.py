@@ -100,7 +100,7 @@ def windows_of(text: Sequence[int], places: Sequence[int], language: str) -> lis
 
 
 @given(spoken())
-def test_a_text_that_was_cut_with_overlaps_comes_back(said: tuple[list[int], list[int]]) -> None:
+def test_stitching_restores_a_text_cut_with_overlaps(said: tuple[list[int], list[int]]) -> None:
     text, places = said
     found = stitched(*windows_of(text, places, "en"))
     assert text_of(found) == decode(text)
@@ -108,7 +108,7 @@ def test_a_text_that_was_cut_with_overlaps_comes_back(said: tuple[list[int], lis
 
 
 @given(st.permutations(range(500, 500 + len(LETTERS))), st.integers(4, 14), st.data())
-def test_so_does_one_in_writing_without_spaces(
+def test_stitching_restores_a_text_without_spaces(
     text: list[int], begin: int, data: st.DataObject
 ) -> None:
     end = data.draw(st.integers(begin + 1, min(begin + 5, len(text))))
@@ -117,7 +117,7 @@ def test_so_does_one_in_writing_without_spaces(
 
 
 @given(spoken(0, 480))
-def test_words_misheard_at_the_borders_are_left_out(said: tuple[list[int], list[int]]) -> None:
+def test_stitching_drops_errors_at_the_borders(said: tuple[list[int], list[int]]) -> None:
     text, places = said
     windows = windows_of(text, places, "en")
     heard = [
@@ -132,7 +132,7 @@ def test_words_misheard_at_the_borders_are_left_out(said: tuple[list[int], list[
 
 
 @given(spoken())
-def test_the_windows_meet_in_time(said: tuple[list[int], list[int]]) -> None:
+def test_stitched_windows_are_adjacent_in_time(said: tuple[list[int], list[int]]) -> None:
     text, places = said
     whole = windows_of(text, places, "en")
     found = stitched(*whole)
@@ -143,7 +143,7 @@ def test_the_windows_meet_in_time(said: tuple[list[int], list[int]]) -> None:
 
 
 @given(spoken())
-def test_words_that_were_timed_change_no_text_and_stay_in_order(
+def test_word_timestamps_do_not_change_stitched_texts(
     said: tuple[list[int], list[int]],
 ) -> None:
     text, places = said
@@ -204,7 +204,7 @@ def test_a_window_without_text_leaves_the_overlap_to_the_other() -> None:
     ]
 
 
-def test_where_no_word_is_the_same_none_is_left_out() -> None:
+def test_stitching_keeps_all_words_without_a_match() -> None:
     found = stitched(window([1, 2, 3], 0, 10), window([4, 5, 6], 8, 18))
     assert text_of(found) == " w1 w2 w3 w4 w5 w6"
     assert found[0].end == found[1].start == pytest.approx(9)

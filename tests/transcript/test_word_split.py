@@ -34,7 +34,7 @@ anything: st.SearchStrategy[list[str | bytes]] = st.lists(
 
 
 @given(anything, st.sampled_from(["en", "ja"]))
-def test_words_put_together_are_the_text(tokens: list[str | bytes], language: str) -> None:
+def test_concatenated_words_are_the_text(tokens: list[str | bytes], language: str) -> None:
     vocabulary = Vocabulary(*tokens)
     text = vocabulary.decode(vocabulary.tokens).decode("utf-8", errors="replace")
     assert "".join(vocabulary.words(language)) == text

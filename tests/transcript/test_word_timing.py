@@ -56,7 +56,7 @@ def timed(said: Said, pauses: Sequence[Pause] = (), start_s: float = 0.0) -> tup
 THREE = Said([(50, 70), (70, 100), (100, 130)], 200)
 
 
-def test_words_are_where_the_attention_is() -> None:
+def test_time_words_follows_the_attention() -> None:
     for word, (first, last) in zip(timed(THREE), THREE.stretches, strict=True):
         assert word.start == pytest.approx(first * POSITION_S + LATE_S, abs=0.041)
         assert word.end == pytest.approx(last * POSITION_S + LATE_S, abs=0.041)
@@ -75,7 +75,7 @@ def test_only_the_positions_of_the_window_count() -> None:
     assert time_words(longer, (), spell, start_s=0.0, end_s=4.0) == timed(THREE)
 
 
-def test_a_word_is_as_probable_as_its_tokens_are_on_average() -> None:
+def test_the_probability_of_a_word_is_the_mean_of_its_tokens() -> None:
     text = Said([(10, 20), (20, 30)], 50).text()
 
     def one_word(tokens: Iterable[int]) -> bytes:
@@ -98,7 +98,7 @@ def test_of_two_pauses_where_words_meet_they_part_at_the_longer() -> None:
     assert (one.end, two.start) == (1.4, 1.6)
 
 
-def test_sound_cannot_begin_in_the_silence_before_it() -> None:
+def test_words_do_not_start_in_the_pause_before_them() -> None:
     assert timed(THREE, [Pause(0.0, 1.2)])[0].start == 1.2
 
 
@@ -121,7 +121,7 @@ pauses = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), max_size=5).map(
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(0, 150), pauses, st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_whatever_the_attention_words_spell_the_text_in_order_within_the_window(
+def test_time_words_returns_the_text_in_order_within_the_window_for_any_attention(
     seed: int, n_words: int, n_positions: int, pauses: list[Pause], is_flat: bool
 ) -> None:
     random = np.random.default_rng(seed)

@@ -23,8 +23,8 @@ from batched_whisper.cli.messages import (
     Failure,
     about,
     count,
-    report,
     print_err,
+    report,
 )
 from batched_whisper.config.fields import can_be_disabled
 from batched_whisper.config.options import DecodingOptions, Settings

@@ -19,17 +19,17 @@ from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.kernels.dispatch import Heads, Operations, best_operations
 from batched_whisper.engines.cuda.kernels.fp8_linear import make_fp8_linear
 from batched_whisper.engines.cuda.kv_cache import (
-    SlotCopy,
     KVCache,
+    SlotCopy,
+    allocate_kv_cache,
     copy_slots,
     slot_bytes,
-    allocate_kv_cache,
 )
 from batched_whisper.engines.cuda.memory import (
     MemoryBudget,
+    allocate_slots,
     count_slots,
     reserve_bytes,
-    allocate_slots,
 )
 from batched_whisper.engines.cuda.model.decoder import Decoder
 from batched_whisper.engines.cuda.model.encoder import Encoder

@@ -21,7 +21,7 @@ DTYPES = {
 """Precision -> the type of everything but the encoder's linear layers in fp8."""
 
 KV_CACHE_DTYPES = ("auto", "int8", "model")
-"""In what the keys and values of the audio are cross_dtype; same: as everything else."""
+"""In what the keys and values of the audio are cross_dtype; model: as everything else."""
 
 FP8_CAPABILITY = (8, 9)
 """The first compute capability whose matrix units take 8-bit floating point."""

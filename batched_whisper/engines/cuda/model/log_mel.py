@@ -16,8 +16,8 @@ from batched_whisper.audio.features import (
     DYNAMIC_RANGE,
     POWER_FLOOR,
     hann,
-    write_reflect_padded,
     mel_filters,
+    write_reflect_padded,
 )
 from batched_whisper.engines.cuda.packed_batch import GAP, MAX_WINDOWS, PackedBatch
 from batched_whisper.types import Samples
