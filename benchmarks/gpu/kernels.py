@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from batched_whisper.engines.cuda.kv_cache import LayerKV
 from batched_whisper.engines.cuda.model import attention
 from batched_whisper.engines.cuda.model.layers import normalise
-from batched_whisper.engines.cuda.packed_batch import PackedBatch, BatchShape, write_batch
+from batched_whisper.engines.cuda.packed_batch import BatchShape, PackedBatch, write_batch
 from batched_whisper.engines.merged_padding import layout
 from benchmarks.gpu.parts import Figures, Scale, _dtype
 from benchmarks.gpu.rig import Rig

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batched_whisper.audio.features import log_mel
 from batched_whisper.decoding.audio_context import N_MERGED_POSITIONS
-from batched_whisper.engines.merged_padding import layout, renormalise_own, append_silence
+from batched_whisper.engines.merged_padding import append_silence, layout, renormalise_own
 
 FULL = 1500
 contexts = st.integers(1, FULL)

@@ -19,17 +19,17 @@ from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.kernels.dispatch import Heads, Operations, best_operations
 from batched_whisper.engines.cuda.kernels.fp8_linear import make_fp8_linear
 from batched_whisper.engines.cuda.kv_cache import (
-    SlotCopy,
     KVCache,
+    SlotCopy,
+    allocate_kv_cache,
     copy_slots,
     slot_bytes,
-    allocate_kv_cache,
 )
 from batched_whisper.engines.cuda.memory import (
     MemoryBudget,
+    allocate_slots,
     count_slots,
     reserve_bytes,
-    allocate_slots,
 )
 from batched_whisper.engines.cuda.model.decoder import Decoder
 from batched_whisper.engines.cuda.model.encoder import Encoder
@@ -103,7 +103,7 @@ class CudaEngine:
         n_step_sms: int = N_STEP_SMS,
     ) -> None:
         self._ids, self._sizes = ids, checkpoint.dimensions
-        self._tokens_per_step, self._from_samples = tokens_per_step, from_samples
+        self._tokens_a_call, self._from_samples = tokens_per_step, from_samples
         self._heads = checkpoint.alignment_heads
         with _as_engine_error(device, "starting"):
             self._device = _with_index(torch.device(device))
@@ -259,7 +259,7 @@ class CudaEngine:
                 MaskTable(n_masks, self._ids.timestamp_begin, self._device),
                 self._ids,
                 most=most,
-                max_passes=self._tokens_per_step,
+                max_passes=self._tokens_a_call,
                 places=self._streams.steps,
             )
             encodings = EncoderRunner(

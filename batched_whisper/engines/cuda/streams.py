@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 
 from batched_whisper.engines.cuda.cuda_graphs import StreamSlot
-from batched_whisper.engines.cuda.sm_partition import SPLIT_ERRORS, split_gpu, check_streams
+from batched_whisper.engines.cuda.sm_partition import SPLIT_ERRORS, check_streams, split_gpu
 
 STEP_PRIORITY = -1
 """The priority of steps, before what is encoded meanwhile: everybody waits for a step."""

@@ -23,7 +23,7 @@ from batched_whisper.engines.interface import (
     StepResult,
     StepRow,
 )
-from batched_whisper.engines.merged_padding import Layout, layout, append_silence
+from batched_whisper.engines.merged_padding import Layout, append_silence, layout
 from batched_whisper.engines.openvino import malloc_trim
 from batched_whisper.engines.openvino.aligner import Aligner
 from batched_whisper.engines.openvino.decoder import OUTPUTS, DecoderGraph, cache_input
@@ -32,8 +32,8 @@ from batched_whisper.engines.openvino.pool_batches import (
     NO_REQUEST,
     PoolBatch,
     PooledRow,
-    group_by_length,
     empty_pool_batch,
+    group_by_length,
     partial_pool_batch,
     whole_pool_batch,
 )

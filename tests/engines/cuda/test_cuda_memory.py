@@ -12,9 +12,9 @@ from batched_whisper.engines.cuda.memory import (  # noqa: E402
     RESERVE_BYTES,
     MemoryBudget,
     SlotCount,
+    allocate_slots,
     count_slots,
     reserve_bytes,
-    allocate_slots,
 )
 from batched_whisper.errors import EngineError  # noqa: E402
 from batched_whisper.models.dimensions import SHAPES  # noqa: E402

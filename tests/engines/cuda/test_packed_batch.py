@@ -27,7 +27,7 @@ from batched_whisper.engines.cuda import packed_batch  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 from batched_whisper.engines.cuda.runners import encoder_runner  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
-from batched_whisper.engines.merged_padding import layout, append_silence  # noqa: E402
+from batched_whisper.engines.merged_padding import append_silence, layout  # noqa: E402
 
 FULL = 1500
 CONTEXTS = st.integers(1, FULL)

@@ -15,15 +15,15 @@ from batched_whisper.engines.cuda.kv_cache import LayerKV
 from batched_whisper.engines.cuda.model import attention, layers, token_choice
 from batched_whisper.engines.cuda.model.attention import (
     DecoderAttention,
+    EncoderAttention,
     MergedPositions,
     WriteCrossKV,
-    EncoderAttention,
     WriteSelfKV,
 )
 from batched_whisper.engines.cuda.model.decode_inputs import Field, float_bits
 from batched_whisper.engines.cuda.model.layers import Normalise
 from batched_whisper.engines.cuda.model.token_choice import Choose
-from batched_whisper.engines.cuda.packed_batch import PackedBatch, BatchShape, write_batch
+from batched_whisper.engines.cuda.packed_batch import BatchShape, PackedBatch, write_batch
 from batched_whisper.engines.merged_padding import layout
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ import triton
 import triton.language as tl
 
 from batched_whisper.engines.cuda.kernels.launch_config import (
-    LAUNCH_OPTIONS,
-    WRITE_CROSS_KV,
     ENCODER_ATTENTION,
     ENCODER_ATTENTION_FLOAT32,
-    WriteCrossKVLaunch,
+    LAUNCH_OPTIONS,
+    WRITE_CROSS_KV,
     EncoderAttentionLaunch,
+    WriteCrossKVLaunch,
 )
 from batched_whisper.engines.cuda.kv_cache import INT8_MAX, MIN_PEAK, LayerKV
 from batched_whisper.engines.cuda.model.layers import LAYER_NORM_EPSILON

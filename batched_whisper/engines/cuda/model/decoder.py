@@ -26,8 +26,8 @@ from batched_whisper.engines.cuda.model.layers import (
     LayerNorm,
     Mlp,
     Weights,
-    merge,
     add_deferred_bias,
+    merge,
     split,
 )
 from batched_whisper.engines.cuda.packed_batch import PackedBatch

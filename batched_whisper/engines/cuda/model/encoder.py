@@ -12,8 +12,8 @@ from batched_whisper.engines.cuda.model.layers import (
     LayerNorm,
     Mlp,
     Weights,
-    convolve,
     add_deferred_bias,
+    convolve,
 )
 from batched_whisper.engines.cuda.packed_batch import PackedBatch
 from batched_whisper.models.dimensions import Dimensions

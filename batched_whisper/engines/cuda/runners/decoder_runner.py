@@ -15,16 +15,16 @@ import torch
 
 from batched_whisper.decoding.rules import TokenIds
 from batched_whisper.engines.cuda.cuda_graphs import (
-    StreamSlot,
     RecordedGraphs,
-    try_to_record,
+    StreamSlot,
     blocking_event,
+    try_to_record,
 )
 from batched_whisper.engines.cuda.kv_cache import KVCache
 from batched_whisper.engines.cuda.model.decode_inputs import (
-    TokenInput,
     DecodeInputs,
     Field,
+    TokenInput,
     next_inputs,
 )
 from batched_whisper.engines.cuda.model.decoder import Decoder

@@ -14,21 +14,21 @@ from itertools import cycle
 import torch
 
 from batched_whisper.engines.cuda.cuda_graphs import (
-    StreamSlot,
     RecordedGraphs,
-    try_to_record,
+    StreamSlot,
     blocking_event,
+    try_to_record,
 )
 from batched_whisper.engines.cuda.kv_cache import KVCache
 from batched_whisper.engines.cuda.model.decoder import Decoder
 from batched_whisper.engines.cuda.model.encoder import Encoder
 from batched_whisper.engines.cuda.model.log_mel import Spectrogram, lay_samples, n_samples
 from batched_whisper.engines.cuda.packed_batch import (
-    PackedBatch,
     BatchShape,
+    PackedBatch,
+    frame_starts,
     split_batches,
     write_batch,
-    frame_starts,
 )
 from batched_whisper.engines.interface import EncodeRow
 from batched_whisper.engines.merged_padding import Layout, append_silence

@@ -10,8 +10,8 @@ from batched_whisper.decoding.rules import NOTHING, Allowed, ConstraintState
 from batched_whisper.decoding.sampling import Choice
 from batched_whisper.engines.cuda.model.decode_inputs import TokenInput, float_bits
 from batched_whisper.engines.cuda.runners.decoder_runner import (
-    PassOutputs,
     DecoderRunner,
+    PassOutputs,
     RankedTokens,
 )
 from batched_whisper.engines.interface import StepResult, StepRow

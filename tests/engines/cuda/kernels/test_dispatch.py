@@ -18,8 +18,8 @@ from batched_whisper.engines.cuda.kernels.dispatch import (  # noqa: E402
     PYTORCH,
     Heads,
     best_operations,
-    working_operations,
     check_operations,
+    working_operations,
 )
 from batched_whisper.engines.cuda.kv_cache import LayerKV  # noqa: E402
 from batched_whisper.engines.cuda.model import attention  # noqa: E402

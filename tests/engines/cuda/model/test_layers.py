@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from batched_whisper.engines.cuda.model.layers import Linear, convolve, normalise, add_deferred_bias  # noqa: E402
+from batched_whisper.engines.cuda.model.layers import Linear, add_deferred_bias, convolve, normalise  # noqa: E402
 
 WIDTH, N = 48, 37
 

@@ -21,8 +21,8 @@ from batched_whisper.decoding.rules import (  # noqa: E402
 from batched_whisper.decoding.sampling import Sampling, choose  # noqa: E402
 from batched_whisper.engines.cuda.model import token_choice  # noqa: E402
 from batched_whisper.engines.cuda.model.decode_inputs import (  # noqa: E402
-    TokenInput,
     Field,
+    TokenInput,
     float_bits,
     next_inputs,
 )

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from tiny_whisper import ANYTHING, IDS, Heard, check, reference_logits, tiny_checkpoint  # noqa: E402
 
 from batched_whisper.engines.cuda import cuda_graphs  # noqa: E402
-from batched_whisper.engines.cuda.cuda_graphs import StreamSlot, RecordedGraphs, try_to_record  # noqa: E402
+from batched_whisper.engines.cuda.cuda_graphs import RecordedGraphs, StreamSlot, try_to_record  # noqa: E402
 from batched_whisper.engines.cuda.engine import CudaEngine  # noqa: E402
 from batched_whisper.engines.cuda.runners.decoder_runner import recorded_sizes  # noqa: E402
 from batched_whisper.engines.interface import StepRow  # noqa: E402
