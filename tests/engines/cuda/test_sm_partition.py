@@ -128,7 +128,7 @@ def test_steps_and_encoding_each_leave_what_is_the_others(pretended: Any) -> Non
     streams = Streams(GPU, 40)
     assert [place.n_other_sms for place in streams.steps] == [0, 92]
     assert [place.n_other_sms for place in streams.encoding] == [0, 40]
-    assert streams.why == "of the multiprocessors 40 are for steps while windows are encoded"
+    assert streams.why == "40 multiprocessors are reserved for steps while windows are encoded"
     with streams.step_stream(EXCLUSIVE):
         pass
     assert WAITED == []

@@ -62,7 +62,7 @@ class Encoder:
         sound = features.masked_fill(~real, 0).T.to(self._dtype)
         x = convolve(sound, self._first, 1).masked_fill(~real[:, None], 0)
         x = convolve(x, self._second, 2)
-        x = x[batch.frames] + self._positions[batch.places]
+        x = x[batch.frames] + self._positions[batch.positions]
         for block in self._blocks:
             qkv = block.qkv(block.norm(x)).unflatten(-1, (3, self._n_heads, -1))
             block.out.add_to(x, self._encoder_attention(qkv, batch))

@@ -166,9 +166,9 @@ class DecoderRunner:
         self._inputs.send(token_inputs, size)
         for i in range(n_passes):
             if i:
-                self._between.play(self.most, place)
+                self._between.replay(self.most, place)
                 size = self.graphs.size(n_asking)
-            self.graphs.play(size, place)
+            self.graphs.replay(size, place)
             # All of it: a part would be copied twice.
             self._host_outputs[i].copy_(self._device_pass.outputs, non_blocking=True)
         if self._done is not None:

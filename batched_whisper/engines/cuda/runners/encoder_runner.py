@@ -97,7 +97,7 @@ class EncoderRunner:
         for row, window_layout, start in zip(rows, layouts, frame_starts(layouts), strict=True):
             self._lay(row, window_layout, start, audio)
         staged.send(batch_shape.n_numbers, len(audio))
-        self.graphs.play(n_positions, place)
+        self.graphs.replay(n_positions, place)
 
     def _lay(self, row: EncodeRow, window_layout: Layout, start: int, audio: Samples) -> None:
         """Write one window where its frames are."""

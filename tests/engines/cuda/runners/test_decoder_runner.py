@@ -71,7 +71,7 @@ def test_where_a_part_of_the_device_cannot_be_recorded_the_whole_stays(
     first, last = (RecordedGraphs(lambda size: None, [1]) for _ in range(2))
     said = try_to_record("stepping", [first, last], [StreamSlot(0), StreamSlot(1)])
     assert said == (
-        "stepping is recorded for the whole GPU, not for a part of it: invalid resource handle"
+        "stepping is recorded for the whole GPU, but not for a part of it: invalid resource handle"
     )
     assert first._recorded == last._recorded == [{1: 0}]
 
