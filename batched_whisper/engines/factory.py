@@ -1,6 +1,4 @@
-"""Selects and builds the engines for a device. An engine's module is imported only if it is
-selected.
-"""
+"""Selects and builds the engines for a device, importing only the selected engine's module."""
 
 from __future__ import annotations
 
@@ -35,8 +33,7 @@ rows share. A tenth of the slots hold windows that are encoded for the next step
 
 
 def choose_devices(device: str) -> Devices:
-    """Return the devices that a setting selects. ``auto`` is a GPU if PyTorch can use one, else the
-    CPU.
+    """Return the devices that a setting selects; ``auto`` is a GPU if PyTorch can use one.
 
     Raises:
         OptionError: the setting is not valid.

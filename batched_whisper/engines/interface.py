@@ -36,18 +36,13 @@ class EngineInfo:
     """The number of windows per call of `Engine.encode` that fills the device."""
     tokens_per_step: int = 1
     """The most tokens that one call of `Engine.step` chooses per row. Above 1, give a prompt whole:
-    the
-    row's probe may then be read before the prompt's last token (`StepRow.probe_at`).
-    """
+    the row's probe may then be read before the prompt's last token (`StepRow.probe_at`)."""
     takes_samples: bool = False
     """Whether the engine computes features itself, so that windows are given as samples
-    (`EncodeRow`).
-    """
+    (`EncodeRow`)."""
     async_steps: bool = False
     """Whether the engine is an `AsyncEngine`: `AsyncEngine.start` returns before the step is done,
-    and
-    the next windows are best encoded in the meantime.
-    """
+    and the next windows are best encoded in the meantime."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +68,8 @@ class StepRow:
     """The decoder's input for one slot in one step.
 
     ``tokens`` go to positions ``position``, ``position + 1``, ... of the slot's text. Keys and
-    values
-    from ``position`` on are overwritten, so position 0 starts a new text on the same audio. If
-    ``allowed`` is None, no token is chosen (more of the prompt follows).
+    values from ``position`` on are overwritten, so position 0 starts a new text on the same audio.
+    If ``allowed`` is None, no token is chosen (more of the prompt follows).
     """
 
     slot: int
@@ -167,30 +161,25 @@ class Engine(Protocol):
         """Encode windows into their slots. Raises EngineError."""
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """Run one decoder step; returns one result per row, in order, or None where nothing was
-        asked.
+        """Run one decoder step; returns one result per row, in order; None if nothing was asked.
 
         A row's result does not depend on the other rows. Each slot must have been encoded and may
-        appear
-        in one row only. Raises EngineError.
+        appear in one row only. Raises EngineError.
         """
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
         """Copy slots: afterwards source and target are equal, and independent of each other.
 
         A target need not have been encoded. If it already holds the same audio, as the beams of one
-        window
-        do, only the text is copied. A slot may be the target of one row only, and may not be source
-        and
-        target in the same call. Raises EngineError.
+        window do, only the text is copied. A slot may be the target of one row only, and may not be
+        source and target in the same call. Raises EngineError.
         """
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
         """Align texts with the audio of their slots; returns one alignment per row, in order.
 
         The slots keep their audio and their text. A row's result does not depend on the other rows.
-        What
-        this needs is built on the first call. Raises EngineError.
+        What this needs is built on the first call. Raises EngineError.
         """
 
     def release(self, slots: Sequence[int]) -> None:
@@ -202,8 +191,7 @@ class Engine(Protocol):
 
 PendingStep: TypeAlias = Callable[[], list[StepResult | None]]
 """A step in progress. Called once, it waits for the step and returns what `Engine.step` would, or
-raises EngineError.
-"""
+raises EngineError."""
 
 
 class AsyncEngine(Engine, Protocol):
@@ -213,8 +201,8 @@ class AsyncEngine(Engine, Protocol):
         """Start a step: ``step(rows)`` is ``start(rows)()``.
 
         Until the returned function has been called, only `encode` and `release` may be called, and
-        only
-        for slots that are in no row of the step. Raises EngineError; then no step is in progress.
+        only for slots that are in no row of the step. Raises EngineError; then no step is in
+        progress.
         """
 
 

@@ -32,8 +32,7 @@ class Script:
     """The tokens of one window up to the end of text, and its language token.
 
     For ``n_best``, the script's next token is the most probable, and others follow, each a little
-    less
-    probable. The script continues in the same way whichever of them is chosen.
+    less probable. The script continues in the same way whichever of them is chosen.
     """
 
     tokens: tuple[int, ...]
@@ -117,9 +116,7 @@ class ScriptedEngine:
             )
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """Return the next token of each row's script, or the end of text if that token is not
-        allowed.
-        """
+        """Return the next token of each row's script, or the end of text if it is not allowed."""
         return self.start(rows)()
 
     def start(self, rows: Sequence[StepRow]) -> PendingStep:

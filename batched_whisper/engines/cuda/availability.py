@@ -1,4 +1,4 @@
-"""Checks whether this machine can run the GPU engine; PyTorch is imported only if it is installed."""
+"""Checks whether this machine can run the GPU engine; imports PyTorch only if it is installed."""
 
 from __future__ import annotations
 

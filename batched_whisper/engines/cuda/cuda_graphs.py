@@ -36,8 +36,7 @@ class GraphRecorder:
     """Records CUDA graphs on one stream.
 
     PyTorch's default stream for recording is one per process, on the first device that recorded:
-    work
-    on another device would not be in the graph.
+    work on another device would not be in the graph.
     """
 
     def __init__(self, stream_slot: StreamSlot) -> None:
@@ -45,16 +44,12 @@ class GraphRecorder:
         self._pool: Any = None
 
     def record(self, compute: Callable[[], None]) -> Any:
-        """Record a computation as a CUDA graph, with its memory in a pool shared with this stream's
-        others.
+        """Record a computation as a CUDA graph, in a pool shared with this stream's other graphs.
 
         Sharing is safe because the graphs leave no results in the pool and never run concurrently;
-        the one
-        that needs most memory is best recorded first. A process can record only one graph at a
-        time. Work
-        of other threads, such as another model's engine, does not affect the recording (by default
-        it would
-        abort it).
+        the one that needs most memory is best recorded first. A process can record only one graph
+        at a time. Work of other threads, such as another model's engine, does not affect the
+        recording (by default it would abort it).
         """
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
@@ -73,8 +68,7 @@ class GraphRecorder:
 
 
 class RecordedGraphs:
-    """One computation in a few sizes, recorded on one or more streams; without a recording it just
-    runs.
+    """One computation in a few sizes, recorded on one or more streams, or just run.
 
     Args:
         compute: runs the computation for a size.
@@ -87,7 +81,7 @@ class RecordedGraphs:
         self._recorded: list[dict[int, Any]] = []
 
     def size(self, n: int) -> int:
-        """Return the smallest recorded size that holds ``n``; ``n`` itself if nothing is recorded."""
+        """Return the smallest recorded size that holds ``n``; ``n`` if nothing is recorded."""
         if not self._recorded:
             return n
         return next(size for size in self.sizes if size >= n)
@@ -98,7 +92,7 @@ class RecordedGraphs:
         return len(self._recorded)
 
     def replay(self, size: int, stream_slot: int = 0) -> None:
-        """Run the computation on the current contents of its memory, by the graph of that stream."""
+        """Run the computation on the current contents of its memory, by that stream's graph."""
         recorded = self._recorded[stream_slot].get(size) if self._recorded else None
         if recorded is None:
             self._compute(size)
@@ -114,7 +108,7 @@ class RecordedGraphs:
         self._recorded.append({n: recorder.record(partial(self._compute, n)) for n in sizes})
 
     def forget(self, n_stream_slots: int = 0) -> None:
-        """Drop all but the first ``n_stream_slots`` streams' graphs; without any, it just runs."""
+        """Drop all but the first streams' graphs; without any, the computation just runs."""
         del self._recorded[n_stream_slots:]
 
 

@@ -6,8 +6,7 @@ are slots: the padding slot, which padding tokens and positions write to.
 
 The keys and values of the audio, most of what a step reads, can be stored as int8: whole numbers
 from -127 to 127, with a scale per window, head and channel. The scales cost nothing when the
-numbers
-are read: those of keys are multiplied into the query, those of values into the result.
+numbers are read: those of keys are multiplied into the query, those of values into the result.
 
 This module knows shapes and bytes, and nothing of what the numbers mean.
 """
@@ -31,15 +30,14 @@ MIN_PEAK = 1e-12
 COPY_CHUNK_BYTES = 1 << 28
 """The most bytes of rows that are copied at once, since a copy needs temporary memory of the same
 size:
-gigabytes if all windows of a batch branch in the same step.
-"""
+gigabytes if all windows of a batch branch in the same step."""
 
 
 class LayerKV(NamedTuple):
     """Keys and values of one layer: ``numbers * scales``, or the numbers alone.
 
-    ``numbers`` is ``[2, rows, heads, longest, head_width]``; ``scales``, for int8 only,
-    ``[2, rows, heads, head_width]`` float32.
+    ``numbers`` is ``[2, rows, heads, longest, head_width]``; ``scales``, for int8 only, ``[2, rows,
+    heads, head_width]`` float32.
     """
 
     numbers: torch.Tensor
@@ -47,7 +45,7 @@ class LayerKV(NamedTuple):
 
 
 def int8_scales(peaks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the scales of channels with these peaks, and the factors that quantise such channels."""
+    """Return the scales of channels with these peaks, and the factors that quantise them."""
     peaks = peaks.clamp(min=MIN_PEAK)
     return peaks / INT8_MAX, INT8_MAX / peaks
 

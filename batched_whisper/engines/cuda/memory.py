@@ -15,9 +15,7 @@ RESERVE_BYTES = 1 << 30
 """Bytes kept free for the libraries' workspaces."""
 _WIDTHS = 24
 """Temporary memory per encoded position, in multiples of the model's width: the MLP's first layer
-twice
-(4 each), queries, keys and values, the convolutions' taps, and some more.
-"""
+twice (4 each), queries, keys and values, the convolutions' taps, and some more."""
 
 Allocated = TypeVar("Allocated")
 
@@ -94,7 +92,7 @@ def count_slots(
         )
     if fitting >= wanted:
         return SlotCount(wanted, f"{wanted} {each}, as asked for")
-    why = f"{fitting} {each} instead of {wanted}, the most that fit into {budget.allowed / 1e9:.1f} GB"
+    why = f"{fitting} {each} instead of {wanted}: what fits into {budget.allowed / 1e9:.1f} GB"
     return SlotCount(fitting, why)
 
 

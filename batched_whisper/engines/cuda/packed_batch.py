@@ -2,9 +2,8 @@
 
 Most of the encoder treats each position by itself and knows nothing of windows, so nothing is
 padded (as in the variable-length batches of Dao et al. 2022, FlashAttention). A batch's work
-depends
-only on its number of positions, and can be recorded for a few of those. Windows and positions are
-described by whole numbers in one array.
+depends only on its number of positions, and can be recorded for a few of those. Windows and
+positions are described by whole numbers in one array.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ Numbers = NDArray[np.int32]
 
 
 def split_batches(lengths: Sequence[int], max_positions: int) -> list[list[int]]:
-    """Split windows, given their numbers of positions, into batches; returns lists of indices, in
-    order.
+    """Split windows, given their numbers of positions, into batches; returns lists of indices.
 
-    A batch has at most ``max_positions``, or one window, and at most `MAX_WINDOWS` windows.
+    The order is kept. A batch has at most ``max_positions``, or one window, and at most
+    `MAX_WINDOWS` windows.
     """
     batches: list[list[int]] = []
     n_positions = 0
@@ -89,8 +88,8 @@ class PackedBatch:
     """Windows laid end to end, described on the device; int32 except ``log_sizes``.
 
     The fields per window have one entry for each of `MAX_WINDOWS` windows and a last one for
-    padding.
-    Missing windows have length 0 and the padding slot; padding positions belong to the last entry.
+    padding. Missing windows have length 0 and the padding slot; padding positions belong to the
+    last entry.
 
     Attributes:
         slots: per window, its slot.

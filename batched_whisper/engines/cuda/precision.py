@@ -29,7 +29,7 @@ FP8_CAPABILITY = (8, 9)
 
 @dataclass(frozen=True)
 class CudaPrecision:
-    """A precision and why it was chosen; ``cross_dtype`` is the type of the cross-attention cache."""
+    """A precision, why it was chosen, and the type of the cross-attention cache."""
 
     precision: str
     why: str
@@ -49,7 +49,7 @@ class CudaPrecision:
 def choose_precision(
     precision: str, device: torch.device, kv_cache_dtype: str = "auto"
 ) -> CudaPrecision:
-    """Return the requested precision or the device's default. Raises EngineError if not supported."""
+    """Return the requested or default precision. Raises EngineError if it is not supported."""
     chosen, why = _precision(precision, device)
     if kv_cache_dtype not in KV_CACHE_DTYPES:
         raise EngineError(

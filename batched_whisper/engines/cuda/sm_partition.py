@@ -17,7 +17,7 @@ import torch
 SPLIT_ERRORS = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
 """What NVIDIA's bindings and PyTorch raise if the GPU cannot be partitioned."""
 
-_SOURCE = "NVIDIA's driver, which cannot split_gpu this GPU"
+_SOURCE = "NVIDIA's driver, which cannot partition this GPU"
 
 
 def split_gpu(
@@ -26,9 +26,8 @@ def split_gpu(
     """Return two streams with disjoint multiprocessors, each with its number of multiprocessors.
 
     The first gets about ``n_first``, the second all others. Both last as long as the process.
-    Raises
-    ImportError without NVIDIA's bindings for Python, and RuntimeError if the driver has no green
-    contexts or too few multiprocessors.
+    Raises ImportError without NVIDIA's bindings for Python, and RuntimeError if the driver has no
+    green contexts or too few multiprocessors.
     """
     from cuda.bindings import driver
 
@@ -74,10 +73,8 @@ def excluding_sms(n_multiprocessors: int) -> Iterator[None]:
     """Within the context, plan matrix products for a GPU with so many multiprocessors fewer.
 
     On GPUs of 2022 and later, such a product occupies all multiprocessors until it is done, and
-    what
-    runs beside it waits. With some left out, both run concurrently. Does nothing if PyTorch cannot
-    pass
-    the limit to its libraries.
+    what runs beside it waits. With some left out, both run concurrently. Does nothing if PyTorch
+    cannot pass the limit to its libraries.
     """
     limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
     if not n_multiprocessors or limit is None or not torch.cuda.is_available():

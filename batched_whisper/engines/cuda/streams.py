@@ -37,7 +37,7 @@ class Streams:
         self._device = device
         self.why = "steps and encoding share all multiprocessors"
         self.steps: list[StreamSlot] = []
-        """The steps' stream slots, by `EXCLUSIVE` and, if partitioned, `SHARED`; then the encoder's."""
+        """Stream slots, by `EXCLUSIVE` and, if the GPU is partitioned, `SHARED`."""
         self.encoding: list[StreamSlot] = []
         if device.type != "cuda":
             return

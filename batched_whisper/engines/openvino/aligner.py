@@ -33,9 +33,9 @@ _LENGTH_MULTIPLE = 16
 def build_aligner(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = False) -> ov.Model:
     """Build the decoder over whole texts, without a cache of past tokens.
 
-    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``self_mask``
-    ``[1, 1, length, length]`` and ``cross_mask`` ``[rows, 1, 1, context]``, added to the scores;
-    then each layer's cross-attention keys and values in the caches' type.
+    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``self_mask`` ``[1, 1,
+    length, length]`` and ``cross_mask`` ``[rows, 1, 1, context]``, added to the scores; then each
+    layer's cross-attention keys and values in the caches' type.
 
     Outputs: ``weights`` ``[rows, n_alignment_heads, length, context]``, heads in the checkpoint's
     order; ``logprobs`` ``[rows, length]`` of the next tokens.

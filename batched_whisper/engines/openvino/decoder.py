@@ -28,8 +28,7 @@ from batched_whisper.models.checkpoint import Checkpoint
 
 OUTPUTS = ("text_token", "text_score", "text_total", "time_token", "time_score", "time_total")
 """Per row: the best token below the timestamps, its logit, their log-sum-exp; the same of
-timestamps.
-"""
+timestamps."""
 
 
 def cache_input(kind: str, layer: int, part: str, pool: int) -> str:
@@ -67,11 +66,10 @@ class DecoderGraph:
         """Build the graph of one step.
 
         Inputs: ``tokens`` and ``positions`` ``[rows, length]``; ``pool_rows`` ``[pools]``, the
-        number of
-        rows per pool, at least one; ``text_masks`` ``[masks, n_vocab]``, -inf at the timestamps,
-        and
-        ``text_mask`` ``[rows]``, the index of each row's mask; ``time_first`` and ``time_last``
-        ``[rows, 1]``, the allowed timestamps, inclusive. Then the masks and caches of each pool.
+        number of rows per pool, at least one; ``text_masks`` ``[masks, n_vocab]``, -inf at the
+        timestamps, and ``text_mask`` ``[rows]``, the index of each row's mask; ``time_first`` and
+        ``time_last`` ``[rows, 1]``, the allowed timestamps, inclusive. Then the masks and caches of
+        each pool.
 
         Outputs: those of `OUTPUTS`, ``[rows, 1]``; ``logits`` ``[rows, n_vocab]``; ``new_cache``
         ``[2 * layers, rows, heads, length, head_width]``, the keys and values of this step's

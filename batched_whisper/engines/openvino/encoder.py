@@ -17,10 +17,9 @@ def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = F
     """Build the encoder with the cross-attention projections of every decoder layer.
 
     Inputs, in this order: ``features`` ``[batch, n_mels, frames]``; then the layout of all windows
-    in
-    the batch (`merged_padding.Layout`): ``frames`` and ``positions`` ``[n]``, ``scores``
-    ``[1, 1, 1, n]``. Outputs: keys, then values of each decoder layer,
-    ``[batch, heads, n, head_width]`` in the caches' type.
+    in the batch (`merged_padding.Layout`): ``frames`` and ``positions`` ``[n]``, ``scores`` ``[1,
+    1, 1, n]``. Outputs: keys, then values of each decoder layer, ``[batch, heads, n, head_width]``
+    in the caches' type.
     """
     sizes = checkpoint.dimensions
     layers = Layers(checkpoint, sizes.n_audio_head, sizes.n_audio_state, int8=int8)

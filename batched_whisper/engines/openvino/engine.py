@@ -219,8 +219,7 @@ class OpenVinoEngine:
         """Run the encoder once on a window of two positions.
 
         If the first window has a single position, OpenVINO (at least 2026.4) computes wrong results
-        for all
-        later windows of other lengths.
+        for all later windows of other lengths.
         """
         with _failures("encoding"):
             self._encode(np.zeros((n_mels, 4), np.float32), layout(2, 2))

@@ -50,16 +50,13 @@ class Layers:
         """Multiply ``x @ weight.T``, with int8 weights if ``int8`` is set.
 
         Such weights have a scale per output. The runtime computes the scales of the activations per
-        token,
-        so no calibration is needed.
+        token, so no calibration is needed.
         """
         weight = self._quantised(name) if self._int8 else self.weight(name)
         return op.matmul(x, weight, False, True)
 
     def _quantised(self, name: str) -> Node:
-        """Quantise to integers from -127 to 127 with a scale per row; symmetric, rounded to
-        nearest.
-        """
+        """Quantise to integers from -127 to 127 with a scale per row, symmetrically."""
         array = self.array(name)
         scale = np.maximum(np.abs(array).max(axis=1, keepdims=True), 1e-12) / 127
         integers = op.constant(np.round(array / scale).astype(np.int8))
@@ -82,9 +79,7 @@ class Layers:
         return op.add(x, self.linear(gelu(hidden), f"{block}.mlp.2"))
 
     def heads(self, x: Node, name: str) -> Node:
-        """Project and split into heads: ``[batch, length, width]`` to ``[b, heads, l,
-        head_width]``.
-        """
+        """Project, and split into heads: ``[batch, heads, length, head_width]``."""
         return self.split(self.linear(x, name))
 
     def queries(self, x: Node, name: str) -> Node:
@@ -111,8 +106,7 @@ def attention(queries: Node, keys: Node, values: Node, mask: Node | None = None)
     """Compute softmax attention; ``mask`` is added to the scores.
 
     The runtime recognises these three operations in this layout and runs them as one kernel, which
-    is
-    fastest for many queries or few keys.
+    is fastest for many queries or few keys.
     """
     scores = op.matmul(queries, keys, False, True)
     if mask is not None:
@@ -121,13 +115,11 @@ def attention(queries: Node, keys: Node, values: Node, mask: Node | None = None)
 
 
 def attention_of_few(queries: Node, keys: Node, values: Node, mask: Node) -> Node:
-    """Compute the same for few queries over many keys, where the time goes into reading keys and
-    values.
+    """Compute the same for few queries over many keys, where reading keys and values dominates.
 
     The runtime's fused kernel first repacks them for its products, which one query does not repay.
-    An
-    extra axis, added and removed, prevents the fusion: keys and values are then read 1.5 times as
-    fast.
+    An extra axis, added and removed, prevents the fusion: keys and values are then read 1.5 times
+    as fast.
     """
     scores = op.add(op.matmul(queries, keys, False, True), mask)
     weights = op.softmax(op.unsqueeze(scores, np.array([0])), -1)

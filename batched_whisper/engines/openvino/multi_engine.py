@@ -19,8 +19,7 @@ from batched_whisper.models.checkpoint import Checkpoint
 
 THREADS_PER_ENGINE = 8
 """The threads per engine if ``streams`` is not set. Not yet measured on machines with many
-processors.
-"""
+processors."""
 
 
 def make_cpu_engines(

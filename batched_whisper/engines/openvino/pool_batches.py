@@ -74,9 +74,7 @@ class PoolBatch:
         return _scores(np.concatenate([past, new], axis=-1))
 
     def cross_mask(self) -> NDArray[np.float32]:
-        """Return the mask of cross-attention, ``[rows, 1, 1, positions]`` float32, added to the
-        scores.
-        """
+        """Return the mask of cross-attention, ``[rows, 1, 1, positions]``, added to the scores."""
         return self.scores[:, None, None]
 
     def store(self, new: NDArray[Any]) -> None:

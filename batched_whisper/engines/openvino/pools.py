@@ -118,9 +118,7 @@ class SlotPool:
         self.lengths[target] = length
 
     def write_cross_kv(self, row: int, encoded: list[NDArray[Any]], window_layout: Layout) -> None:
-        """Store a window's encoded audio: ``2 * layers`` arrays of ``[heads, positions,
-        head_width]``.
-        """
+        """Store encoded audio: ``2 * layers`` arrays of ``[heads, positions, head_width]``."""
         n, n_before = len(window_layout), len(self.layouts[row])
         for into, part in zip(self.cross_kv, encoded, strict=True):
             into[row, :, :n] = part
@@ -132,9 +130,7 @@ class SlotPool:
     def write_self_kv(
         self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]
     ) -> None:
-        """Store the keys and values of new tokens: ``[2 * layers, rows, heads, tokens,
-        head_width]``.
-        """
+        """Store new keys and values, ``[2 * layers, rows, heads, tokens, head_width]``."""
         n_tokens = new.shape[3]
         for i in range(n_tokens):
             self.self_kv[:, rows, :, positions + i] = new[:, :, :, i].transpose(1, 0, 2, 3)

@@ -35,8 +35,7 @@ def shared_core() -> ov.Core:
     """Return the process's one core, which is never released.
 
     When the last core is released, OpenVINO unloads its CPU plugin but leaves a signal handler of
-    the
-    plugin behind, and the next Ctrl-C crashes the process (seen with 2026.4.1).
+    the plugin behind, and the next Ctrl-C crashes the process (seen with 2026.4.1).
     """
     return ov.Core()
 
@@ -62,13 +61,11 @@ class OpenVinoPrecision:
 
 
 def choose_precision(precision: str, core: ov.Core) -> OpenVinoPrecision:
-    """Choose the requested precision, or bfloat16 if the processor has it. Raises EngineError if
-    not.
-    """
+    """Return the requested precision, or bfloat16 if the processor has it. Raises EngineError."""
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     best = "bfloat16" if has_bfloat16 else "float32"
     if precision == "auto":
-        has = "computes in it" if has_bfloat16 else "has no bfloat16 precision"
+        has = "computes in it" if has_bfloat16 else "has no bfloat16 arithmetic"
         return OpenVinoPrecision(best, f"{best}, because the processor {has}", best)
     if precision == "int8":
         return OpenVinoPrecision(
@@ -79,7 +76,7 @@ def choose_precision(precision: str, core: ov.Core) -> OpenVinoPrecision:
             f"the CPU engine has no precision {precision!r}: use float32, bfloat16, int8 or auto"
         )
     if precision == "bfloat16" and not has_bfloat16:
-        raise EngineError("this processor has no bfloat16 precision: use float32 or auto")
+        raise EngineError("this processor has no bfloat16 arithmetic: use float32 or auto")
     return OpenVinoPrecision(precision, f"{precision}, as asked for", precision)
 
 

@@ -25,8 +25,7 @@ class SelfAttentionHeads:
 
 
 class TextLayers:
-    """Builds the decoder's layers from one checkpoint's weights; ``x`` is ``[rows, length,
-    width]``.
+    """Builds the decoder's layers from one checkpoint; ``x`` is ``[rows, length, width]``.
 
     ``cache_shape`` is the shape of a layer's keys or values, with -1 for dynamic axes.
     """

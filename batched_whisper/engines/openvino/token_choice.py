@@ -20,8 +20,7 @@ class RowScores:
     """The graph's outputs for one row, in the order of `decoder.OUTPUTS`.
 
     The best text token, its logit and the log-sum-exp of the allowed text; the same of the
-    timestamps,
-    -inf if none is allowed.
+    timestamps, -inf if none is allowed.
     """
 
     text: int
@@ -32,9 +31,7 @@ class RowScores:
     time_total: float
 
     def greedy(self) -> Choice:
-        """Return the most probable token: a timestamp if all together are more probable than the
-        best text.
-        """
+        """Return the most probable token; a timestamp if all together beat the best text token."""
         if self._is_text_alone:
             return Choice(self.text, self.text_score - self.text_total)
         if self._is_time_alone:

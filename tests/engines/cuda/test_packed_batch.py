@@ -73,7 +73,7 @@ def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
         assert n == len(window_layout)
         assert (found.windows[start : start + n] == i).all()
         assert found.offsets[start : start + n].tolist() == list(range(n))
-        assert found.places[start : start + n].tolist() == window_layout.positions.tolist()
+        assert found.positions[start : start + n].tolist() == window_layout.positions.tolist()
         # Convolved features: every second frame's; what each position hears is its own window's.
         frames = 2 * found.frames[start : start + n]
         first = int((found.frame_windows == i).nonzero()[0])

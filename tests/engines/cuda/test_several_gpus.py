@@ -141,7 +141,7 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
             recorded.record(places)
             assert "recorded as CUDA graphs" in recorded.why
     n_steps = (
-        len(decoder_runner.recorded_sizes(engines[0]._decoder_runner.most)) + 1
+        len(decoder_runner.recorded_sizes(engines[0]._decoder_runner.max_tokens)) + 1
     )  # and what lies between
     n_encodings = len(encoder_runner.recorded_positions(SIZES.n_audio_ctx))
     assert len(recorded_on) == 2 * (n_steps + n_encodings)

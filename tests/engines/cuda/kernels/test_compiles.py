@@ -1,8 +1,7 @@
-"""Triton's compiler takes every kernel for the GPUs there are, although there is none here.
+"""Triton's compiler accepts every kernel, for GPUs that need not be present.
 
-The interpreter of `test_kernels` forgives what the compiler does not: a name that becomes
-something of another type in a branch, write_self_kv. Where one kernel fails the engine works without all of
-them, and many times slower.
+The interpreter of `test_kernels` accepts what the compiler does not, such as a name whose type
+changes in a branch. A kernel that fails is replaced by plain PyTorch, many times slower.
 """
 
 from __future__ import annotations

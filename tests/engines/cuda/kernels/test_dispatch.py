@@ -116,7 +116,7 @@ def test_a_kernel_that_does_not_work_is_left_out_alone(
     found = working_operations(kernels, CPU, torch.float32, HEADS)
     for field, other in others.items():
         assert getattr(found, field) is (getattr(PYTORCH, field) if field == broken else other)
-    assert found.why.startswith(f"slower in plain PyTorch: {broken} (their numbers are off by")
+    assert found.why.startswith(f"slower in plain PyTorch: {broken} (results are off by")
     assert caplog.messages == [f"slower than this GPU could be, in plain PyTorch: {found.why[25:]}"]
 
 
@@ -128,7 +128,8 @@ def test_where_no_kernel_works_the_reason_is_told_once() -> None:
     found = working_operations(kernels, CPU, torch.float32, HEADS)
     assert replace(found, why=PYTORCH.why) == PYTORCH
     assert found.why == (
-        "slower in plain PyTorch: decoder_attention, encoder_attention, write_cross_kv, write_self_kv, normalise, choose "
+        "slower in plain PyTorch: decoder_attention, encoder_attention, write_cross_kv, "
+        "write_self_kv, normalise, choose "
         "(Failed to find C compiler. Please specify one)"
     )
 
@@ -152,7 +153,7 @@ def test_what_needs_newer_matrix_units_is_not_even_tried(monkeypatch: pytest.Mon
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
         found = best_operations(torch.device("cuda", 0), torch.float16, HEADS)
         assert found.encoder_attention is encoder_attention
-        assert ("encoder_attention (Triton knows" in found.why) == (capability < (8, 0))
+        assert ("encoder_attention (Triton supports" in found.why) == (capability < (8, 0))
     assert not tried
 
 
@@ -175,10 +176,10 @@ def test_many_rows_hear_what_each_hears_alone(
 
 
 def test_where_the_host_looks_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = []
+    stream_slots = []
 
     def recorded(*given: Any, **options: Any) -> EncoderRunner:
-        places.append(options.pop("places"))
+        stream_slots.append(options.pop("stream_slots"))
         return EncoderRunner(*given, **options)
 
     class Placed(Streams):
@@ -195,7 +196,7 @@ def test_where_the_host_looks_nothing_is_recorded(monkeypatch: pytest.MonkeyPatc
         chosen = replace(PYTORCH, encoder_attention=encoder_attention)
         monkeypatch.setattr(engine, "best_operations", lambda *given, c=chosen: c)
         engine.CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")
-    assert places == [(), [StreamSlot("a stream")]]
+    assert stream_slots == [(), [StreamSlot("a stream")]]
 
 
 def test_what_fails_before_anything_is_loaded_is_an_engine_error(

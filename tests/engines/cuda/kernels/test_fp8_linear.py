@@ -37,7 +37,7 @@ def test_a_layer_is_near_to_the_one_in_full() -> None:
 
 
 def test_it_is_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(EngineError, match="fp8 is for GPUs"):
+    with pytest.raises(EngineError, match="fp8 needs a GPU"):
         CudaEngine(tiny_checkpoint(), IDS, max_slots=1, precision="fp8", device="cpu")
 
 
