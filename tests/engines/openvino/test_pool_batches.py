@@ -1,4 +1,4 @@
-"""Which rows are fed together in one pass."""
+"""Grouping of rows into runs of the decoder's graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ rows = st.lists(
 
 
 @given(rows)
-def test_every_row_is_fed_once_with_neighbours_of_the_same_length(given: list[PooledRow]) -> None:
+def test_group_by_length_groups_each_row_once_with_neighbours(given: list[PooledRow]) -> None:
     passes = group_by_length(given)
     assert sorted(each.row.slot for together in passes for each in together) == sorted(
         each.row.slot for each in given
@@ -38,12 +38,12 @@ def test_every_row_is_fed_once_with_neighbours_of_the_same_length(given: list[Po
             assert places == list(range(places[0], places[0] + len(places)))
 
 
-def test_prompts_of_new_windows_are_one_pass() -> None:
+def test_group_by_length_makes_one_group_of_new_windows() -> None:
     new = [pooled_row(2, 0, 4), pooled_row(0, 5, 4), pooled_row(0, 6, 4), pooled_row(0, 7, 4)]
     assert len(group_by_length(new)) == 1
 
 
-def test_a_row_between_two_is_left_out() -> None:
+def test_group_by_length_splits_rows_that_are_not_neighbours() -> None:
     first, second = group_by_length([pooled_row(1, 4, 3), pooled_row(1, 2, 3)])
     assert [each.pool_row for each in first] == [2]
     assert [each.pool_row for each in second] == [4]
