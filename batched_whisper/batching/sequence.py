@@ -175,7 +175,7 @@ class Sequence:
     ) -> None:
         self.task = task
         self.slots = slots
-        self._tokens_a_call = tokens_per_step
+        self._tokens_per_step = tokens_per_step
         self.attempt = task.first
         self.state = SequenceState.WAITING
         self.result: DecodedTokens | None = None
@@ -237,7 +237,7 @@ class Sequence:
         if self._position == 0:
             start = self._start_row()
             return None if start is None else StepInputs((start,))
-        if len(self._pending) > 1 and self._tokens_a_call == 1:
+        if len(self._pending) > 1 and self._tokens_per_step == 1:
             return StepInputs((StepRow(self.slots[0], self._pending[:1], self._position, None),))
         rows = map(self._text_row, self._places.taken, self._search.live)
         return StepInputs(tuple(rows), self._copies)
@@ -278,7 +278,7 @@ class Sequence:
             return StepRow(
                 slot, tokens, position, allowed, self._sampling, n_best=beams.n_candidates
             )
-        n_tokens = min(self._tokens_a_call, self._limit - self._search.length)
+        n_tokens = min(self._tokens_per_step, self._limit - self._search.length)
         if n_tokens <= 1:
             return StepRow(slot, tokens, position, allowed, self._sampling)
         constraints = rules.constraints(text.tokens)
@@ -307,7 +307,7 @@ class Sequence:
             among = Allowed(TokenMask(MaskMode.ONLY, task.languages))
             return StepRow(self.slots[0], self._pending, 0, among, probe=no_speech)
         after = self._after_sot()
-        if after and self._tokens_a_call == 1:
+        if after and self._tokens_per_step == 1:
             return StepRow(self.slots[0], self._pending, 0, None, probe=no_speech)
         row = self._text_row(self.slots[0], self._search.live[0])
         return replace(row, tokens=self._pending + after, probe=no_speech, probe_at=n_to_start - 1)

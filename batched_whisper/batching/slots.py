@@ -17,7 +17,7 @@ class SlotTable:
 
     def __init__(self, n_slots: int, tokens_per_step: int = 1) -> None:
         self._n_slots = n_slots
-        self._tokens_a_call = tokens_per_step
+        self._tokens_per_step = tokens_per_step
         self._free = list(range(n_slots - 1, -1, -1))
         self._sequences: dict[int, Sequence] = {}
 
@@ -43,7 +43,7 @@ class SlotTable:
         if task.n_slots > len(self._free):
             raise IndexError(f"{task.n_slots} slots are wanted, {len(self._free)} are free")
         slots = tuple(self._free[: -task.n_slots - 1 : -1])
-        sequence = Sequence(task, slots, self._tokens_a_call)  # may fail: a task's own rules
+        sequence = Sequence(task, slots, self._tokens_per_step)  # may fail: a task's own rules
         del self._free[-task.n_slots :]
         self._sequences[slots[0]] = sequence
         return sequence

@@ -136,7 +136,7 @@ def _step(
     several_s /= n_calls
     steps = engine._decoder_runner.graphs  # the device's part alone, on the same tokens again
     size = steps.size(batch)
-    device_s = rig.seconds(lambda: [steps.play(size) for _ in range(n)], scale.repeats) / n
+    device_s = rig.seconds(lambda: [steps.replay(size) for _ in range(n)], scale.repeats) / n
     n_bytes = _number_bytes(rig)
     n_positions = len(layout(context, rig.sizes.n_audio_ctx))
     heard_bytes = engine._precision.cross_dtype.itemsize
@@ -265,7 +265,7 @@ def _each_alone(rig: Rig, scale: Scale, engine: Any) -> Figures:
         ("batch", engine._encoder_runner.graphs, len(few) * full),
     ):
         for place in range(max(1, graphs.n_stream_slots)):
-            work = partial(graphs.play, graphs.size(n), place)
+            work = partial(graphs.replay, graphs.size(n), place)
             figures[f"{name}, place {place}"] = rig.seconds(work, scale.repeats)
     return figures
 

@@ -52,7 +52,7 @@ def where(rig: Rig, scale: Scale) -> Figures:
             engine.step([StepRow(slot, (1,), POSITION, ALLOWED) for slot in range(n)])
             passes = engine._decoder_runner.graphs
             size = passes.size(n)
-            figures[f"a pass of {n} slots"] = kernels_of(rig, scale, partial(passes.play, size))
+            figures[f"a pass of {n} slots"] = kernels_of(rig, scale, partial(passes.replay, size))
     return figures
 
 
