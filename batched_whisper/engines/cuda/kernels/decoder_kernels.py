@@ -5,11 +5,11 @@
 Triton's interpreter.
 
 *Attention.* A program has one head of one query and a part of its positions. Each lane keeps its
-own
-softmax over every ``BLOCK``-th position (Milakov and Gimelshein 2018, Online normalizer calculation
-for softmax), so that threads exchange nothing until the end. Then the results of the lanes are
-combined, and in a second kernel those of the parts (as in Dao et al. 2023, Flash-Decoding). It uses
-no matrix product: with one query each key is used once, and reading it takes longer.
+own softmax over every ``BLOCK``-th position (Milakov and Gimelshein 2018, Online normalizer
+calculation for softmax), so that threads exchange nothing until the end. Then the results of the
+lanes are combined, and in a second kernel those of the parts (as in Dao et al. 2023,
+Flash-Decoding). It uses no matrix product: with one query each key is used once, and reading it
+takes longer.
 """
 
 from __future__ import annotations
