@@ -78,8 +78,8 @@ class CudaEngine:
         device: PyTorch's name of the device; ``cuda`` without an index is the calling thread's
             current device.
         memory_fraction: the fraction of the GPU's memory that may be used.
-        kv_cache_dtype: the type of the cached keys and values of the audio: int8, model (as the
-            precision), or auto: int8 if the precision has 16 bits or fewer.
+        kv_cache_dtype: the type of the cached keys and values of the audio, one of
+            `precision.KV_CACHE_DTYPES`; auto is int8 if the precision has 16 bits or fewer.
         from_samples: whether windows are given as samples, whose log-mel spectrogram the device
             computes.
         tokens_per_step: the most tokens per row in one call of `step`.

@@ -21,7 +21,7 @@ DTYPES = {
 """Precision to type; fp8 applies to the encoder's linear layers only, the rest is bfloat16."""
 
 KV_CACHE_DTYPES = ("auto", "int8", "model")
-"""Types of the cached cross-attention keys and values; same: the precision's own type."""
+"""Types of the cached keys and values of the audio; the last is the precision's own type."""
 
 FP8_CAPABILITY = (8, 9)
 """The first compute capability with matrix units for 8-bit floating point."""

@@ -46,7 +46,7 @@ class MaskTable:
     def indices(self, masks: Collection[TokenMask]) -> list[int]:
         """Return the rows of masks, in order; new masks are written."""
         wanted = dict.fromkeys(masks)
-        for mask in wanted:  # all of them first become the last to make budget
+        for mask in wanted:  # mark all as recently used before any is replaced
             if mask in self._index:
                 self._index.move_to_end(mask)
         for mask in wanted:
