@@ -58,7 +58,7 @@ class Allowed:
     timestamps: range = range(0)
 
 
-UNASKED = Allowed(NOTHING)
+NO_REQUEST = Allowed(NOTHING)
 """Of a token after which nothing is said."""
 
 

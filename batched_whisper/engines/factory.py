@@ -1,4 +1,4 @@
-"""Which engine runs on which device. Engines are imported only when they are chosen."""
+"""Selects and builds the engines for a device, importing only the selected engine's module."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
 CPU_ENGINE = "batched_whisper.engines.openvino.multi_engine:make_cpu_engines"
-"""The import string of what makes the engines that share a processor."""
+"""Import string of the function that builds the CPU engines."""
 GPU_ENGINE = "batched_whisper.engines.cuda.engine:CudaEngine"
-"""The import string of what makes the engine of one GPU."""
+"""Import string of the engine of one GPU."""
 
 MAX_SLOTS_CPU = 64
-"""What ``max_batch_size=auto`` means on a processor, for all its engines together."""
+"""The value of ``max_batch_size=auto`` on a CPU, for all its engines together."""
 MAX_SLOTS_GPU = 320
-"""What it means on each GPU; fewer where memory is short.
+"""The value of ``max_batch_size=auto`` per GPU; lower where memory is short.
 
-With more rows a GPU's rate hardly rises: reading keys and values, which no two rows share, is by
-then most of a step. A tenth of the slots hold windows that are encoded for the next step.
+More rows hardly raise a GPU's rate: a step is then mostly reading keys and values, which no two
+rows share. A tenth of the slots hold windows that are encoded for the next step.
 """
 
 
 def choose_devices(device: str) -> Devices:
-    """The devices that a setting means: of ``auto`` a GPU, where PyTorch is there and can use one.
+    """Return the devices that a setting selects; ``auto`` is a GPU if PyTorch can use one.
 
     Raises:
-        OptionError: it cannot be read.
-        EngineError: a GPU that is asked for is not there.
+        OptionError: the setting is not valid.
+        EngineError: the requested GPU does not exist.
         MissingExtra: PyTorch is not installed.
     """
     option = read_device(device)
@@ -54,13 +54,13 @@ def choose_devices(device: str) -> Devices:
 def make_engines(
     checkpoint: Checkpoint, ids: TokenIds, settings: Settings, cache_dir: Path | None
 ) -> list[Engine]:
-    """Build the engines that the settings ask for: one on each GPU, or those that share a CPU.
+    """Build the engines that the settings select: one per GPU, or those that share the CPU.
 
-    All are made of the one checkpoint in memory.
+    All of them use the one checkpoint in memory.
 
     Raises:
-        EngineError: one cannot start; those that had are closed again.
-        OptionError, MissingExtra: as `choose_devices`.
+        EngineError: an engine cannot start; those already started are closed.
+        OptionError, MissingExtra: see `choose_devices`.
     """
     devices = choose_devices(settings.device)
     make = partial(
@@ -73,7 +73,7 @@ def make_engines(
         cache_dir=cache_dir,
     )
     if not devices.on_gpu:
-        # Where nobody said how many windows go together, any beam that is allowed has its place.
+        # With max_batch_size=auto, every engine has slots for the largest beam size.
         min_slots = MAX_BEAM_SIZE if settings.max_batch_size == "auto" else 1
         return list(make(streams=settings.num_workers, min_slots=min_slots))
     make = partial(
@@ -86,13 +86,13 @@ def make_engines(
 
 
 def max_concurrent_windows(settings: Settings) -> int:
-    """How many windows may be decoded together, as far as that is known before an engine starts."""
+    """Return how many windows may be decoded at once, as far as known before an engine starts."""
     n_gpus = read_device(settings.device).n_gpus(count_gpus)
     return _max_slots(settings, n_gpus > 0) * max(1, n_gpus)
 
 
 def _max_slots(settings: Settings, on_gpu: bool) -> int:
-    """Of each GPU's engine, or of the processor's together."""
+    """Slots per GPU, or of all CPU engines together."""
     wanted = settings.max_batch_size
     auto = MAX_SLOTS_GPU if on_gpu else MAX_SLOTS_CPU
     return auto if isinstance(wanted, str) else wanted
@@ -100,19 +100,19 @@ def _max_slots(settings: Settings, on_gpu: bool) -> int:
 
 def _import_object(where: str) -> Callable[..., Any]:
     module, name = where.split(":")
-    made: Callable[..., Any] = getattr(import_module(module), name)
-    return made
+    imported: Callable[..., Any] = getattr(import_module(module), name)
+    return imported
 
 
 def _start_on_each(gpus: Sequence[int], make: Callable[..., Engine]) -> list[Engine]:
-    """An engine on each GPU, one after another: only one may record CUDA graphs at a time."""
+    """Start one engine per GPU, in turn: a process can capture only one CUDA graph at a time."""
     started: list[Engine] = []
     for gpu in gpus:
         try:
             started.append(make(device=f"cuda:{gpu}"))
         except BaseException as error:
             for engine in started:
-                with suppress(Exception):  # the first error is the one to tell
+                with suppress(Exception):  # report the first error
                     engine.close()
             if isinstance(error, EngineError) and len(gpus) > 1:
                 raise EngineError(f"GPU {gpu} cannot be started: {error}") from error

@@ -1,11 +1,11 @@
 """The protocol between the batching loop and a device: encode windows, step slots, release.
 
-A **slot** is a place in the engine's memory for one window: its encoded audio (the decoder's
-cross-attention keys and values) and its self-attention keys and values. Slots are numbered from
-0 to ``max_slots - 1``; who uses which is the loop's business, where the memory lies is the
-engine's. One thread at a time may call an engine.
+A **slot** is a place in the engine's memory for one window: the decoder's cross-attention keys and
+values of its audio, and the self-attention keys and values of its text. Slots are numbered from 0
+to ``max_slots - 1``. The loop decides which window has which slot; the engine decides where its
+memory lies. Only one thread at a time may call an engine.
 
-It knows nothing of queues, languages or texts.
+This module knows nothing of queues, languages or texts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from batched_whisper.types import Features, Samples
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs where, and the reasons in words."""
+    """What an engine runs on, and in words why it was set up so."""
 
     engine: str
     device: str
@@ -33,25 +33,29 @@ class EngineInfo:
     max_slots: int
     why: tuple[str, ...] = ()
     encode_batch_size: int = 1
-    """How many windows in one call of `Engine.encode` fill the device."""
+    """The number of windows per call of `Engine.encode` that fills the device."""
     tokens_per_step: int = 1
-    """How many tokens of a row one call of `Engine.step` may choose. With more than one, prompts
-    are best given whole: then a row's probe may be asked before its last token."""
+    """The most tokens that one call of `Engine.step` chooses per row. Above 1, give a prompt whole:
+    the row's probe may then be read before the prompt's last token (`StepRow.probe_at`)."""
     takes_samples: bool = False
-    """Whether it makes features itself: windows come as samples (`EncodeRow`)."""
+    """Whether the engine computes features itself, so that windows are given as samples
+    (`EncodeRow`)."""
     async_steps: bool = False
-    """Whether it is a `AsyncEngine`: `start` returns before the step is done, so that windows are
-    best encoded meanwhile."""
+    """Whether the engine is an `AsyncEngine`: `AsyncEngine.start` returns before the step is done,
+    and the next windows are best encoded in the meantime."""
 
 
 @dataclass(frozen=True)
 class EncodeRow:
-    """A window to encode into a slot, in place of whatever the slot held.
+    """A window to encode into a slot, in place of what the slot held.
 
-    ``features`` is ``[n_mels, 2 * audio_context]``, owned by the caller and read before the call
-    returns; for an engine that takes samples it is those, ``[n]``, at 16 kHz and no more than 320 a
-    position. ``audio_context`` counts encoder positions of 20 ms, at most 1500. What is missing to
-    those is silence, and heard as `merged_padding` says.
+    Attributes:
+        slot: the slot to write to.
+        features: ``[n_mels, 2 * audio_context]`` float32; for an engine that takes samples, ``[n]``
+            samples at 16 kHz, at most 320 per position. Owned by the caller and read before the
+            call returns. Missing samples or frames are silence.
+        audio_context: the number of encoder positions of 20 ms, 1 to 1500. The silence from there
+            to 30 s is represented by merged positions (`merged_padding`).
     """
 
     slot: int
@@ -61,11 +65,11 @@ class EncodeRow:
 
 @dataclass(frozen=True)
 class StepRow:
-    """What one slot is fed in a step.
+    """The decoder's input for one slot in one step.
 
-    ``tokens`` go to positions ``position``, ``position + 1``, ...; whatever the slot knew from
-    ``position`` on is forgotten, so position 0 starts the text anew on the same audio. With
-    ``allowed`` of None nothing is chosen (more of the prompt is to come).
+    ``tokens`` go to positions ``position``, ``position + 1``, ... of the slot's text. Keys and
+    values from ``position`` on are overwritten, so position 0 starts a new text on the same audio.
+    If ``allowed`` is None, no token is chosen (more of the prompt follows).
     """
 
     slot: int
@@ -74,25 +78,29 @@ class StepRow:
     allowed: Allowed | None
     sampling: Sampling = GREEDY
     probe: int | None = None
-    """A token whose softmax probability among all is wanted, before anything is masked."""
+    """A token whose softmax probability over the whole vocabulary, before any mask, is returned."""
     n_best: int = 0
-    """How many of the most probable tokens are wanted besides the chosen one."""
+    """How many of the most probable tokens to return besides the chosen one."""
     probe_at: int | None = None
-    """Which of ``tokens`` the probe is asked after; the last one if it is not said."""
+    """The index in ``tokens`` after which the probe is read; by default after the last one."""
     n_tokens: int = 1
-    """How many tokens may be chosen, one after another, by an engine that can (`EngineInfo`)."""
+    """The most tokens to choose for this row, at most the engine's `EngineInfo.tokens_per_step`."""
     constraints: ConstraintState | None = None
-    """What is allowed after the first of them; needed for more than one."""
+    """What is allowed after the first chosen token; required if ``n_tokens`` is above 1."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """The token chosen after a row's last one, and its natural log-probability among the allowed.
+    """The token chosen after a row's last token, and its natural log-probability among the allowed.
 
-    ``probed`` is the probability of the row's ``probe``. ``best`` are the ``n_best`` tokens that
-    the row asked for, the most probable first, or all that are allowed if those are fewer. ``more``
-    are tokens chosen after that, as calls of their own would have: up to the end of text or the
-    row's ``n_tokens``, or as few as the engine likes. The slot knows all but the last of them.
+    Attributes:
+        token: the chosen token.
+        logprob: its natural log-probability among the allowed tokens.
+        probed: the probability of the row's ``probe``.
+        best: the row's ``n_best`` most probable tokens, best first; fewer if fewer are allowed.
+        more: the tokens chosen after ``token``, the same as separate steps would choose: up to the
+            end of text, to the row's ``n_tokens``, or fewer. The slot then holds keys and values of
+            all but the last of them.
     """
 
     token: int
@@ -104,7 +112,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class CopyRow:
-    """What slot ``source`` knows, audio and text, for slot ``target`` in place of its own."""
+    """Copies the state of slot ``source``, audio and text, to slot ``target``."""
 
     source: int
     target: int
@@ -112,11 +120,13 @@ class CopyRow:
 
 @dataclass(frozen=True)
 class AlignRow:
-    """A text to lay alongside the audio that a slot holds.
+    """A text to align with the audio in a slot.
 
-    ``tokens`` are all of it: the start of the transcript with the promise of no timestamps, the
-    text, and the end of text where the text context has room for it. ``n_prompt`` counts those
-    before the text.
+    Attributes:
+        slot: the slot with the audio.
+        tokens: the start of the transcript with the no-timestamps token, the text, and the end of
+            text if the text context has a position left for it.
+        n_prompt: the number of tokens before the text.
     """
 
     slot: int
@@ -126,12 +136,14 @@ class AlignRow:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Where the alignment heads look while a given text is said; the arrays are the caller's.
+    """The cross-attention of the alignment heads over a given text. The caller owns the arrays.
 
-    ``weights`` is ``[n_heads, n_tokens, audio_context]`` float32: the cross-attention of the
-    checkpoint's alignment heads, after the softmax over the slot's own audio context. Row ``i``
-    is what is heard for the token *after* token ``i``. ``logprobs`` is ``[n_tokens]`` float32:
-    of each token its natural log-probability among all, given those before; of the prompt 0.
+    Attributes:
+        weights: ``[n_heads, n_tokens, audio_context]`` float32, the attention weights of the
+            checkpoint's alignment heads, normalised over the window's own positions. Row ``i``
+            belongs to the token *after* token ``i``.
+        logprobs: ``[n_tokens]`` float32, the natural log-probability of each token over the whole
+            vocabulary, given those before it; 0 for the prompt.
     """
 
     weights: NDArray[np.float32]
@@ -139,70 +151,74 @@ class Alignment:
 
 
 class Engine(Protocol):
-    """A device that runs a Whisper model for many windows at once."""
+    """A device that runs a Whisper model on many windows at once."""
 
     @property
     def info(self) -> EngineInfo:
-        """What runs where."""
+        """What the engine runs on."""
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
         """Encode windows into their slots. Raises EngineError."""
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """One decoder pass; a result for each row in order, None where nothing was asked.
+        """Run one decoder step; returns one result per row, in order; None if nothing was asked.
 
-        A row's result does not depend on the other rows. Every slot has been encoded before, and
-        stands in one row at most. Raises EngineError.
+        A row's result does not depend on the other rows. Each slot must have been encoded and may
+        appear in one row only. Raises EngineError.
         """
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
-        """Let slots go on from where others are: afterwards each pair is alike, and independent.
+        """Copy slots: afterwards source and target are equal, and independent of each other.
 
-        A target need not have been encoded; where it holds the same audio already, as the beams
-        of one window do, that need not move. A slot is target of one row at most, and is not read
-        in the call that overwrites it. Raises EngineError.
+        A target need not have been encoded. If it already holds the same audio, as the beams of one
+        window do, only the text is copied. A slot may be the target of one row only, and may not be
+        source and target in the same call. Raises EngineError.
         """
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
-        """Lay texts alongside the audio of their slots; an alignment for each row in order.
+        """Align texts with the audio of their slots; returns one alignment per row, in order.
 
-        The slots keep their audio, and what they know of a text too. A row's result does not
-        depend on the other rows. What this needs is built on the first call. Raises EngineError.
+        The slots keep their audio and their text. A row's result does not depend on the other rows.
+        What this needs is built on the first call. Raises EngineError.
         """
 
     def release(self, slots: Sequence[int]) -> None:
-        """The slots' contents are no longer needed."""
+        """Free slots: their contents are no longer needed."""
 
     def close(self) -> None:
-        """Give back the device's memory; no call may follow."""
+        """Free the device's memory. No call may follow."""
 
 
 PendingStep: TypeAlias = Callable[[], list[StepResult | None]]
-"""A step that was begun: called, once, it waits for the step and gives what `Engine.step` would,
-or raises EngineError."""
+"""A step in progress. Called once, it waits for the step and returns what `Engine.step` would, or
+raises EngineError."""
 
 
 class AsyncEngine(Engine, Protocol):
-    """An engine whose device computes while the host does something else."""
+    """An engine whose device computes a step while the host continues."""
 
     def start(self, rows: Sequence[StepRow]) -> PendingStep:
-        """Begin a step: ``step(rows)`` is ``start(rows)()``.
+        """Start a step: ``step(rows)`` is ``start(rows)()``.
 
-        Until it was waited for, only `encode` and `release` may be called, of slots that no row
-        of the step names. Raises EngineError; then nothing was begun.
+        Until the returned function has been called, only `encode` and `release` may be called, and
+        only for slots that are in no row of the step. Raises EngineError; then no step is in
+        progress.
         """
 
 
 def as_async_engine(engine: Engine) -> AsyncEngine | None:
-    """The engine, if it says that it works ahead."""
+    """Return the engine as an `AsyncEngine` if it has asynchronous steps, otherwise None."""
     return cast("AsyncEngine", engine) if engine.info.async_steps else None
 
 
 def combined_info(infos: Sequence[EngineInfo]) -> EngineInfo:
-    """One description of engines behind one queue, one at least; slots are added up.
+    """Describe several engines behind one queue as one, with the sum of their slots.
 
-    Of engines that share a device the first one speaks for all. Of several devices each is named;
-    a reason that all of them give is given once, any other with the device that it is about.
+    Engines that share a device are described by the first. If there are several devices, all are
+    named; a reason that all engines give appears once, any other is prefixed with its device.
+
+    Args:
+        infos: one per engine; at least one.
     """
     first = infos[0]
     max_slots = sum(info.max_slots for info in infos)

@@ -1,14 +1,14 @@
-"""What stands for the silent rest of a window whose audio context is shorter than the full one.
+"""Merged positions for the silent remainder of a window with a short audio context.
 
-Whisper was trained on windows of 30 s, of which a short sound fills the beginning. The silence
-after it is not nothing: encoder and decoder attend to it, and without it small models loop and
-noisy words are heard otherwise. But all of it says the same. Attention over n equal keys is
-attention over one of them with log n added to its score, and the positions of the rest differ in
-nothing but their place. So a few of them, spread evenly, stand for all: a window then costs as
-much as its sound is long, and is heard nearly as with its whole silence (docs/lab-log.md has both
-figures).
+Whisper was trained on windows of 30 s; a short sound fills only the beginning. The silence after it
+is part of what encoder and decoder attend to: without it, small models loop and noisy words are
+transcribed differently. But its positions are alike except for their positional embedding. A few of
+them, evenly spaced, therefore represent all: attention over n equal keys is attention over one of
+them with log n added to its score, which is the proportional attention of Bolya et al. 2022, Token
+Merging: Your ViT But Faster. The cost of a window then follows the length of its sound, and its
+transcript is nearly that with the whole silence (docs/lab-log.md has both figures).
 
-It knows numbers of positions, and nothing of any device.
+This module knows numbers of positions, and no device.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from batched_whisper.decoding.audio_context import N_MERGED_POSITIONS
 from batched_whisper.types import Features
 
 _SILENT_FRAMES = 6
-"""Feature frames of silence behind the sound: the convolutions hear nothing else in the middle."""
+"""Feature frames of silence after the sound, so that one convolved frame sees silence alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The positions of an encoded window: its own first, then those that stand for its rest.
+    """The positions of an encoded window: its own, then the merged positions of its silence.
 
     Attributes:
-        n_own: how many are the window's own.
-        frames: ``[n]`` int32, which vector of the convolved features (`append_silence`) each gets.
-        positions: ``[n]`` int32, its place in the 30 s, for the positional embedding.
-        scores: ``[n]`` float32, added to the score of its key wherever it is attended to: the
-            natural logarithm of how many positions it stands for; 0 for the window's own.
+        n_own: the number of the window's own positions.
+        frames: ``[n]`` int32, the index of each position in the convolved features (of
+            `append_silence`).
+        positions: ``[n]`` int32, its index in the full 30 s, for the positional embedding.
+        scores: ``[n]`` float32, added to the attention score of its key: the natural logarithm of
+            the number of positions that it represents; 0 for the window's own.
     """
 
     n_own: int
@@ -50,27 +51,27 @@ class Layout:
 
     @property
     def log_size(self) -> float:
-        """The score of every stand-in; 0 where all of them stand for themselves."""
+        """The score added to every merged position; 0 if each represents only itself."""
         return float(self.scores[-1])
 
     @property
     def n_frames(self) -> int:
-        """Of the window's features `append_silence`."""
+        """The number of feature frames after `append_silence`."""
         return 2 * self.n_own + (_SILENT_FRAMES if len(self) > self.n_own else 0)
 
 
 @cache
 def layout(audio_context: int, full: int) -> Layout:
-    """How a window of that many positions is encoded by a model with ``full`` of them.
+    """Return the layout of a window with ``audio_context`` of the model's ``full`` positions.
 
-    Where no more than `N_MERGED_POSITIONS` are missing, each of those stands for itself.
+    If at most `N_MERGED_POSITIONS` are missing, each of them represents only itself.
     """
     n_missing = full - audio_context
     n_merged = min(N_MERGED_POSITIONS, n_missing)
     own = np.arange(audio_context)
     bounds = audio_context + np.arange(n_merged + 1) * n_missing // max(1, n_merged)
     middles = (bounds[:-1] + bounds[1:] - 1) // 2
-    silence = np.full(n_merged, audio_context + 1)  # the only one that hears silence alone
+    silence = np.full(n_merged, audio_context + 1)  # the one convolved frame of silence alone
     log_size = math.log(n_missing / n_merged) if n_merged else 0.0
     return Layout(
         n_own=audio_context,
@@ -83,20 +84,20 @@ def layout(audio_context: int, full: int) -> Layout:
 
 
 def append_silence(features: Features, full: int) -> Features:
-    """A window's features as `Layout.frames` counts them: with silence behind, if there is room.
+    """Append the frames of silence that `Layout.frames` refers to, unless the window is full.
 
-    ``[n_mels, 2 * context]`` to ``[n_mels, 2 * context + 6]``; those of a full window as they are.
+    ``[n_mels, 2 * context]`` to ``[n_mels, 2 * context + 6]``; a full window is returned as it is.
     """
     n_frames = features.shape[1]
     return features if n_frames == 2 * full else pad_features(features, n_frames + _SILENT_FRAMES)
 
 
 def renormalise_own(weights: NDArray[np.float32], n_own: int) -> NDArray[np.float32]:
-    """Attention weights over the window's own positions alone, as if there were no others.
+    """Renormalise attention weights over the window's own positions.
 
-    ``[..., n]`` to ``[..., n_own]``, summing to 1 again: what a softmax over those alone gives.
+    ``[..., n]`` to ``[..., n_own]``, summing to 1: what a softmax over those positions alone gives.
     """
     own = weights[..., :n_own]
     total = np.maximum(own.sum(-1, keepdims=True), np.finfo(np.float32).tiny)
-    found: NDArray[np.float32] = own / total
-    return found
+    renormalised: NDArray[np.float32] = own / total
+    return renormalised

@@ -1,8 +1,7 @@
-"""A pretend engine that says what a script tells it to: the batching's laws are tested on it.
+"""A fake engine that returns scripted tokens, on which the laws of batching are tested.
 
-It keeps the protocol strictly, and breaks off with an `EngineError` where its caller does not:
-a slot that was never encoded, one that stands in two rows, a gap between positions, anything asked
-of a slot while it is in a step.
+It enforces the protocol and raises an `EngineError` if the caller breaks it: a slot that was never
+encoded, a slot in two rows, a gap between positions, any use of a slot during its step.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from batched_whisper.types import Features
 
 @dataclass(frozen=True)
 class Script:
-    """What is said in one window: its language's token, and the tokens up to the end.
+    """The tokens of one window up to the end of text, and its language token.
 
-    Whoever asks for the best tokens gets the script's first, then others, each a little less
-    probable than the one before; the script goes on whichever of them is said.
+    For ``n_best``, the script's next token is the most probable, and others follow, each a little
+    less probable. The script continues in the same way whichever of them is chosen.
     """
 
     tokens: tuple[int, ...]
@@ -52,9 +51,9 @@ class _Slot:
 
 @dataclass(frozen=True)
 class Journal:
-    """What the engine was asked to do, call by call, as lists of slots; and its violations.
+    """The calls of the engine, each as its slots, and the protocol violations.
 
-    ``encodes_during_step`` are those of ``encodes`` that came while a step was going on.
+    ``encodes_during_step`` are those of ``encodes`` that came during a step.
     """
 
     encodes: list[tuple[int, ...]] = field(default_factory=list)
@@ -67,14 +66,14 @@ class Journal:
 
 
 class ScriptedEngine:
-    """Says scripts.
+    """Returns the tokens of scripts.
 
     Args:
-        read: gives the script of a window by its features and audio context.
-        eot: the token that ends a text.
-        max_slots: how many slots it has.
-        encode_batch_size: how many windows it likes to encode in one call.
-        async_steps: whether it asks for windows to be encoded while it steps.
+        read: returns the script of a window, given its features and audio context.
+        eot: the end-of-text token.
+        max_slots: the number of slots.
+        encode_batch_size: the preferred number of windows per call of `encode`.
+        async_steps: whether windows are to be encoded during a step.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class ScriptedEngine:
         self._read = read
         self._eot = eot
         self._slots: dict[int, _Slot] = {}
-        self._stepping: tuple[int, ...] = ()  # the slots of the step that is going on
+        self._stepping: tuple[int, ...] = ()  # the slots of the step in progress
         self.journal = Journal()
         self.closed = False
         self.info = EngineInfo(
@@ -103,7 +102,7 @@ class ScriptedEngine:
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
-        """Look up each window's script."""
+        """Look up the script of each window."""
         slots = tuple(row.slot for row in rows)
         self._require(not self.closed, "it is closed")
         self._require_not_stepping(slots)
@@ -117,26 +116,26 @@ class ScriptedEngine:
             )
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """The next token of each row's script, or the end where it is not allowed."""
+        """Return the next token of each row's script, or the end of text if it is not allowed."""
         return self.start(rows)()
 
     def start(self, rows: Sequence[StepRow]) -> PendingStep:
-        """Begin a step; nothing is said before it is waited for."""
+        """Start a step; its results are computed when it is waited for."""
         slots = tuple(row.slot for row in rows)
         self._require_idle()
-        self._require(len(set(slots)) == len(slots), f"a slot stands in two rows: {slots}")
+        self._require(len(set(slots)) == len(slots), f"a slot is in two rows: {slots}")
         self.journal.steps.append(slots)
         self._stepping = slots
 
         def finish() -> list[StepResult | None]:
-            self._require(self._stepping == slots, "no such step is going on")
+            self._require(self._stepping == slots, "this step is not in progress")
             self._stepping = ()
             return [self._next_result(row) for row in rows]
 
         return finish
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
-        """Let slots be where others are in their scripts."""
+        """Copy the slots' scripts and positions in them."""
         self._require_idle()
         sources, targets = {row.source for row in rows}, {row.target for row in rows}
         self._require(len(targets) == len(rows), "a slot is copied to twice")
@@ -148,20 +147,20 @@ class ScriptedEngine:
             self._slots[row.target] = replace(self._slots[row.source])
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
-        """Every text as if its tokens were said one after another, all equally long."""
+        """Align each text as if its tokens followed one another, all equally long."""
         self._require_idle()
         self.journal.aligns.append(tuple(row.slot for row in rows))
         return [self._align(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
-        """Forget what the slots hold."""
+        """Clear the slots."""
         self._require_not_stepping(slots)
         for slot in slots:
             self.journal.releases.append(slot)
             self._slots.pop(slot, None)
 
     def close(self) -> None:
-        """No call may follow."""
+        """Close the engine; no call may follow."""
         self._require_idle()
         self.closed = True
 
@@ -181,43 +180,45 @@ class ScriptedEngine:
 
     def _choose(self, slot: _Slot, allowed: Allowed) -> int:
         language, mask = slot.script.language, allowed.mask
-        if language in mask.tokens and mask.mode is MaskMode.ONLY:  # asked among the languages
+        if (
+            language in mask.tokens and mask.mode is MaskMode.ONLY
+        ):  # the choice is among the languages
             return language
-        place, slot.n_decoded = slot.n_decoded, slot.n_decoded + 1
-        said = slot.script.tokens[place : place + 1]
-        return said[0] if said and _is_allowed(said[0], allowed) else self._eot
+        i, slot.n_decoded = slot.n_decoded, slot.n_decoded + 1
+        token = slot.script.tokens[i : i + 1]
+        return token[0] if token and _is_allowed(token[0], allowed) else self._eot
 
-    def _best(self, said: Choice, allowed: Allowed, n_best: int) -> tuple[Choice, ...]:
-        found = [said] if n_best else []
+    def _best(self, chosen: Choice, allowed: Allowed, n_best: int) -> tuple[Choice, ...]:
+        best = [chosen] if n_best else []
         for token in range(self._eot):
-            if len(found) >= n_best:
+            if len(best) >= n_best:
                 break
-            if token != said.token and _is_allowed(token, allowed):
-                found.append(Choice(token, said.logprob - len(found)))
-        return tuple(found)
+            if token != chosen.token and _is_allowed(token, allowed):
+                best.append(Choice(token, chosen.logprob - len(best)))
+        return tuple(best)
 
     def _align(self, row: AlignRow) -> Alignment:
         self._require(row.slot in self._slots, f"slot {row.slot} was not encoded")
         n_tokens = len(row.tokens)
         self._require(0 < row.n_prompt < n_tokens, f"slot {row.slot} has no text to align")
         slot = self._slots[row.slot]
-        # The token after token i is heard in one head, at the i-th part of the audio.
+        # One head; the token after token i attends to the i-th part of the audio.
         part = np.linspace(0, n_tokens, slot.audio_context, endpoint=False).astype(int)
-        heard = (np.arange(n_tokens)[:, None] == part).astype(np.float32) + np.float32(1e-3)
+        weights = (np.arange(n_tokens)[:, None] == part).astype(np.float32) + np.float32(1e-3)
         logprobs = np.full(n_tokens, slot.script.logprob, np.float32)
         logprobs[: row.n_prompt] = 0
-        return Alignment((heard / heard.sum(axis=1, keepdims=True))[None], logprobs)
+        return Alignment((weights / weights.sum(axis=1, keepdims=True))[None], logprobs)
 
     def _require_idle(self) -> None:
         self._require(not self.closed, "it is closed")
-        self._require(not self._stepping, f"a step is going on, of slots {self._stepping}")
+        self._require(not self._stepping, f"a step of slots {self._stepping} is in progress")
 
     def _require_not_stepping(self, slots: Sequence[int]) -> None:
         busy = set(slots) & set(self._stepping)
-        self._require(not busy, f"a step is going on, of slots {sorted(busy)} too")
+        self._require(not busy, f"a step is in progress that includes slots {sorted(busy)}")
 
-    def _require(self, kept: bool, what: str) -> None:
-        if not kept:
+    def _require(self, is_met: bool, what: str) -> None:
+        if not is_met:
             self.journal.violations.append(what)
             raise EngineError(f"the scripted engine was called wrongly: {what}")
 

@@ -1,4 +1,4 @@
-"""The tests of engines compare with the plain NumPy Whisper that the tests of models have."""
+"""The engines' tests compare with the plain NumPy Whisper of the models' tests."""
 
 from __future__ import annotations
 

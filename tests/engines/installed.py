@@ -1,4 +1,4 @@
-"""The engines that this machine has; the laws of the protocol hold for each of them."""
+"""The engines that this machine can run; the laws of the protocol are tested on each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from batched_whisper.errors import EngineError
 
 @dataclass(frozen=True)
 class Installed:
-    """One engine in one precision; ``tolerance`` is of logits and natural log-probabilities."""
+    """One engine in one precision; ``tolerance`` applies to logits and log-probabilities."""
 
     name: str
     make: Callable[[int, Path | None], Engine]
@@ -54,7 +54,7 @@ def _pytorch(
     kv_cache_dtype: str = "auto",
     n_step_sms: int = 0,
 ) -> Installed:
-    """The GPU engine; on the processor its arithmetic can be tested everywhere."""
+    """The GPU engine; on a CPU its results can be tested everywhere."""
 
     def make(max_slots: int, cache_dir: Path | None) -> Engine:
         if importlib.util.find_spec("torch") is None:

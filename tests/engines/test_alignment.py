@@ -20,7 +20,7 @@ N_PROMPT = 3
 
 
 class WatchedWhisper(NumpyWhisper):
-    """Keeps the cross-attention of every layer's heads, ``[n_heads, n_tokens, n_own]``."""
+    """Records the cross-attention of every layer's heads, ``[n_heads, n_tokens, n_own]``."""
 
     def __init__(self) -> None:
         super().__init__(tiny_checkpoint())
@@ -52,7 +52,7 @@ def by_numpy(heard: Heard, row: AlignRow) -> Alignment:
 
 @dataclass(frozen=True)
 class Case:
-    """A text, and the audio that it is laid alongside."""
+    """A text, and the audio to align it with."""
 
     heard: Heard
     row: AlignRow
@@ -87,7 +87,7 @@ def engine(started: Engine) -> Engine:
 
 
 @pytest.mark.parametrize("installed", EXACT, ids=lambda installed: installed.name)
-def test_it_sees_and_thinks_what_numpy_does(installed: Installed) -> None:
+def test_align_agrees_with_numpy(installed: Installed) -> None:
     engine = installed.make(N_SLOTS, None)
     engine.encode([each.heard.row(each.row.slot) for each in CASES])
     for found, each in zip(engine.align([each.row for each in CASES]), CASES, strict=True):
@@ -98,7 +98,7 @@ def test_it_sees_and_thinks_what_numpy_does(installed: Installed) -> None:
     engine.close()
 
 
-def test_it_is_near_to_numpy_in_every_precision(engine: Engine) -> None:
+def test_align_is_close_to_numpy_in_every_precision(engine: Engine) -> None:
     for found, each in zip(engine.align([each.row for each in CASES]), CASES, strict=True):
         expected = by_numpy(each.heard, each.row)
         assert found.weights.shape == expected.weights.shape
@@ -107,7 +107,7 @@ def test_it_is_near_to_numpy_in_every_precision(engine: Engine) -> None:
         assert np.abs(found.logprobs - expected.logprobs).mean() < 0.5
 
 
-def test_a_slot_is_aligned_among_others_as_it_is_alone(engine: Engine) -> None:
+def test_align_of_a_slot_does_not_depend_on_others(engine: Engine) -> None:
     together = engine.align([each.row for each in CASES])
     for found, each in zip(together, CASES, strict=True):
         [alone] = engine.align([each.row])
@@ -115,7 +115,7 @@ def test_a_slot_is_aligned_among_others_as_it_is_alone(engine: Engine) -> None:
         assert np.array_equal(found.logprobs, alone.logprobs)
 
 
-def test_what_was_aligned_is_the_callers(engine: Engine) -> None:
+def test_align_returns_arrays_that_the_caller_owns(engine: Engine) -> None:
     first, second = CASES[0].row, CASES[3].row
     [found] = engine.align([first])
     kept = found.weights.copy()
@@ -123,7 +123,7 @@ def test_what_was_aligned_is_the_callers(engine: Engine) -> None:
     assert np.array_equal(found.weights, kept)
 
 
-def test_a_slot_goes_on_where_it_was_as_if_nobody_had_aligned(engine: Engine) -> None:
+def test_align_does_not_change_a_slots_text(engine: Engine) -> None:
     text = random_text(7, 6)
     steps = [StepRow(0, (token,), i, ANY_TEXT) for i, token in enumerate(text)]
     undisturbed = [engine.step([row]) for row in steps]
@@ -134,7 +134,7 @@ def test_a_slot_goes_on_where_it_was_as_if_nobody_had_aligned(engine: Engine) ->
     assert disturbed == undisturbed
 
 
-def test_it_is_the_slots_own_audio_after_others_left(engine: Engine) -> None:
+def test_align_uses_the_slots_audio_after_others_were_released(engine: Engine) -> None:
     [before] = engine.align([CASES[3].row])
     engine.release([0])
     [after] = engine.align([CASES[3].row])
@@ -153,6 +153,6 @@ def test_it_is_the_slots_own_audio_after_others_left(engine: Engine) -> None:
     ],
     ids=["no text", "no prompt", "too long", "no such token", "negative", "no such slot"],
 )
-def test_a_wrong_call_is_refused(engine: Engine, row: AlignRow) -> None:
+def test_align_rejects_wrong_rows(engine: Engine, row: AlignRow) -> None:
     with pytest.raises(EngineError):
         engine.align([row])

@@ -1,7 +1,7 @@
-"""Beam search on real engines, held against a plain search on the NumPy Whisper.
+"""Beam search on real engines against a plain search on the NumPy Whisper.
 
-The search has no slots, copies or steps, and the NumPy Whisper no caches: it reads each whole text
-anew.
+The plain search has no slots, copies or steps, and the NumPy Whisper has no caches: it computes
+each whole text again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_TOKENS = 10
 
 
 class Lively(Rules):
-    """Rules that let nothing be said twice, as noise would, and little later on: so it ends."""
+    """Rules that forbid repeating a token, as noise would, and allow few tokens later."""
 
     def next(self, sampled: Sequence[int]) -> Allowed:
         n = len(sampled)
@@ -107,10 +107,8 @@ def together(
 
 @pytest.mark.parametrize("installed", EXACT, ids=lambda installed: installed.name)
 @pytest.mark.parametrize("max_batch_size", [5, 7, 18])
-def test_the_tokens_are_those_of_the_plain_search(
-    installed: Installed, max_batch_size: int
-) -> None:
-    """So they are the same in every company and in batches of every size."""
+def test_beam_search_equals_the_reference_search(installed: Installed, max_batch_size: int) -> None:
+    """So the results do not depend on other windows or on the batch size."""
     results = together(installed, [task(*window) for window in WINDOWS], max_batch_size)
     for window, found in zip(WINDOWS, results, strict=True):
         plain = expected(*window)
@@ -118,7 +116,7 @@ def test_the_tokens_are_those_of_the_plain_search(
         assert found.sum_logprob == pytest.approx(plain.total, abs=1e-3)
 
 
-def test_these_windows_tell_a_beam_search_from_a_greedy_one() -> None:
+def test_beam_search_differs_from_greedy_on_these_windows() -> None:
     """Otherwise these tests would show nothing."""
     searched = [window for window in WINDOWS if window[1].size > 1]
     greedy = [expected(heard, Beams(1), timed).text for heard, _, timed in searched]

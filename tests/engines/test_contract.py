@@ -38,7 +38,7 @@ N_SLOTS = 6
 
 
 class Bench:
-    """An engine under test, and how near to the reference it has to be."""
+    """An engine under test, and its tolerance against the reference."""
 
     def __init__(self, engine: Engine, installed: Installed) -> None:
         self.engine = engine
@@ -92,15 +92,15 @@ TEXT, OTHER = random_text(0, 12), random_text(1, 12)
 
 
 @pytest.mark.parametrize("audio_context", [1, 29, 30, 31, 84, 119, N_AUDIO_CTX])
-def test_it_says_what_numpy_says(bench: Bench, audio_context: int) -> None:
+def test_step_agrees_with_numpy(bench: Bench, audio_context: int) -> None:
     heard = Heard(3, audio_context)
     bench.hears(0, heard)
     bench.agree(bench.reads(0, TEXT), heard, TEXT, ANYTHING)
 
 
 @pytest.mark.parametrize("installed", EVERY, ids=lambda installed: installed.name)
-def test_the_first_window_ever_may_be_the_shortest(installed: Installed) -> None:
-    """It once spoiled OpenVINO's encoder for all later ones."""
+def test_encode_of_the_shortest_window_first(installed: Installed) -> None:
+    """It once made OpenVINO's encoder compute wrong results for all later windows."""
     bench = Bench(installed.make(1, None), installed)
     for audio_context in (1, 29, N_AUDIO_CTX):
         heard = Heard(3, audio_context)
@@ -109,7 +109,7 @@ def test_the_first_window_ever_may_be_the_shortest(installed: Installed) -> None
     bench.engine.close()
 
 
-def test_the_reference_depends_on_the_audio_its_length_and_every_token() -> None:
+def test_reference_depends_on_the_audio_its_length_and_every_token() -> None:
     """Otherwise these tests would show nothing."""
     last = reference_logits(A, TEXT)[-1]
     for other in (
@@ -121,13 +121,13 @@ def test_the_reference_depends_on_the_audio_its_length_and_every_token() -> None
         assert np.abs(last - other).max() > 0.1
 
 
-def test_position_0_starts_the_text_anew_on_the_same_audio(bench: Bench) -> None:
+def test_step_at_position_0_restarts_the_text_on_the_same_audio(bench: Bench) -> None:
     bench.hears(0, A)
     bench.reads(0, TEXT)
     bench.agree(bench.reads(0, OTHER), A, OTHER, ANYTHING)
 
 
-def test_going_back_forgets_what_came_after(bench: Bench) -> None:
+def test_step_at_an_earlier_position_discards_later_tokens(bench: Bench) -> None:
     bench.hears(0, A)
     bench.reads(0, TEXT)
     found = bench.reads(0, OTHER[:3], position=5)
@@ -135,7 +135,7 @@ def test_going_back_forgets_what_came_after(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("audio_context", [8, 60, 61, 120])
-def test_encoding_again_replaces_the_audio(bench: Bench, audio_context: int) -> None:
+def test_encode_replaces_a_slots_audio(bench: Bench, audio_context: int) -> None:
     again = Heard(1, audio_context)
     bench.hears(0, A)
     bench.reads(0, TEXT)
@@ -143,7 +143,7 @@ def test_encoding_again_replaces_the_audio(bench: Bench, audio_context: int) -> 
     bench.agree(bench.reads(0, TEXT), again, TEXT, ANYTHING)
 
 
-def test_encoding_again_forgets_the_text(bench: Bench) -> None:
+def test_encode_clears_a_slots_text(bench: Bench) -> None:
     bench.hears(0, A)
     bench.reads(0, TEXT)
     bench.hears(0, B)
@@ -152,7 +152,7 @@ def test_encoding_again_forgets_the_text(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("n_tokens", [2, 3, 12])
-def test_many_tokens_at_once_are_the_same_as_one_by_one(bench: Bench, n_tokens: int) -> None:
+def test_step_with_many_tokens_equals_one_by_one(bench: Bench, n_tokens: int) -> None:
     bench.hears(0, A)
     whole, rest = TEXT[:n_tokens], TEXT[n_tokens:]
     [result] = bench.step(StepRow(0, whole, 0, ANYTHING))
@@ -160,7 +160,7 @@ def test_many_tokens_at_once_are_the_same_as_one_by_one(bench: Bench, n_tokens: 
     bench.agree([result, *bench.reads(0, rest, position=n_tokens)], A, TEXT, ANYTHING)
 
 
-def test_rows_may_be_fed_different_numbers_of_tokens(bench: Bench) -> None:
+def test_step_rows_may_have_different_numbers_of_tokens(bench: Bench) -> None:
     heard = [A, B, SHORT, Heard(4, 120)]
     for slot, each in enumerate(heard):
         bench.hears(slot, each)
@@ -176,8 +176,8 @@ def test_rows_may_be_fed_different_numbers_of_tokens(bench: Bench) -> None:
         check(result, row, reference_logits(heard[row.slot], said)[-1], bench.tolerance)
 
 
-def test_a_text_may_fill_the_whole_text_context(bench: Bench) -> None:
-    """Its caches grow on the way, and it does not disturb those that stand still beside it."""
+def test_steps_can_fill_the_text_context(bench: Bench) -> None:
+    """Its caches grow on the way, without affecting idle slots."""
     text = random_text(5, N_TEXT_CTX)
     bench.hears(0, A)
     bench.hears(1, B)
@@ -188,7 +188,7 @@ def test_a_text_may_fill_the_whole_text_context(bench: Bench) -> None:
     bench.agree(bench.reads(1, OTHER, position=12), B, TEXT + OTHER, ANYTHING)
 
 
-def test_a_text_may_fill_the_whole_text_context_at_once(bench: Bench) -> None:
+def test_one_step_can_fill_the_text_context(bench: Bench) -> None:
     text = random_text(6, N_TEXT_CTX)
     bench.hears(0, A)
     [result] = bench.step(StepRow(0, text, 0, ANYTHING))
@@ -196,7 +196,7 @@ def test_a_text_may_fill_the_whole_text_context_at_once(bench: Bench) -> None:
     bench.agree([result], A, text, ANYTHING)
 
 
-def test_a_short_text_beside_a_long_one_leaves_it_whole(bench: Bench) -> None:
+def test_step_with_a_short_text_leaves_a_long_one_intact(bench: Bench) -> None:
     long = random_text(7, 300)
     bench.hears(0, A)
     bench.hears(1, B)
@@ -220,9 +220,7 @@ def some_rules(timestamps: bool) -> Rules:
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
-def test_whole_texts_by_the_rules_are_those_of_the_reference(
-    bench: Bench, timestamps: bool
-) -> None:
+def test_steps_by_rules_give_the_reference_texts(bench: Bench, timestamps: bool) -> None:
     rules = some_rules(timestamps)
     bench.hears(0, A)
     text: tuple[int, ...] = (151, 152)
@@ -239,8 +237,8 @@ def test_whole_texts_by_the_rules_are_those_of_the_reference(
         [result] = bench.step(StepRow(0, text[-1:], len(text) - 1, rules.next(sampled)))
 
 
-def test_every_mask_holds_for_its_own_row(bench: Bench) -> None:
-    """Many more masks than a model uses, several in one step."""
+def test_allowed_mask_applies_to_its_own_row(bench: Bench) -> None:
+    """With many more masks than a model uses, several in one step."""
     random = np.random.default_rng(0)
     for slot in range(N_SLOTS):
         bench.hears(slot, Heard(slot, 20 * slot + 10))
@@ -261,7 +259,7 @@ def test_every_mask_holds_for_its_own_row(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("token", [0, IDS.eot, BEGIN - 1])
-def test_one_token_allowed_is_said_for_certain(bench: Bench, token: int) -> None:
+def test_allowed_of_one_token_has_probability_1(bench: Bench, token: int) -> None:
     bench.hears(0, A)
     only = Allowed(TokenMask(MaskMode.ONLY, frozenset([token])))
     [result] = bench.step(StepRow(0, (1,), 0, only))
@@ -271,7 +269,7 @@ def test_one_token_allowed_is_said_for_certain(bench: Bench, token: int) -> None
 
 
 @pytest.mark.parametrize("token", [BEGIN, IDS.n_vocab - 1])
-def test_one_timestamp_allowed_is_said_for_certain(bench: Bench, token: int) -> None:
+def test_allowed_of_one_timestamp_has_probability_1(bench: Bench, token: int) -> None:
     bench.hears(0, A)
     only = Allowed(TokenMask(MaskMode.ONLY, frozenset()), range(token, token + 1))
     [result] = bench.step(StepRow(0, (1,), 0, only))
@@ -280,7 +278,7 @@ def test_one_timestamp_allowed_is_said_for_certain(bench: Bench, token: int) -> 
     assert result.logprob == pytest.approx(0, abs=1e-5)
 
 
-def test_a_row_that_asks_for_nothing_gets_nothing(bench: Bench) -> None:
+def test_step_result_is_none_without_allowed(bench: Bench) -> None:
     bench.hears(0, A)
     bench.hears(1, B)
     silent, asked = bench.step(StepRow(0, TEXT[:1], 0, None), StepRow(1, TEXT[:1], 0, ANYTHING))
@@ -291,7 +289,7 @@ def test_a_row_that_asks_for_nothing_gets_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize("allowed", [None, ANY_TEXT])
 @pytest.mark.parametrize("n_tokens", [1, 4])
-def test_a_probe_gives_a_probability_among_all_tokens(
+def test_probe_returns_a_probability_over_all_tokens(
     bench: Bench, allowed: Allowed | None, n_tokens: int
 ) -> None:
     bench.hears(0, A)
@@ -304,7 +302,7 @@ def test_a_probe_gives_a_probability_among_all_tokens(
 # --- chance ---------------------------------------------------------------------------------------
 
 
-def test_greedy_and_sampling_rows_do_not_disturb_each_other(bench: Bench) -> None:
+def test_step_mixes_greedy_and_sampling_rows(bench: Bench) -> None:
     for slot in range(N_SLOTS):
         bench.hears(slot, A)
     for position, token in enumerate(TEXT):
@@ -317,7 +315,7 @@ def test_greedy_and_sampling_rows_do_not_disturb_each_other(bench: Bench) -> Non
             check(result, row, logits, bench.tolerance)
 
 
-def test_the_same_seed_samples_the_same_in_any_company(bench: Bench) -> None:
+def test_sampling_with_a_seed_does_not_depend_on_other_rows(bench: Bench) -> None:
     def sampled() -> list[StepResult | None]:
         return [
             bench.step(StepRow(0, (token,), i, ANY_TEXT, Sampling(1.0, seed=5)))[0]
@@ -338,7 +336,7 @@ def test_the_same_seed_samples_the_same_in_any_company(bench: Bench) -> None:
 def spoken(
     bench: Bench, slot: int, rules: Rules, n_tokens: int, sampling: Sampling, limit: int
 ) -> list[tuple[int, float]]:
-    """A text of one slot, said so many tokens a call: tokens and log-probabilities."""
+    """Decode a text of one slot with so many tokens per step; returns its choices."""
     fed, sampled = TEXT[:2], list[tuple[int, float]]()
     position = 0
     while len(sampled) < limit:
@@ -370,7 +368,7 @@ def spoken(
 @pytest.mark.parametrize("timestamps", [False, True])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("n_tokens", [2, 5, 8, 30])
-def test_several_tokens_a_call_are_those_of_calls_of_their_own(
+def test_tokens_per_step_equal_separate_steps(
     bench: Bench, timestamps: bool, temperature: float, n_tokens: int
 ) -> None:
     rules = some_rules(timestamps).with_sound_until(0.9)
@@ -385,7 +383,7 @@ def test_several_tokens_a_call_are_those_of_calls_of_their_own(
             assert found == pytest.approx(expected, abs=bench.tolerance)
 
 
-def test_as_many_tokens_are_said_as_one_call_may_say(bench: Bench) -> None:
+def test_tokens_per_step_are_used_up(bench: Bench) -> None:
     rules = Rules(IDS, suppress=frozenset([IDS.eot]), suppress_begin=frozenset(), timestamps=False)
     bench.hears(0, A)
     at_most = bench.engine.info.tokens_per_step
@@ -397,7 +395,7 @@ def test_as_many_tokens_are_said_as_one_call_may_say(bench: Bench) -> None:
     assert len(result.more) == at_most - 1
 
 
-def test_nothing_is_said_after_the_end_of_a_text(bench: Bench) -> None:
+def test_tokens_per_step_stop_at_the_end_of_text(bench: Bench) -> None:
     rules = some_rules(False)
     bench.hears(0, A)
     only_the_end = Allowed(TokenMask(MaskMode.ONLY, frozenset([IDS.eot])))
@@ -407,8 +405,8 @@ def test_nothing_is_said_after_the_end_of_a_text(bench: Bench) -> None:
     assert (result.token, result.more) == (IDS.eot, ())
 
 
-def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> None:
-    """Each stops where it should, beside prompts, questions and those who want one token."""
+def test_step_rows_may_have_different_n_tokens(bench: Bench) -> None:
+    """Each stops where it should, beside prompts, probes and rows with one token."""
     rules = Rules(
         IDS,
         suppress=frozenset(range(IDS.eot, BEGIN)),
@@ -439,8 +437,8 @@ def test_rows_that_say_few_and_rows_that_say_many_go_together(bench: Bench) -> N
         bench.agree([after], Heard(slot, 40), fed, ANYTHING)
 
 
-def test_what_is_encoded_and_released_during_a_step_changes_nothing_of_it(bench: Bench) -> None:
-    """Whatever shares memory with a step: feeds, answers, what batches are staged in."""
+def test_async_step_is_not_affected_by_encode_and_release(bench: Bench) -> None:
+    """Tests all memory shared with a step: inputs, outputs, staged batches."""
     ahead = as_async_engine(bench.engine)
     if ahead is None:
         return
@@ -461,7 +459,7 @@ def test_what_is_encoded_and_released_during_a_step_changes_nothing_of_it(bench:
         bench.agree(bench.reads(slot, texts[0]), each, texts[0], ANYTHING)
 
 
-def test_a_probe_may_be_asked_within_a_whole_prompt(bench: Bench) -> None:
+def test_probe_at_reads_within_a_whole_prompt(bench: Bench) -> None:
     if bench.engine.info.tokens_per_step == 1:
         pytest.skip("an engine that says one token a call gets no whole prompts")
     bench.hears(0, A)
@@ -489,7 +487,7 @@ def test_a_probe_may_be_asked_within_a_whole_prompt(bench: Bench) -> None:
     ],
     ids=["anything", "any text", "five tokens", "timestamps", "one token"],
 )
-def test_the_best_tokens_are_those_of_numpy(bench: Bench, allowed: Allowed, n_best: int) -> None:
+def test_n_best_equals_numpy(bench: Bench, allowed: Allowed, n_best: int) -> None:
     bench.hears(0, A)
     for i, token in enumerate(TEXT):
         row = StepRow(0, (token,), i, allowed, n_best=n_best)
@@ -497,7 +495,7 @@ def test_the_best_tokens_are_those_of_numpy(bench: Bench, allowed: Allowed, n_be
         check(result, row, reference_logits(A, TEXT[: i + 1])[-1], bench.tolerance)
 
 
-def test_whoever_asks_for_the_best_disturbs_no_greedy_or_sampling_neighbour(bench: Bench) -> None:
+def test_n_best_does_not_affect_other_rows(bench: Bench) -> None:
     for slot in range(3):
         bench.hears(slot, A)
     for i, token in enumerate(TEXT):
@@ -515,9 +513,7 @@ def copied(*pairs: tuple[int, int]) -> list[CopyRow]:
 
 
 @pytest.mark.parametrize("held", [None, A, B, SHORT, Heard(6, 59), Heard(6, 61)])
-def test_a_copy_goes_on_as_its_source_does_whatever_it_held_before(
-    bench: Bench, held: Heard | None
-) -> None:
+def test_copy_continues_as_its_source(bench: Bench, held: Heard | None) -> None:
     bench.hears(0, A)
     bench.reads(0, TEXT[:5])
     if held is not None:
@@ -528,7 +524,7 @@ def test_a_copy_goes_on_as_its_source_does_whatever_it_held_before(
         bench.agree(bench.reads(slot, TEXT[5:], position=5), A, TEXT, ANYTHING)
 
 
-def test_copies_branch_on_their_own_and_outlive_their_source(bench: Bench) -> None:
+def test_copies_are_independent_and_outlive_their_source(bench: Bench) -> None:
     bench.hears(0, A)
     bench.reads(0, TEXT[:5])
     bench.engine.copy(copied((0, 3), (0, 1)))
@@ -542,8 +538,8 @@ def test_copies_branch_on_their_own_and_outlive_their_source(bench: Bench) -> No
         bench.agree(bench.reads(slot, OTHER, position=11), A, text, ANYTHING)
 
 
-def test_beams_of_two_windows_branch_again_and_again_beside_a_third(bench: Bench) -> None:
-    """Each time one text of a window is given up for a copy of its neighbour."""
+def test_copy_between_beams_of_several_windows(bench: Bench) -> None:
+    """Each time one text of a window is replaced by a copy of another."""
     heard = {0: A, 1: A, 2: SHORT, 3: SHORT, 4: B}
     texts: dict[int, tuple[int, ...]] = {}
     for slot in (0, 2, 4):
@@ -563,7 +559,7 @@ def test_beams_of_two_windows_branch_again_and_again_beside_a_third(bench: Bench
             check(result, row, logits, bench.tolerance)
 
 
-def test_audio_that_is_encoded_anew_is_copied_anew(bench: Bench) -> None:
+def test_copy_transfers_audio_that_was_encoded_again(bench: Bench) -> None:
     for heard in (A, B, Heard(3, 58), SHORT, A):
         bench.hears(0, heard)
         bench.reads(0, TEXT[:3])
@@ -572,7 +568,7 @@ def test_audio_that_is_encoded_anew_is_copied_anew(bench: Bench) -> None:
             bench.agree(bench.reads(slot, TEXT[3:6], position=3), heard, TEXT[:6], ANYTHING)
 
 
-def test_a_slot_given_back_can_be_copied_to_again(bench: Bench) -> None:
+def test_copy_to_a_released_slot(bench: Bench) -> None:
     bench.hears(0, A)
     bench.reads(0, TEXT[:3])
     for _ in range(3):
@@ -582,7 +578,7 @@ def test_a_slot_given_back_can_be_copied_to_again(bench: Bench) -> None:
         bench.engine.release([2, 1])
 
 
-def test_a_copy_of_a_slot_that_said_nothing_yet_starts_at_the_beginning(bench: Bench) -> None:
+def test_copy_of_a_slot_without_text(bench: Bench) -> None:
     bench.hears(0, A)
     bench.hears(1, B)
     bench.reads(1, TEXT)
@@ -596,9 +592,7 @@ def test_a_copy_of_a_slot_that_said_nothing_yet_starts_at_the_beginning(bench: B
 
 
 @pytest.mark.parametrize("released", [[0], [2], [1, 3], [3, 1], [0, 1, 2]])
-def test_releasing_some_slots_changes_nothing_for_the_others(
-    bench: Bench, released: list[int]
-) -> None:
+def test_release_does_not_affect_other_slots(bench: Bench, released: list[int]) -> None:
     heard = [Heard(slot, 58 + slot) for slot in range(5)]  # of one pool, where engines have them
     for slot, each in enumerate(heard):
         bench.hears(slot, each)
@@ -609,20 +603,20 @@ def test_releasing_some_slots_changes_nothing_for_the_others(
         bench.agree(found, heard[slot], TEXT, ANYTHING)
 
 
-def test_releasing_an_empty_slot_does_nothing(bench: Bench) -> None:
+def test_release_of_an_empty_slot_does_nothing(bench: Bench) -> None:
     bench.hears(0, A)
     bench.engine.release([3, 3])
     bench.agree(bench.reads(0, TEXT), A, TEXT, ANYTHING)
 
 
-def test_a_slot_does_not_remember_who_had_it_before(bench: Bench) -> None:
+def test_encode_after_release_starts_a_clean_slot(bench: Bench) -> None:
     for heard in (Heard(7, 120), SHORT, A, Heard(8, 1)):
         bench.hears(0, heard)
         bench.agree(bench.reads(0, TEXT), heard, TEXT, ANYTHING)
         bench.engine.release([0])
 
 
-def test_all_slots_can_be_used(bench: Bench) -> None:
+def test_all_max_slots_can_be_used(bench: Bench) -> None:
     for slot in range(bench.engine.info.max_slots):
         bench.hears(slot, Heard(slot, 60))
     rows = [StepRow(slot, TEXT[:1], 0, ANYTHING) for slot in range(bench.engine.info.max_slots)]
@@ -630,14 +624,14 @@ def test_all_slots_can_be_used(bench: Bench) -> None:
         check(result, row, reference_logits(Heard(row.slot, 60), TEXT[:1])[-1], bench.tolerance)
 
 
-def test_features_are_read_before_encode_returns(bench: Bench) -> None:
+def test_encode_reads_features_before_it_returns(bench: Bench) -> None:
     features = A.features
     bench.engine.encode([EncodeRow(0, features, A.audio_context)])
     features[:] = 0
     bench.agree(bench.reads(0, TEXT), A, TEXT, ANYTHING)
 
 
-def test_features_may_be_a_view(bench: Bench) -> None:
+def test_encode_accepts_features_that_are_a_view(bench: Bench) -> None:
     wide = np.zeros((N_MELS, 4 * A.audio_context), np.float32)
     wide[:, ::2] = A.features
     bench.engine.encode([EncodeRow(0, wide[:, ::2], A.audio_context)])
@@ -666,9 +660,7 @@ def features(n_mels: int, n_frames: int, value: float = 0.0) -> NDArray[np.float
     ],
     ids=["slot 6 of 6", "slot -1", "context", "mels", "too long", "empty", "NaN", "inf", "-inf"],
 )
-def test_what_cannot_be_encoded_is_refused_and_disturbs_nobody(
-    bench: Bench, row: EncodeRow
-) -> None:
+def test_encode_rejects_wrong_rows_without_side_effects(bench: Bench, row: EncodeRow) -> None:
     bench.hears(1, SHORT)
     bench.reads(1, TEXT[:5])
     with pytest.raises(EngineError):
@@ -691,7 +683,7 @@ def test_what_cannot_be_encoded_is_refused_and_disturbs_nobody(
     ],
     ids=["a gap", "not encoded", "no slot", "no token", "too long", "no such token", "negative"],
 )
-def test_a_wrong_step_is_refused_and_disturbs_nobody(bench: Bench, row: StepRow) -> None:
+def test_step_rejects_wrong_rows_without_side_effects(bench: Bench, row: StepRow) -> None:
     bench.hears(0, A)
     bench.hears(1, B)
     bench.reads(0, TEXT[:3])
@@ -703,7 +695,7 @@ def test_a_wrong_step_is_refused_and_disturbs_nobody(bench: Bench, row: StepRow)
         bench.agree(found, heard, TEXT, ANYTHING)
 
 
-def test_a_slot_in_two_rows_is_refused(bench: Bench) -> None:
+def test_step_rejects_a_slot_in_two_rows(bench: Bench) -> None:
     bench.hears(0, A)
     with pytest.raises(EngineError):
         bench.step(StepRow(0, (1,), 0, ANY_TEXT), StepRow(0, (1,), 0, ANY_TEXT))
@@ -721,7 +713,7 @@ def test_a_slot_in_two_rows_is_refused(bench: Bench) -> None:
     ],
     ids=["no audio", "no slot", "negative", "copied to twice", "exchanged", "itself"],
 )
-def test_a_wrong_copy_is_refused_and_disturbs_nobody(
+def test_copy_rejects_wrong_rows_without_side_effects(
     bench: Bench, pairs: list[tuple[int, int]]
 ) -> None:
     bench.hears(0, A)
@@ -734,20 +726,20 @@ def test_a_wrong_copy_is_refused_and_disturbs_nobody(
         bench.agree(bench.reads(slot, TEXT[3:], position=3), heard, TEXT, ANYTHING)
 
 
-def test_no_text_goes_beyond_the_text_context(bench: Bench) -> None:
+def test_step_rejects_texts_beyond_the_text_context(bench: Bench) -> None:
     bench.hears(0, A)
     bench.step(StepRow(0, random_text(6, N_TEXT_CTX), 0, None))
     with pytest.raises(EngineError):
         bench.step(StepRow(0, (1,), N_TEXT_CTX, ANY_TEXT))
 
 
-def test_a_step_of_nobody_says_nothing(bench: Bench) -> None:
+def test_step_without_rows_returns_nothing(bench: Bench) -> None:
     assert bench.step() == []
     bench.engine.encode([])
     bench.engine.copy([])
 
 
-def test_it_says_what_it_is(bench: Bench) -> None:
+def test_info_describes_the_engine(bench: Bench) -> None:
     info = bench.engine.info
     assert info.max_slots == N_SLOTS
     assert info.engine

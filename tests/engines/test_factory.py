@@ -1,4 +1,4 @@
-"""Which engine a setting means, and what is said where it is not there."""
+"""Selection of engines by settings, and the errors if they are not available."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def here(
 
 
 @pytest.mark.parametrize(("n_gpus", "gpus"), [(0, ()), (1, (0,)), (3, (0,))])
-def test_auto_is_one_gpu_where_there_is_one(
+def test_choose_devices_auto_is_one_gpu_if_there_is_one(
     monkeypatch: pytest.MonkeyPatch, n_gpus: int, gpus: tuple[int, ...]
 ) -> None:
     here(monkeypatch, n_gpus=n_gpus)
@@ -37,7 +37,7 @@ def test_auto_is_one_gpu_where_there_is_one(
     assert factory.choose_devices("cpu") == Devices()
 
 
-def test_auto_is_the_processor_where_the_gpu_is_of_no_use_and_says_why(
+def test_choose_devices_auto_is_the_cpu_if_the_gpu_is_unusable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here(monkeypatch, n_gpus=2, why_unusable="no kernel image")
@@ -45,7 +45,7 @@ def test_auto_is_the_processor_where_the_gpu_is_of_no_use_and_says_why(
     assert factory.choose_devices("cuda") == Devices((0,))  # who asks for it hears it from there
 
 
-def test_a_gpu_that_pytorch_cannot_use_is_told_once(
+def test_why_unusable_warns_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -68,14 +68,16 @@ def test_a_gpu_that_pytorch_cannot_use_is_told_once(
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])
-def test_without_pytorch_cuda_names_the_extra(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+def test_device_cuda_without_pytorch_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
     here(monkeypatch, pytorch=False, n_gpus=0)
     with pytest.raises(MissingExtra, match=rf"device={device} .*batched-whisper\[cuda\]"):
         factory.choose_devices(device)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])
-def test_without_a_gpu_cuda_says_what_to_look_at(
+def test_device_cuda_without_a_gpu_says_what_to_check(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     here(monkeypatch, n_gpus=0)
@@ -83,7 +85,7 @@ def test_without_a_gpu_cuda_says_what_to_look_at(
         factory.choose_devices(device)
 
 
-def test_pytorch_is_not_imported_where_it_is_not_installed(
+def test_has_gpu_without_pytorch_imports_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(availability, "find_spec", lambda name: None)
@@ -105,7 +107,7 @@ def test_pytorch_is_not_imported_where_it_is_not_installed(
         ("cuda:all", 7, 3, 21),
     ],
 )
-def test_how_many_windows_go_together(
+def test_max_concurrent_windows_of_settings(
     monkeypatch: pytest.MonkeyPatch, device: str, wanted: int | str, n_gpus: int, most: int
 ) -> None:
     here(monkeypatch, n_gpus=n_gpus)
@@ -113,7 +115,7 @@ def test_how_many_windows_go_together(
 
 
 @pytest.mark.parametrize(("num_workers", "threads"), [(None, 64), (None, 512), (2, 2), (32, 32)])
-def test_every_stream_can_follow_the_widest_beam_where_nobody_says_how_many_windows_go_together(
+def test_make_engines_auto_gives_each_cpu_engine_slots_for_the_largest_beam(
     monkeypatch: pytest.MonkeyPatch, num_workers: int | None, threads: int
 ) -> None:
     @dataclass
@@ -140,7 +142,7 @@ def test_every_stream_can_follow_the_widest_beam_where_nobody_says_how_many_wind
 
 @dataclass
 class Rack:
-    """Pretend GPUs: notes which engines are started on them, and which are closed."""
+    """Fake GPUs: records which engines are started on them, and which are closed."""
 
     broken: frozenset[str] = frozenset()
     error: BaseException = field(default_factory=lambda: EngineError("0.3 GB free"))
@@ -186,7 +188,7 @@ def start(monkeypatch: pytest.MonkeyPatch, rack: Rack, **settings: Any) -> list[
 )
 @pytest.mark.parametrize("log_mel", ["auto", "device", "host"])
 @pytest.mark.parametrize(("wanted", "slots"), [("auto", 320), (7, 7)])
-def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
+def test_make_engines_makes_one_engine_per_gpu(
     monkeypatch: pytest.MonkeyPatch,
     device: str,
     on: list[str],
@@ -223,7 +225,7 @@ def test_every_gpu_has_an_engine_of_the_same_weights_and_as_many_slots(
 
 
 @pytest.mark.parametrize("close_error", [None, RuntimeError("the context is gone")])
-def test_where_one_cannot_start_the_others_are_closed_and_it_is_named(
+def test_make_engines_closes_the_others_if_one_cannot_start(
     monkeypatch: pytest.MonkeyPatch, close_error: Exception | None
 ) -> None:
     rack = Rack(broken=frozenset(["cuda:2"]), close_error=close_error)
@@ -232,14 +234,14 @@ def test_where_one_cannot_start_the_others_are_closed_and_it_is_named(
     assert sorted(rack.closed) == ["cuda:0", "cuda:1"]
 
 
-def test_giving_up_while_they_start_closes_those_that_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_engines_closes_started_engines_on_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     rack = Rack(broken=frozenset(["cuda:1"]), error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         start(monkeypatch, rack, device="cuda:0,1")
     assert rack.closed == ["cuda:0"]
 
 
-def test_a_gpu_that_is_not_there_is_said_before_any_is_started(
+def test_make_engines_rejects_a_missing_gpu_before_starting_any(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rack = Rack()

@@ -1,4 +1,4 @@
-"""What is said of several engines: every device is named, and no reason is lost or repeated."""
+"""The description of several engines: every device is named, no reason is lost or repeated."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ def info(device: str, slots: int, *why: str) -> EngineInfo:
     return EngineInfo("cuda", device, "float16", 8, slots, why)
 
 
-def test_one_engine_speaks_for_itself() -> None:
+def test_combined_info_of_one_engine_is_its_own() -> None:
     alone = info("H200 (GPU 1)", 4, "PyTorch", "4 slots")
     assert combined_info([alone]) == alone
 
 
-def test_engines_that_share_a_device_are_described_once() -> None:
+def test_combined_info_of_one_device_adds_up_slots() -> None:
     shared = [info("EPYC", 4, "OpenVINO") for _ in range(3)]
     assert combined_info(shared) == info("EPYC", 12, "OpenVINO")
 
 
-def test_every_gpu_is_named_and_reasons_that_differ_are_told_apart() -> None:
+def test_combined_info_names_each_device_and_its_reasons() -> None:
     said = combined_info(
         [
             info("H200 (GPU 0)", 256, "PyTorch", "256 slots"),

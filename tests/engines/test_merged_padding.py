@@ -1,4 +1,4 @@
-"""What stands for the silence after a short window."""
+"""Merged positions for the silence after a short window."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ contexts = st.integers(1, FULL)
 
 
 @given(contexts)
-def test_together_they_count_as_many_as_the_full_context_has(context: int) -> None:
+def test_layout_represents_all_positions_of_the_full_context(context: int) -> None:
     assert np.exp(layout(context, FULL).scores.astype(float)).sum() == pytest.approx(FULL)
 
 
 @given(contexts)
-def test_the_windows_own_come_first_and_count_once(context: int) -> None:
+def test_layout_starts_with_the_windows_own_positions(context: int) -> None:
     found = layout(context, FULL)
     own = np.arange(context)
     assert found.n_own == context
@@ -31,7 +31,7 @@ def test_the_windows_own_come_first_and_count_once(context: int) -> None:
 
 
 @given(contexts)
-def test_the_others_are_spread_over_the_rest(context: int) -> None:
+def test_layout_spaces_merged_positions_evenly(context: int) -> None:
     found = layout(context, FULL)
     others = found.positions[context:].astype(int)
     assert len(found) == len(found.scores) == len(found.frames) <= FULL
@@ -43,26 +43,26 @@ def test_the_others_are_spread_over_the_rest(context: int) -> None:
 
 
 @pytest.mark.parametrize("missing", [0, 1, N_MERGED_POSITIONS])
-def test_few_stand_for_themselves(missing: int) -> None:
+def test_layout_does_not_merge_few_positions(missing: int) -> None:
     found = layout(FULL - missing, FULL)
     assert np.array_equal(found.positions, np.arange(FULL))
     assert not found.scores.any()
 
 
 @pytest.mark.parametrize("loudness", [0.0, 1e-4, 1.0])
-def test_the_silence_behind_a_window_is_what_its_features_have_for_it(loudness: float) -> None:
+def test_append_silence_equals_features_of_silence(loudness: float) -> None:
     sound = (loudness * np.random.default_rng(0).standard_normal(32_000)).astype(np.float32)
     longer = log_mel(sound, 80, n_frames=300)
     found = append_silence(log_mel(sound, 80, n_frames=294), FULL)
     assert np.array_equal(found, longer)
 
 
-def test_a_full_window_has_none() -> None:
+def test_layout_of_a_full_window_has_no_merged_positions() -> None:
     features = np.zeros((80, 2 * FULL), np.float32)
     assert append_silence(features, FULL) is features
 
 
-def test_weights_of_the_windows_own_are_a_softmax_over_those() -> None:
+def test_renormalise_own_equals_a_softmax_over_own_positions() -> None:
     scores = np.random.default_rng(1).standard_normal((2, 3, 40)).astype(np.float32)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     own = np.exp(scores[..., :30])

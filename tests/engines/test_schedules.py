@@ -1,7 +1,7 @@
-"""Random lives of many slots at once, held against a Whisper without slots or caches.
+"""Random schedules of calls on many slots, compared with a Whisper without slots or caches.
 
-Whatever is encoded, stepped, rewound, restarted, copied, released and encoded again, in whatever
-company: each row gets what plain NumPy says of its own audio and its own text.
+Slots are encoded, stepped, rewound, restarted, copied, released and encoded again in any order:
+each row's result is that of plain NumPy on its own audio and its own text.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Release:
 
 @dataclass(frozen=True)
 class Copy:
-    """From which slot each target is copied; what the protocol forbids is left out."""
+    """The source slot of each target; what the protocol forbids is skipped."""
 
     sources: dict[int, int]
 
 
 @dataclass(frozen=True)
 class Feed:
-    """One row of a step: where in its text it goes on, as a share, and what it asks."""
+    """One row of a step: where its text continues, as a fraction, and what it asks for."""
 
     tokens: tuple[int, ...]
     back_to: float
@@ -54,7 +54,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Step:
-    """Which slots are fed what; slots that hold nothing sit it out."""
+    """The rows of a step, by slot; empty slots are skipped."""
 
     rows: dict[int, Feed]
 
@@ -91,7 +91,7 @@ schedules = st.tuples(
 
 @dataclass
 class Play:
-    """Plays a schedule on an engine, and knows what each slot should hold."""
+    """Runs a schedule on an engine, and tracks what each slot should hold."""
 
     engine: Engine
     tolerance: float
@@ -153,7 +153,7 @@ def started(request: pytest.FixtureRequest) -> Iterator[Play]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(schedule=schedules)
-def test_every_slot_lives_as_if_it_were_alone(
+def test_random_schedules_of_calls_do_not_affect_other_slots(
     started: Play, schedule: list[Encode | Copy | Release | Step]
 ) -> None:
     started.engine.release(range(N_SLOTS))

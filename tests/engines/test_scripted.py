@@ -1,4 +1,4 @@
-"""The pretend engine complains where it is called wrongly; the laws of the loop rest on that."""
+"""The scripted engine rejects wrong calls, which the tests of the loop rely on."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def steps(*slots: int) -> list[StepRow]:
 
 @pytest.fixture
 def engine() -> ScriptedEngine:
-    """Slots 0 to 3 are encoded."""
+    """An engine with slots 0 to 3 encoded."""
     made = ScriptedEngine(lambda features, context: Script((7,)), eot=EOT, max_slots=6)
     made.encode(encoded(0, 1, 2, 3))
     return made
 
 
-def test_during_a_step_other_slots_are_encoded_and_released(engine: ScriptedEngine) -> None:
+def test_scripted_engine_encodes_and_releases_during_a_step(engine: ScriptedEngine) -> None:
     started = engine.start(steps(0, 1))
     engine.encode(encoded(2, 4))
     engine.release([3])
@@ -53,19 +53,19 @@ def test_during_a_step_other_slots_are_encoded_and_released(engine: ScriptedEngi
     ],
     ids=["encode", "release", "copy", "align", "step", "close"],
 )
-def test_nothing_else_may_be_asked_of_it_during_a_step(
+def test_scripted_engine_rejects_other_calls_during_a_step(
     engine: ScriptedEngine, call: Callable[[ScriptedEngine], object]
 ) -> None:
     started = engine.start(steps(0, 1))
-    with pytest.raises(EngineError, match="a step is going on"):
+    with pytest.raises(EngineError, match="is in progress"):
         call(engine)
     assert len(engine.journal.violations) == 1
     assert started() == [StepResult(7, -0.1)] * 2
     engine.close()
 
 
-def test_a_step_is_waited_for_once(engine: ScriptedEngine) -> None:
+def test_scripted_engine_step_is_waited_for_once(engine: ScriptedEngine) -> None:
     started = engine.start(steps(0))
     started()
-    with pytest.raises(EngineError, match="no such step"):
+    with pytest.raises(EngineError, match="not in progress"):
         started()

@@ -1,7 +1,7 @@
-"""A Whisper of a few hundred kilobytes, on which every engine is held against plain NumPy.
+"""A Whisper of a few hundred kilobytes, on which every engine is compared with plain NumPy.
 
-Its weights are noise, made so loud that what is said depends on the audio, on its length and on
-every token before: a cache that is off by one shows.
+Its weights are noise, so large that results depend on the audio, on its length and on every token
+before: an off-by-one error in a cache changes them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def tiny_checkpoint(seed: int = 1) -> Checkpoint:
 
 @dataclass(frozen=True)
 class Heard:
-    """Which audio a slot holds: one of many noises, and how much of it."""
+    """The audio of a slot: one of many noises, and its length."""
 
     noise: int
     audio_context: int
@@ -91,7 +91,7 @@ def _encoded(heard: Heard) -> Audio:
 
 @cache
 def reference_logits(heard: Heard, text: tuple[int, ...]) -> NDArray[np.float32]:
-    """Logits after each token of the text, ``[n_tokens, n_vocab]``."""
+    """Return logits after each token of the text, ``[n_tokens, n_vocab]``."""
     return _reference().logits(list(text), _encoded(heard))
 
 
@@ -103,7 +103,7 @@ def random_text(seed: int, length: int) -> tuple[int, ...]:
 def check(
     result: StepResult | None, row: StepRow, logits: NDArray[np.float32], tolerance: float
 ) -> None:
-    """A result is what plain NumPy chooses; where two are as good, either may be said."""
+    """Check a result against plain NumPy; if two tokens are equally good, either passes."""
     if row.probe is not None:
         assert result is not None
         assert result.probed is not None
@@ -121,7 +121,7 @@ def check(
 def _filtered(
     logits: NDArray[np.float32], allowed: Allowed, tolerance: float
 ) -> list[NDArray[np.float32]]:
-    """What is left of the logits; both ways, where text and timestamps weigh the same."""
+    """Return the filtered logits; both ways if text and timestamps are equally probable."""
     left = apply(logits, allowed, BEGIN)
     if not len(allowed.timestamps):
         return [left]
@@ -137,7 +137,7 @@ def _filtered(
 def _are_best(
     result: StepResult, row: StepRow, filtered: NDArray[np.float32], tolerance: float
 ) -> bool:
-    """Place by place as good as what is best; the first is the greedy choice."""
+    """Check that each token is as good as the best at its rank; the first is the greedy choice."""
     found, ranked = result.best, np.sort(filtered)[::-1] - log_sum_exp(filtered)
     n_expected = min(row.n_best, int((ranked > -np.inf).sum()))
     if len({choice.token for choice in found}) != n_expected or len(found) != n_expected:
@@ -165,7 +165,7 @@ def _is_choice(
 
 
 def plain_gumbel(seed: int, position: int, n_tokens: int) -> list[float]:
-    """The noise of `sampling.gumbel`, number by number."""
+    """Return the noise of `sampling.gumbel`, computed number by number."""
 
     def mixed(bits: int) -> int:
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):

@@ -1,1 +1,1 @@
-"""The engine for NVIDIA GPUs, in PyTorch; the only budget that imports it."""
+"""The engine for NVIDIA GPUs, in PyTorch; only this package imports PyTorch."""

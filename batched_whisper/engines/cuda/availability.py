@@ -1,4 +1,4 @@
-"""Whether this machine has what the GPU engine needs; PyTorch is imported only if it is there."""
+"""Checks whether this machine can run the GPU engine; imports PyTorch only if it is installed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ INSTALL = "pip install 'batched-whisper[cuda]'"
 
 
 def has_pytorch() -> bool:
-    """Whether PyTorch is installed; it is not imported to find out."""
+    """Return whether PyTorch is installed, without importing it."""
     return find_spec("torch") is not None
 
 
 def has_gpu() -> bool:
-    """Whether PyTorch is installed and sees a GPU."""
+    """Return whether PyTorch is installed and sees a GPU."""
     if not has_pytorch():
         return False
     import torch
@@ -29,7 +29,7 @@ def has_gpu() -> bool:
 
 
 def count_gpus() -> int:
-    """How many GPUs PyTorch sees; 0 where it is not installed."""
+    """Return the number of GPUs that PyTorch sees; 0 without PyTorch."""
     if not has_gpu():
         return 0
     import torch
@@ -39,15 +39,15 @@ def count_gpus() -> int:
 
 @cache
 def why_unusable(gpu: int) -> str:
-    """Why PyTorch cannot compute on a GPU that it sees, in words; nothing where it can.
+    """Return why PyTorch cannot compute on a GPU that it sees; an empty string if it can.
 
-    One that is older, or newer, than those PyTorch was built for is such a GPU. Warns, once.
+    It cannot on GPUs older or newer than those it was built for. Logs a warning, once.
     """
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is told in our words
+            warnings.simplefilter("ignore")  # PyTorch's own; the reason is logged below
             torch.ones(1, device=f"cuda:{gpu}").add_(1).item()
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
@@ -58,9 +58,9 @@ def why_unusable(gpu: int) -> str:
 
 
 def require_gpu(device: str) -> None:
-    """Raises MissingExtra without PyTorch, EngineError where it sees no GPU.
+    """Raise MissingExtra without PyTorch, and EngineError if it sees no GPU.
 
-    ``device`` is what was asked for, for the message.
+    ``device`` is the requested device, for the message.
     """
     if not has_pytorch():
         raise MissingExtra(

@@ -1,6 +1,6 @@
-"""CUDA graphs: what is computed again and again, recorded once and played as one launch.
+"""CUDA graphs: a repeated computation is recorded once and replayed as one launch.
 
-A thousand small kernels are then one call of the host's. It knows nothing of what is computed.
+A thousand small kernels then cost the host one call. This module knows nothing of what is computed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from batched_whisper.engines.cuda.sm_partition import excluding_sms
 
 WARM_UPS = 2
-"""Runs before recording: libraries take their workspaces, kernels are compiled."""
+"""Runs before recording, in which libraries allocate workspaces and kernels are compiled."""
 
 
 @dataclass(frozen=True)
 class StreamSlot:
-    """Where something is recorded and played.
+    """A stream on which graphs are recorded and replayed.
 
     Attributes:
-        stream: whose; its priority and its multiprocessors are those of what is recorded.
-        n_other_sms: multiprocessors of the device that are not the stream's.
+        stream: the CUDA stream; its priority and multiprocessors apply to what is recorded.
+        n_other_sms: the number of the device's multiprocessors that the stream may not use.
     """
 
     stream: Any
@@ -33,23 +33,23 @@ class StreamSlot:
 
 
 class GraphRecorder:
-    """Records at a place.
+    """Records CUDA graphs on one stream.
 
-    PyTorch's own stream for recording is one for the whole process, on the device that recorded
-    first: what another device does would not be in the recording.
+    PyTorch's default stream for recording is one per process, on the first device that recorded:
+    work on another device would not be in the graph.
     """
 
-    def __init__(self, place: StreamSlot) -> None:
-        self._stream = place.stream
+    def __init__(self, stream_slot: StreamSlot) -> None:
+        self._stream = stream_slot.stream
         self._pool: Any = None
 
     def record(self, compute: Callable[[], None]) -> Any:
-        """A CUDA graph of what is computed, with its memory in a pool that its others share.
+        """Record a computation as a CUDA graph, in a pool shared with this stream's other graphs.
 
-        They may, because nothing that they leave behind lies there, and no two of them run at
-        once; so the one that needs most is best recorded first. In a process one graph may be
-        recorded at a time; what other threads do meanwhile, another model's engine say, is their
-        own affair (by the default it would break the recording off).
+        Sharing is safe because the graphs leave no results in the pool and never run concurrently;
+        the one that needs most memory is best recorded first. A process can record only one graph
+        at a time. Work of other threads, such as another model's engine, does not affect the
+        recording (by default it would abort it).
         """
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
@@ -68,13 +68,11 @@ class GraphRecorder:
 
 
 class RecordedGraphs:
-    """One computation in a few sizes, each recorded at a few places and played there again.
-
-    Or it just runs.
+    """One computation in a few sizes, recorded on one or more streams, or just run.
 
     Args:
-        compute: does it, given its size.
-        sizes: those that are recorded, ascending; the last is the most there may be.
+        compute: runs the computation for a size.
+        sizes: the sizes to record, ascending; the last is the largest that occurs.
     """
 
     def __init__(self, compute: Callable[[int], None], sizes: Sequence[int]) -> None:
@@ -83,55 +81,55 @@ class RecordedGraphs:
         self._recorded: list[dict[int, Any]] = []
 
     def size(self, n: int) -> int:
-        """The smallest recorded size that holds so many; just so many where none is."""
+        """Return the smallest recorded size that holds ``n``; ``n`` if nothing is recorded."""
         if not self._recorded:
             return n
         return next(size for size in self.sizes if size >= n)
 
     @property
     def n_stream_slots(self) -> int:
-        """At how many it was recorded."""
+        """The number of streams on which it is recorded."""
         return len(self._recorded)
 
-    def play(self, size: int, place: int = 0) -> None:
-        """Do it, on what lies where it looks; at the place of that number."""
-        recorded = self._recorded[place].get(size) if self._recorded else None
+    def replay(self, size: int, stream_slot: int = 0) -> None:
+        """Run the computation on the current contents of its memory, by that stream's graph."""
+        recorded = self._recorded[stream_slot].get(size) if self._recorded else None
         if recorded is None:
             self._compute(size)
         else:
             recorded.replay()
 
     def record(self, recorder: GraphRecorder) -> None:
-        """At one more place.
+        """Record all sizes on one more stream.
 
-        The largest first: the smaller ones then find their memory in its pool.
+        The largest is first: the smaller ones then reuse its memory pool.
         """
         sizes = reversed(self.sizes)
         self._recorded.append({n: recorder.record(partial(self._compute, n)) for n in sizes})
 
     def forget(self, n_stream_slots: int = 0) -> None:
-        """All but the first ``n_stream_slots``; where there is none, just run from now on."""
+        """Drop all but the first streams' graphs; without any, the computation just runs."""
         del self._recorded[n_stream_slots:]
 
 
 def blocking_event() -> Any:
-    """An event that the host sleeps for: by default it would keep a core busy with looking."""
+    """Make an event that the host sleeps for; by default it would spin on one core."""
     return torch.cuda.Event(blocking=True)
 
 
 @contextmanager
 def full_float32_precision() -> Iterator[None]:
-    """Within it, products in float32 are not rounded to fewer bits, whatever the program has set.
+    """Within the context, compute float32 products in full precision, whatever the program has set.
 
     A training script's ``set_float32_matmul_precision("high")`` would round the spectrogram to ten
-    bits, and a recording keeps for good what held when it was made.
+    bits, and a recorded graph permanently keeps the precision in force when it was recorded.
     """
     newer = torch.backends.cuda.matmul
     try:
         before = torch.get_float32_matmul_precision()
         change = torch.set_float32_matmul_precision
         in_full = "highest"
-    except RuntimeError:  # the program used PyTorch's newer interface, which is not to be mixed
+    except RuntimeError:  # the program uses PyTorch's newer interface; the two cannot be mixed
         before, in_full = newer.fp32_precision, "ieee"
         change = partial(setattr, newer, "fp32_precision")
     change(in_full)
@@ -141,25 +139,27 @@ def full_float32_precision() -> Iterator[None]:
         change(before)
 
 
-def try_to_record(what: str, all_of: Sequence[RecordedGraphs], places: Sequence[StreamSlot]) -> str:
-    """Record what is never done at the same time; how that went, in words.
+def try_to_record(
+    what: str, computations: Sequence[RecordedGraphs], stream_slots: Sequence[StreamSlot]
+) -> str:
+    """Record computations that never run concurrently; returns in words what was recorded.
 
-    Without graphs it is slower, and as right. Where one place fails, those before it stay.
-    Raises torch.OutOfMemoryError.
+    Without graphs they run slower, with the same results. If one stream fails, the graphs of those
+    before it are kept. Raises torch.OutOfMemoryError.
     """
-    for i, place in enumerate(places):
+    for i, stream_slot in enumerate(stream_slots):
         try:
-            recorder = GraphRecorder(place)
-            with excluding_sms(place.n_other_sms):
-                for each in all_of:
+            recorder = GraphRecorder(stream_slot)
+            with excluding_sms(stream_slot.n_other_sms):
+                for each in computations:
                     each.record(recorder)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            for each in all_of:
+            for each in computations:
                 each.forget(i)
             reason = " ".join(str(error).split())[:200]
             if not i:
                 return f"{what} is slower, because it cannot be recorded: {reason}"
-            return f"{what} is recorded for the whole GPU, not for a part of it: {reason}"
-    return f"{what} is recorded as CUDA graphs for {len(all_of[0].sizes)} sizes"
+            return f"{what} is recorded for the whole GPU, but not for a part of it: {reason}"
+    return f"{what} is recorded as CUDA graphs for {len(computations[0].sizes)} sizes"

@@ -1,7 +1,6 @@
-"""The engine for NVIDIA GPUs, in PyTorch: `interface.Engine` over cache of slots.
+"""The engine for NVIDIA GPUs in PyTorch: `interface.Engine` over a cache of keys and values.
 
-It runs on a processor too, slowly and in float32: that is how its correctness is tested where
-there is no GPU.
+It also runs on a CPU, slowly and in float32: that is how it is tested without a GPU.
 """
 
 from __future__ import annotations
@@ -55,35 +54,36 @@ from batched_whisper.errors import EngineError
 from batched_whisper.models.checkpoint import Checkpoint
 
 ENCODE_BATCH_SIZE = 64
-"""Windows of one call, so that enough of them are alike."""
+"""Windows per call of `encode`, enough to fill several batches of similar windows."""
 EXTRA_TOKENS = 64
-"""More tokens of a pass than there are slots, so that a prompt is few passes."""
+"""The least number of tokens per pass beyond one per slot, so that a prompt needs few passes."""
 MASK_ROWS = 64
-"""The least rows of the mask table."""
+"""The least number of rows of the mask table."""
 N_STEP_SMS = 0
-"""Multiprocessors."""
+"""Multiprocessors reserved for steps; 0 shares all of them."""
 TOKENS_PER_STEP = 8
-"""DecoderRunner without the host, so that the device seldom waits for it (docs/lab-log.md)."""
+"""Passes without the host, so that the device seldom waits for it (docs/lab-log.md)."""
 
 
 class CudaEngine:
-    """Runs one checkpoint on a GPU, or for tests on the processor.
+    """Runs one checkpoint on a GPU, or for tests on a CPU.
 
     Args:
         checkpoint: the weights.
-        ids: the special tokens that it needs to know.
-        max_slots: the most windows that may be decoded at once; fewer where memory is short.
+        ids: the special tokens that the engine needs.
+        max_slots: the most windows that can be decoded at once; fewer if memory is short.
         precision: float32, float16, bfloat16, fp8 (the encoder's linear layers), or auto.
-        threads: of the processor, where that computes; None leaves PyTorch's own number.
-        cache_dir: not used, there is nothing to write_cross_kv.
-        device: PyTorch's name of the device; a GPU without a number is the calling thread's own.
-        memory_fraction: the share of the GPU's memory that may be used.
-        kv_cache_dtype: in what the keys and values of the audio are cross_dtype: int8, model (as the
-            precision), or auto: int8 where the precision has 16 bits.
-        from_samples: whether windows come as samples, whose log-mel spectrogram the device makes.
-        tokens_per_step: the most tokens of a row in one call of `step`.
-        n_step_sms: how many of the GPU's multiprocessors steps have for themselves while windows
-            are encoded at the same time.
+        threads: CPU threads, if the device is a CPU; None keeps PyTorch's setting.
+        cache_dir: not used; nothing is stored on disk.
+        device: PyTorch's name of the device; ``cuda`` without an index is the calling thread's
+            current device.
+        memory_fraction: the fraction of the GPU's memory that may be used.
+        kv_cache_dtype: the type of the cached keys and values of the audio, one of
+            `precision.KV_CACHE_DTYPES`; auto is int8 if the precision has 16 bits or fewer.
+        from_samples: whether windows are given as samples, whose log-mel spectrogram the device
+            computes.
+        tokens_per_step: the most tokens per row in one call of `step`.
+        n_step_sms: multiprocessors reserved for steps while windows are encoded; 0 for none.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class CudaEngine:
             self._streams = Streams(self._device, n_step_sms)
         if threads is not None and self._device.type == "cpu":
             torch.set_num_threads(threads)
-        self._encoding_lately = self._step_going_on = False
+        self._encoded_recently = self._step_in_progress = False
         with self._on_device("loading the model"):
             heads = Heads(
                 self._sizes.n_text_head, self._sizes.n_text_state // self._sizes.n_text_head
@@ -135,10 +135,10 @@ class CudaEngine:
             )
             why = self._allocate(max_slots, memory_fraction, operations)
             self._streams.synchronize()
-        self._texts: dict[int, int] = {}  # the tokens that each encoded slot knows
+        self._texts: dict[int, int] = {}  # the number of tokens in each encoded slot
         self._layouts: dict[int, Layout] = {}
-        self._audios: dict[int, int] = {}  # equal numbers: the same audio
-        self._audio_numbers = count()
+        self._audio_ids: dict[int, int] = {}  # slots with equal ids hold the same audio
+        self._next_audio_id = count()
         self._validator = CallValidator(self._cache.padding_slot, self._sizes, from_samples)
         self.info = EngineInfo(
             engine="cuda",
@@ -162,46 +162,46 @@ class CudaEngine:
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
-        """Laid end to end, as many as fill the device; the host does not wait for it."""
+        """Pack the windows into as few batches as hold them, without waiting for the device."""
         for row in rows:
             self._validator.encode(row)
-        latest = list({row.slot: row for row in rows}.values())  # of two for one slot the later one
-        layouts = [layout(row.audio_context, self._sizes.n_audio_ctx) for row in latest]
-        place = SHARED if self._is_split and self._step_going_on else EXCLUSIVE
-        with self._on_device("encoding"), self._streams.encoder_stream(place):
-            self._encoder_runner.run(latest, layouts, place)
-        self._encoding_lately = True
-        for row, window_layout in zip(latest, layouts, strict=True):
+        rows = list({row.slot: row for row in rows}.values())  # the last row of each slot
+        layouts = [layout(row.audio_context, self._sizes.n_audio_ctx) for row in rows]
+        stream_slot = SHARED if self._is_split and self._step_in_progress else EXCLUSIVE
+        with self._on_device("encoding"), self._streams.encoder_stream(stream_slot):
+            self._encoder_runner.run(rows, layouts, stream_slot)
+        self._encoded_recently = True
+        for row, window_layout in zip(rows, layouts, strict=True):
             self._layouts[row.slot], self._texts[row.slot] = window_layout, 0
-            self._audios[row.slot] = next(self._audio_numbers)
+            self._audio_ids[row.slot] = next(self._next_audio_id)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """`start`, and wait."""
+        """Start a step and wait for it."""
         return self.start(rows)()
 
     def start(self, rows: Sequence[StepRow]) -> Callable[[], list[StepResult | None]]:
-        """All rows' tokens in one pass, or as few as hold them, and passes of what they write_self_kv."""
+        """Start a step: all rows' tokens in as few passes as hold them, then further passes."""
         self._validator.step(rows, self._texts)
-        # Where windows came in before this step, others will while it is going on.
-        place = SHARED if self._is_split and self._encoding_lately else EXCLUSIVE
-        with self._on_device("decoding", place):
+        # If windows were encoded before this step, expect more during it.
+        stream_slot = SHARED if self._is_split and self._encoded_recently else EXCLUSIVE
+        with self._on_device("decoding", stream_slot):
             self._streams.wait_for_encoder()
-            finish = self._step_runner.start(rows, place)
-        self._encoding_lately, self._step_going_on = False, True
+            finish = self._step_runner.start(rows, stream_slot)
+        self._encoded_recently, self._step_in_progress = False, True
 
         def finished() -> list[StepResult | None]:
-            self._step_going_on = False
+            self._step_in_progress = False
             with self._on_device("decoding"):
-                found = finish()
-            for row, result in zip(rows, found, strict=True):
+                results = finish()
+            for row, result in zip(rows, results, strict=True):
                 n_more = 0 if result is None else len(result.more)
                 self._texts[row.slot] = row.position + len(row.tokens) + n_more
-            return found
+            return results
 
         return finished
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
-        """All together; the audio only of those who have another."""
+        """Copy all rows at once; audio only where the target holds another."""
         self._validator.copy(rows, self._texts)
         if not rows:
             return
@@ -211,10 +211,10 @@ class CudaEngine:
         for row in rows:
             self._texts[row.target] = self._texts[row.source]
             self._layouts[row.target] = self._layouts[row.source]
-            self._audios[row.target] = self._audios[row.source]
+            self._audio_ids[row.target] = self._audio_ids[row.source]
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
-        """One text at a time, in one pass each."""
+        """Align one text at a time, in one pass each."""
         for row in rows:
             self._validator.align(row, self._layouts)
         with self._on_device("aligning words"):
@@ -222,14 +222,14 @@ class CudaEngine:
             return [self._align(row) for row in rows]
 
     def release(self, slots: Sequence[int]) -> None:
-        """Their memory stays, for the next ones."""
+        """Free slots; their memory is reused."""
         for slot in slots:
             self._texts.pop(slot, None)
             self._layouts.pop(slot, None)
-            self._audios.pop(slot, None)
+            self._audio_ids.pop(slot, None)
 
     def close(self) -> None:
-        """Forget weights and cache, and give their memory back to the device."""
+        """Release weights and cache, and return their memory to the device."""
         with self._on_device("closing"):
             self._streams.synchronize()
             del self._encoder, self._decoder, self._decoder_runner, self._step_runner, self._cache
@@ -238,7 +238,7 @@ class CudaEngine:
                 torch.cuda.empty_cache()
 
     def _allocate(self, wanted: int, fraction: float, operations: Operations) -> str:
-        """Take the cache and record what runs over them; says how many slots, and why."""
+        """Allocate the cache and record graphs over it; returns the number of slots in words."""
         dtype, cross_dtype = self._precision.dtype, self._precision.cross_dtype
         n_positions = recorded_positions(self._sizes.n_audio_ctx)[-1]
         n_stream_slots = len(self._streams.encoding)
@@ -248,19 +248,19 @@ class CudaEngine:
         budget = self._memory_budget(fraction)
         count = count_slots(wanted, slot_bytes(self._sizes, dtype, cross_dtype), budget, reserve)
 
-        def take(n_slots: int) -> tuple[KVCache, DecoderRunner, EncoderRunner]:
+        def allocate(n_slots: int) -> tuple[KVCache, DecoderRunner, EncoderRunner]:
             cache = allocate_kv_cache(self._sizes, n_slots, dtype, self._device, cross_dtype)
-            most = _max_tokens(n_slots)
-            n_masks = max(MASKS_PER_TOKEN * most, MASK_ROWS)
+            max_tokens = _max_tokens(n_slots)
+            n_masks = max(MASKS_PER_TOKEN * max_tokens, MASK_ROWS)
             passes = DecoderRunner(
                 self._decoder,
                 operations.choose,
                 cache,
                 MaskTable(n_masks, self._ids.timestamp_begin, self._device),
                 self._ids,
-                most=most,
+                max_tokens=max_tokens,
                 max_passes=self._tokens_per_step,
-                places=self._streams.steps,
+                stream_slots=self._streams.steps,
             )
             encodings = EncoderRunner(
                 self._encoder,
@@ -268,16 +268,16 @@ class CudaEngine:
                 cache,
                 self._sizes,
                 from_samples=self._from_samples,
-                places=() if operations.syncs_host else self._streams.encoding,
+                stream_slots=() if operations.syncs_host else self._streams.encoding,
             )
             return cache, passes, encodings
 
-        taken = allocate_slots(take, count)
-        self._cache, self._decoder_runner, self._encoder_runner = taken.value
+        allocation = allocate_slots(allocate, count)
+        self._cache, self._decoder_runner, self._encoder_runner = allocation.value
         self._step_runner = StepRunner(self._decoder_runner, self._ids.eot)
         recorded = (self._decoder_runner.graphs, self._encoder_runner.graphs)
         self._is_split = all(each.n_stream_slots > SHARED for each in recorded)
-        return taken.count.why
+        return allocation.count.why
 
     def _encoder_weights(self, weights: Weights) -> Weights:
         if not self._precision.is_fp8:
@@ -287,13 +287,13 @@ class CudaEngine:
     def _memory_budget(self, fraction: float) -> MemoryBudget | None:
         if self._device.type != "cuda":
             return None
-        torch.cuda.empty_cache()  # of pieces that weights were made of
+        torch.cuda.empty_cache()  # temporary memory of loading weights
         free, total = torch.cuda.mem_get_info(self._device)
         return MemoryBudget(total, free, fraction)
 
     def _slot_copy(self, row: CopyRow) -> SlotCopy:
         source, target = row.source, row.target
-        same = self._audios.get(target) == self._audios[source]
+        same = self._audio_ids.get(target) == self._audio_ids[source]
         audio = None if same else self._layouts[source]
         return SlotCopy(source, target, audio, self._texts[source])
 
@@ -302,14 +302,14 @@ class CudaEngine:
             torch.tensor(row.tokens, device=self._device),
             self._layouts[row.slot],
         )
-        read = self._decoder.teacher_forced(
+        scores = self._decoder.teacher_forced(
             self._cache, row.slot, window_layout, tokens, self._heads
         )
-        said = read.logits.log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
+        chosen = scores.logits.log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
         logprobs = np.zeros(len(row.tokens), np.float32)
-        logprobs[row.n_prompt :] = said[row.n_prompt - 1 :].cpu().numpy()
+        logprobs[row.n_prompt :] = chosen[row.n_prompt - 1 :].cpu().numpy()
         return Alignment(
-            renormalise_own(read.attention_weights.cpu().numpy(), window_layout.n_own), logprobs
+            renormalise_own(scores.attention_weights.cpu().numpy(), window_layout.n_own), logprobs
         )
 
     def _device_name(self) -> str:
@@ -319,19 +319,19 @@ class CudaEngine:
 
     @property
     def _where(self) -> str:
-        """What error messages call the device."""
-        return f"GPU {self._device.index}" if self._device.type == "cuda" else "the processor"
+        """The device's name in error messages."""
+        return f"GPU {self._device.index}" if self._device.type == "cuda" else "the CPU"
 
     @contextmanager
-    def _on_device(self, doing: str, place: int = EXCLUSIVE) -> Iterator[None]:
-        """PyTorch's errors as ours, on this engine's device whatever the thread's own is.
+    def _on_device(self, doing: str, stream_slot: int = EXCLUSIVE) -> Iterator[None]:
+        """Run on this engine's device, and raise PyTorch's errors as EngineError.
 
-        Streams, graphs and kernels are made and run on the thread's current device, so all work on
-        a GPU happens in here.
+        Streams, graphs and kernels use the thread's current device, so all work on a GPU must
+        happen within this context.
         """
         with _as_engine_error(self._where, doing):
             if self._device.type == "cuda":
-                with torch.cuda.device(self._device), self._streams.step_stream(place):
+                with torch.cuda.device(self._device), self._streams.step_stream(stream_slot):
                     yield
             else:
                 yield
@@ -339,7 +339,7 @@ class CudaEngine:
 
 @contextmanager
 def _as_engine_error(where: str, doing: str) -> Iterator[None]:
-    """PyTorch's errors as an EngineError that says where, and what was done."""
+    """Raise PyTorch's errors as EngineError, with the device and the operation."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -354,12 +354,12 @@ def _as_engine_error(where: str, doing: str) -> Iterator[None]:
 
 
 def _max_tokens(n_slots: int) -> int:
-    """Of one pass: a token of every slot, and the prompts of those that came in meanwhile."""
+    """Return the most tokens of one pass: one per slot, and the prompts of new windows."""
     return n_slots + max(EXTRA_TOKENS, n_slots // 2)
 
 
 def _with_index(device: torch.device) -> torch.device:
-    """A GPU by its number: which one ``cuda`` is depends on the thread that asks."""
+    """Return a GPU with its index: what ``cuda`` means depends on the calling thread."""
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())

@@ -1,14 +1,14 @@
-"""Where the slots' keys and values lie: cache of fixed shape, taken once and never moved.
+"""Memory for the slots' keys and values: arrays of fixed shape, allocated once and never moved.
 
-A slot's row is as long as the longest window, because a graph of recorded kernels needs fixed
-addresses; of a short window only its self_kv positions are ever read, and reading is what costs time.
-One row more than there are slots belongs to padding_slot: rows that fill up a step write there.
+A slot's row is as long as the longest window, because recorded CUDA graphs need fixed addresses.
+Only the positions in use are read, and reading is what takes time. There is one row more than there
+are slots: the padding slot, which padding tokens and positions write to.
 
-What is heard of the audio, most of what a step reads, may be cross_dtype in 8 bits: whole numbers from
--127 to 127, and for every window, head and channel a scale. Scales of channels cost nothing when
-the numbers are read: those of keys are multiplied into the query, those of values into the result.
+The keys and values of the audio, most of what a step reads, can be stored as int8: whole numbers
+from -127 to 127, with a scale per window, head and channel. The scales cost nothing when the
+numbers are read: those of keys are multiplied into the query, those of values into the result.
 
-It knows shapes and bytes, and nothing of what the numbers mean.
+This module knows shapes and bytes, and nothing of what the numbers mean.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from batched_whisper.engines.merged_padding import Layout
 from batched_whisper.models.dimensions import Dimensions
 
 INT8_MAX = 127
-"""Of the whole numbers of 8 bits, and as far below zero."""
+"""The largest int8 value in use; the smallest is its negative."""
 MIN_PEAK = 1e-12
-"""Channels of nothing but zeros have a scale too."""
+"""Lower bound of a channel's peak, so that a channel of zeros has a scale too."""
 COPY_CHUNK_BYTES = 1 << 28
-"""Rows on their way from one slot to another lie in memory a second time, so many of them at once:
-when all windows of a batch branch in the same step, all of them together would be gigabytes."""
+"""The most bytes of rows that are copied at once, since a copy needs temporary memory of the same
+size:
+gigabytes if all windows of a batch branch in the same step."""
 
 
 class LayerKV(NamedTuple):
     """Keys and values of one layer: ``numbers * scales``, or the numbers alone.
 
-    ``numbers`` is ``[2, rows, heads, longest, head_width]``; ``scales``, of those in 8 bits,
-    ``[2, rows, heads, head_width]`` float32.
+    ``numbers`` is ``[2, rows, heads, longest, head_width]``; ``scales``, for int8 only, ``[2, rows,
+    heads, head_width]`` float32.
     """
 
     numbers: torch.Tensor
@@ -44,17 +45,21 @@ class LayerKV(NamedTuple):
 
 
 def int8_scales(peaks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scales of channels with these peaks, and what makes whole numbers of such channels."""
+    """Return the scales of channels with these peaks, and the factors that quantise them."""
     peaks = peaks.clamp(min=MIN_PEAK)
     return peaks / INT8_MAX, INT8_MAX / peaks
 
 
 @dataclass(frozen=True)
 class SlotCopy:
-    """A slot whose keys and values go to another's row.
+    """A copy of one slot's keys and values to another slot.
 
-    ``audio`` says what its positions are, None where the other has the same audio; ``length``
-    counts the tokens of its text.
+    Attributes:
+        source: the slot to read.
+        target: the slot to write.
+        audio: the layout of the source's positions; None if the target already holds the same
+            audio.
+        length: the number of tokens of the source's text.
     """
 
     source: int
@@ -65,14 +70,19 @@ class SlotCopy:
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values: axis 0 is layers, axis 1 keys then values, axis 2 slots.
+    """Keys and values: axis 0 is the layer, axis 1 keys or values, axis 2 the slot.
 
-    ``cross_kv`` is ``[layers, 2, slots + 1, heads, n_audio_ctx, head_width]``, ``self_kv`` the same over
-    ``n_text_ctx`` tokens; ``scales``, where `cross_kv` is in 8 bits, without the positions.
-    ``contexts`` ``[slots + 1]`` says how many positions of each row of ``cross_kv`` are real; of
-    ``self_kv`` that follows from where a token stands. Of those positions the first ``n_own`` are the
-    window's self_kv, and the others have ``log_sizes`` added to their scores
-    (`merged_padding.Layout`).
+    Attributes:
+        cross_kv: ``[layers, 2, slots + 1, heads, n_audio_ctx, head_width]``.
+        scales: ``[layers, 2, slots + 1, heads, head_width]`` float32 if ``cross_kv`` is int8, else
+            None.
+        self_kv: ``[layers, 2, slots + 1, heads, n_text_ctx, head_width]``.
+        contexts: ``[slots + 1]``, the number of positions in use per row of ``cross_kv``; for
+            ``self_kv`` it follows from a token's position.
+        n_own: ``[slots + 1]``, how many of them are the window's own; the others are merged
+            positions.
+        log_sizes: ``[slots + 1]`` float32, added to the scores of merged positions
+            (`merged_padding.Layout`).
     """
 
     cross_kv: torch.Tensor
@@ -84,21 +94,21 @@ class KVCache:
 
     @property
     def padding_slot(self) -> int:
-        """The row that is no slot's."""
+        """The row of padding tokens."""
         return len(self.contexts) - 1
 
     def layer_cross_kv(self, layer: int) -> LayerKV:
-        """What one layer keeps of the audio."""
+        """Return one layer's keys and values of the audio."""
         return LayerKV(self.cross_kv[layer], None if self.scales is None else self.scales[layer])
 
     def layer_self_kv(self, layer: int) -> LayerKV:
-        """What one layer keeps of the text."""
+        """Return one layer's keys and values of the text."""
         return LayerKV(self.self_kv[layer])
 
     def slot_cross_kv(
         self, layer: int, slot: int, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a slot's audio in full, ``[1, heads, length, head_width]`` each."""
+        """Return a slot's dequantised keys and values, ``[1, heads, length, head_width]`` each."""
         pair = self.cross_kv[layer, :, slot, None, :, :length].to(self.self_kv.dtype)
         if self.scales is not None:
             pair = (pair * self.scales[layer, :, slot, None, :, None]).to(self.self_kv.dtype)
@@ -106,51 +116,54 @@ class KVCache:
         return keys, values
 
     def set_layouts(self, batch: PackedBatch) -> None:
-        """WriteSelfKV what the positions of slots are."""
+        """Set the layouts of the batch's slots."""
         slots = batch.slots
-        self.contexts[slots] = batch.lengths.clamp(min=1)  # padding_slot's row is heard as well
+        self.contexts[slots] = batch.lengths.clamp(min=1)  # the padding slot is read as well
         self.n_own[slots] = batch.n_own
         self.log_sizes[slots] = batch.log_sizes
 
 
 def copy_slots(cache: KVCache, copies: Sequence[SlotCopy]) -> None:
-    """Copy rows; no target is a source. All texts together, and all audio."""
+    """Copy slots: all texts at once, and all audio; no target may be a source."""
     _copy_rows(cache.self_kv, copies, max(each.length for each in copies))
-    heard = [(each, len(each.audio)) for each in copies if each.audio is not None]
-    if not heard:
+    with_audio = [(each, len(each.audio)) for each in copies if each.audio is not None]
+    if not with_audio:
         return
-    others = [each for each, _ in heard]
-    _copy_rows(cache.cross_kv, others, max(length for _, length in heard))
-    sources, targets = _rows(others, cache.self_kv.device)
+    audio_copies = [each for each, _ in with_audio]
+    _copy_rows(cache.cross_kv, audio_copies, max(length for _, length in with_audio))
+    sources, targets = _rows(audio_copies, cache.self_kv.device)
     if cache.scales is not None:
         cache.scales[:, :, targets] = cache.scales[:, :, sources]
     for numbers in (cache.contexts, cache.n_own, cache.log_sizes):
         numbers[targets] = numbers[sources]
 
 
-def _copy_rows(table: torch.Tensor, copies: Sequence[SlotCopy], longest: int) -> None:
-    """The first ``longest`` positions of rows; as much at once as `COPY_CHUNK_BYTES` hold."""
-    one = longest * table[0, :, 0, :, 0].numel() * table.itemsize  # row of one layer
-    n_at_once = max(1, COPY_CHUNK_BYTES // max(1, one))  # rows of one layer
+def _copy_rows(array: torch.Tensor, copies: Sequence[SlotCopy], longest: int) -> None:
+    """Copy the first ``longest`` positions of rows, at most `COPY_CHUNK_BYTES` at once."""
+    row_bytes = longest * array[0, :, 0, :, 0].numel() * array.itemsize  # of one layer
+    n_at_once = max(1, COPY_CHUNK_BYTES // max(1, row_bytes))  # rows of one layer
     for i in range(0, len(copies), n_at_once):
         some = copies[i : i + n_at_once]
-        sources, targets = _rows(some, table.device)
-        for layers in table.split(max(1, n_at_once // len(some))):
+        sources, targets = _rows(some, array.device)
+        for layers in array.split(max(1, n_at_once // len(some))):
             layers[:, :, targets, :, :longest] = layers[:, :, sources, :, :longest]
 
 
 def _rows(copies: Sequence[SlotCopy], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sources and targets."""
+    """Return source and target indices on the device."""
     rows = [[each.source for each in copies], [each.target for each in copies]]
     sources, targets = torch.tensor(rows, device=device)
     return sources, targets
 
 
 def slot_bytes(sizes: Dimensions, dtype: torch.dtype, cross_dtype: torch.dtype) -> int:
-    """What one slot takes of the device's memory; ``cross_dtype`` is the type of what is heard."""
-    heard, said = sizes.n_audio_ctx * cross_dtype.itemsize, sizes.n_text_ctx * dtype.itemsize
+    """Return the bytes per slot; ``cross_dtype`` is the type of the cross-attention cache."""
+    cross_bytes, self_bytes = (
+        sizes.n_audio_ctx * cross_dtype.itemsize,
+        sizes.n_text_ctx * dtype.itemsize,
+    )
     scales = torch.float32.itemsize if cross_dtype is torch.int8 else 0
-    n_bytes: int = sizes.n_text_layer * 2 * sizes.n_text_state * (heard + said + scales)
+    n_bytes: int = sizes.n_text_layer * 2 * sizes.n_text_state * (cross_bytes + self_bytes + scales)
     return n_bytes
 
 
@@ -161,9 +174,9 @@ def allocate_kv_cache(
     device: torch.device,
     cross_dtype: torch.dtype | None = None,
 ) -> KVCache:
-    """Zeros: what is masked must be a number. Raises torch.OutOfMemoryError.
+    """Allocate zeros (masked values must be finite). Raises torch.OutOfMemoryError.
 
-    ``cross_dtype`` is the type of what is heard: int8, or ``dtype`` where nothing is said.
+    ``cross_dtype`` is the type of the cross-attention cache, int8 or by default ``dtype``.
     """
     heads = sizes.n_text_head
     width = sizes.n_text_state // heads

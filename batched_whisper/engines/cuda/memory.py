@@ -1,4 +1,4 @@
-"""How many slots fit into a GPU's memory: arithmetic on bytes, no device in it."""
+"""Calculates how many slots fit into a GPU's memory; works on byte counts, without a device."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
 
 RESERVE_BYTES = 1 << 30
-"""LayerKV free for the libraries' workspaces."""
+"""Bytes kept free for the libraries' workspaces."""
 _WIDTHS = 24
-"""What a position of a batch takes at once while it is encoded, in widths of the model: the
-mlp's first layer twice (4 each), queries, keys and values, the convolutions' taps, and
-some more."""
+"""Temporary memory per encoded position, in multiples of the model's width: the MLP's first layer
+twice (4 each), queries, keys and values, the convolutions' taps, and some more."""
 
 Allocated = TypeVar("Allocated")
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """A GPU's memory at one moment, in bytes, and the share of it that may be used."""
+    """A GPU's memory in bytes at one moment, and the fraction that may be used."""
 
     total: int
     free: int
@@ -31,13 +30,13 @@ class MemoryBudget:
 
     @property
     def allowed(self) -> int:
-        """How many more bytes may be taken."""
+        """How many more bytes may be allocated."""
         return max(0, min(self.free, int(self.total * self.fraction) - (self.total - self.free)))
 
 
 @dataclass(frozen=True)
 class SlotCount:
-    """How many slots, and why not more."""
+    """A number of slots, and why it is not larger."""
 
     n_slots: int
     why: str
@@ -50,11 +49,15 @@ def reserve_bytes(
     max_tokens: int,
     n_stream_slots: int = 1,
 ) -> int:
-    """What is kept free beside the slots: for libraries, and for what is recorded.
+    """Return the bytes to keep free besides the slots: for libraries and for recorded graphs.
 
-    ``n_positions`` are the most that are encoded together, ``max_tokens`` those of a pass, whose
-    logits are in float32 and worked on twice. ``n_stream_slots`` is at how many it is recorded: what is
-    worked with at one of them is not for another.
+    Args:
+        sizes: the model's dimensions.
+        dtype: the type of activations.
+        n_positions: the most positions of one encoder batch.
+        max_tokens: the most tokens of one decoder pass; their logits are float32, with two copies.
+        n_stream_slots: the number of streams with graphs of their own, which share no temporary
+            memory.
     """
     encoding = _WIDTHS * n_positions * sizes.n_audio_state * dtype.itemsize
     stepping = 4 * max_tokens * sizes.n_vocab
@@ -64,28 +67,28 @@ def reserve_bytes(
 def count_slots(
     wanted: int, slot_bytes: int, budget: MemoryBudget | None, reserve: int = RESERVE_BYTES
 ) -> SlotCount:
-    """How many slots to take.
+    """Return how many slots to allocate.
 
     Args:
         wanted: the most.
-        slot_bytes: what one takes.
-        budget: what there is; None where padding_slot counts.
-        reserve: bytes that are kept free beside them.
+        slot_bytes: bytes per slot.
+        budget: the available memory; None if it is not limited.
+        reserve: bytes to keep free besides the slots.
 
     Raises:
-        EngineError: not one slot fits.
+        EngineError: not even one slot fits.
     """
     each = f"slots of {slot_bytes / 1e6:.0f} MB"
     if budget is None:
         return SlotCount(wanted, f"{wanted} {each}, as asked for")
-    # One more than asked for: the row that is padding_slot's.
+    # One row more than slots: the padding slot.
     fitting = (budget.allowed - reserve) // slot_bytes - 1
     if fitting < 1:
         raise EngineError(
             f"the GPU has {budget.free / 1e9:.1f} GB free of {budget.total / 1e9:.1f}, and "
-            f"gpu_memory_utilization={budget.fraction:g} leaves {budget.allowed / 1e9:.1f} of it: not "
+            f"gpu_memory_utilization={budget.fraction:g} leaves {budget.allowed / 1e9:.1f} GB: not "
             f"enough for one window of {slot_bytes / 1e9:.2f} GB beside {reserve / 1e9:.1f} "
-            "GB of workspace. Free memory, raise the fraction, or choose a smaller model"
+            "GB of workspace. Free memory, raise gpu_memory_utilization, or choose a smaller model"
         )
     if fitting >= wanted:
         return SlotCount(wanted, f"{wanted} {each}, as asked for")
@@ -95,22 +98,22 @@ def count_slots(
 
 @dataclass(frozen=True)
 class Allocation(Generic[Allocated]):
-    """What was allocated, and for how many slots."""
+    """An allocated value, and its number of slots."""
 
     value: Allocated
     count: SlotCount
 
 
-def allocate_slots(take: Callable[[int], Allocated], count: SlotCount) -> Allocation[Allocated]:
-    """Allocate; where the memory is not there after all, for half as many slots, and so on.
+def allocate_slots(allocate: Callable[[int], Allocated], count: SlotCount) -> Allocation[Allocated]:
+    """Allocate for ``count`` slots; on running out of memory, retry with half as many, and so on.
 
     Raises:
-        EngineError: there is not enough for one.
+        EngineError: there is not enough for one slot.
     """
     n_slots = count.n_slots
     while True:
         try:
-            value = take(n_slots)
+            value = allocate(n_slots)
         except torch.OutOfMemoryError:
             if n_slots == 1:
                 raise EngineError(

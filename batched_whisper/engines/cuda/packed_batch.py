@@ -1,9 +1,9 @@
-"""Which windows are encoded together, and what the device is told of them.
+"""A packed batch: windows of any length laid end to end, and its description for the device.
 
-Windows are laid end to end, whatever their lengths: what is done to every position by itself, which
-is most of the encoder, knows nothing of windows, and nothing is padded. So the work of a batch
-depends on the number of its positions alone, and can be recorded for a few of those. What is told
-of windows and positions are whole numbers, in one piece of memory.
+Most of the encoder treats each position by itself and knows nothing of windows, so nothing is
+padded (as in the variable-length batches of Dao et al. 2022, FlashAttention). A batch's work
+depends only on its number of positions, and can be recorded for a few of those. Windows and
+positions are described by whole numbers in one array.
 """
 
 from __future__ import annotations
@@ -18,42 +18,43 @@ from numpy.typing import NDArray
 from batched_whisper.engines.merged_padding import Layout
 
 MAX_WINDOWS = 64
-"""Of one batch."""
+"""The most windows of one batch."""
 TILE = 128
-"""Queries that one program of the attention kernel has: of one window, so its last has fewer."""
+"""Queries per program of the attention kernel, all of one window; its last tile has fewer."""
 GAP = 2
-"""Feature frames of zeros between two windows, and before the first: what convolutions pad with."""
+"""Feature frames of zeros between windows and before the first: the convolutions' padding."""
 _SPARE = 8
-"""More feature frames than twice its positions: of silence and of the gap (`append_silence`)."""
+"""Feature frames besides two per position: silence (`append_silence`) and the gap."""
 
 Numbers = NDArray[np.int32]
 
 
-def split_batches(lengths: Sequence[int], most_positions: int) -> list[list[int]]:
-    """Split windows by their numbers of positions, in their order; lists of their places.
+def split_batches(lengths: Sequence[int], max_positions: int) -> list[list[int]]:
+    """Split windows, given their numbers of positions, into batches; returns lists of indices.
 
-    A batch has at most ``most_positions``, or one window, and at most `MAX_WINDOWS`.
+    The order is kept. A batch has at most ``max_positions``, or one window, and at most
+    `MAX_WINDOWS` windows.
     """
-    found: list[list[int]] = []
+    batches: list[list[int]] = []
     n_positions = 0
     for i, length in enumerate(lengths):
-        fits = n_positions + length <= most_positions
-        if not found or not fits or len(found[-1]) == MAX_WINDOWS:
-            found.append([])
+        fits = n_positions + length <= max_positions
+        if not batches or not fits or len(batches[-1]) == MAX_WINDOWS:
+            batches.append([])
             n_positions = 0
-        found[-1].append(i)
+        batches[-1].append(i)
         n_positions += length
-    return found
+    return batches
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How much memory a batch takes.
+    """The shape of a batch's memory.
 
     Attributes:
-        n_positions: of all its windows.
+        n_positions: the positions of all its windows.
         full: the positions of a full window.
-        padding_slot: the slot that belongs to no window.
+        padding_slot: the slot of padding positions.
     """
 
     n_positions: int
@@ -62,46 +63,48 @@ class BatchShape:
 
     @property
     def n_frames(self) -> int:
-        """The feature frames of all windows, with what lies between them; always even."""
+        """The feature frames of all windows and the gaps between them; always even."""
         return 2 * self.n_positions + _SPARE * (self.n_positions // self.full + 1) + GAP
 
     @property
     def n_tiles(self) -> int:
-        """The parts in which its queries are asked."""
+        """The largest number of tiles of queries."""
         return self.n_positions // TILE + MAX_WINDOWS
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many numbers each field of a `PackedBatch` has."""
+        """The length of each field of a `PackedBatch`."""
         windows = (MAX_WINDOWS + 1,) * 5
         return (*windows, *(self.n_tiles,) * 2, *(self.n_positions,) * 4, self.n_frames)
 
     @property
     def n_numbers(self) -> int:
-        """All of them."""
+        """The length of all fields together."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Windows laid end to end, as numbers on the device; int32 but for ``log_sizes``.
+    """Windows laid end to end, described on the device; int32 except ``log_sizes``.
 
-    The first fields have an token_input for each of `MAX_WINDOWS` windows and one for none: missing
-    windows and positions that are no window's are its, are of slot ``padding_slot``, and of length 0.
+    The fields per window have one entry for each of `MAX_WINDOWS` windows and a last one for
+    padding. Missing windows have length 0 and the padding slot; padding positions belong to the
+    last entry.
 
     Attributes:
-        slots: whose window it is.
-        starts: its first position among those of all.
-        lengths: how many it has.
-        n_own: how many are the window's own, the others being stand-ins.
-        log_sizes: float32, what is added to the stand-ins' scores.
-        tile_windows: of each tile the window.
-        tile_firsts: its first position among those of all.
-        windows: of each position the window.
-        offsets: its place in the window.
-        frames: `Layout.frames`, among the convolve features of all windows.
-        places: `Layout.positions`.
-        frame_windows: of each feature frame the window.
+        slots: per window, its slot.
+        starts: per window, its first position in the batch.
+        lengths: per window, its number of positions.
+        n_own: per window, how many of them are its own; the others are merged positions.
+        log_sizes: per window, float32, the score added to its merged positions.
+        tile_windows: per tile, its window.
+        tile_firsts: per tile, its first position in the batch.
+        windows: per position, its window.
+        offsets: per position, its index in the window.
+        frames: per position, `Layout.frames`, as an index into the convolved features of all
+            windows.
+        positions: per position, `Layout.positions`.
+        frame_windows: per feature frame, its window.
     """
 
     slots: torch.Tensor
@@ -114,24 +117,24 @@ class PackedBatch:
     windows: torch.Tensor
     offsets: torch.Tensor
     frames: torch.Tensor
-    places: torch.Tensor
+    positions: torch.Tensor
     frame_windows: torch.Tensor
 
     @classmethod
     def of(cls, numbers: torch.Tensor, batch_shape: BatchShape) -> PackedBatch:
-        """Views of the numbers that `write_batch` wrote."""
+        """View the numbers that `write_batch` wrote as fields."""
         fields = list(numbers[: batch_shape.n_numbers].split(batch_shape.counts))
         fields[4] = fields[4].view(torch.float32)
         return cls(*fields)
 
     @property
     def is_window_frame(self) -> torch.Tensor:
-        """Which feature frames are a window's, ``[n_frames]``."""
+        """Whether each feature frame belongs to a window, ``[n_frames]``."""
         return self.frame_windows < MAX_WINDOWS
 
 
 def frame_starts(layouts: Sequence[Layout]) -> list[int]:
-    """Where the features of each window begin among those of all."""
+    """Return the first feature frame of each window in the batch."""
     starts, start = [], GAP
     for each in layouts:
         starts.append(start)
@@ -142,7 +145,7 @@ def frame_starts(layouts: Sequence[Layout]) -> list[int]:
 def write_batch(
     slots: Sequence[int], layouts: Sequence[Layout], batch_shape: BatchShape, into: Numbers
 ) -> None:
-    """Write a batch's numbers, in the order of its fields."""
+    """Write a batch's numbers, in the order of the fields of `PackedBatch`."""
     into[: batch_shape.n_numbers] = 0
     bounds = np.cumsum(batch_shape.counts)[:-1]
     fields = np.split(into[: batch_shape.n_numbers], bounds)
@@ -159,9 +162,9 @@ def write_batch(
         firsts = np.arange(start, start + n, TILE)
         tile_windows[tile : tile + len(firsts)] = i
         tile_firsts[tile : tile + len(firsts)] = firsts
-        windows, offsets, frames, places = (each[start : start + n] for each in by_position)
+        windows, offsets, frames, positions = (each[start : start + n] for each in by_position)
         windows[:], offsets[:] = i, np.arange(n)
         np.add(window_layout.frames, frame // 2, out=frames)
-        places[:] = window_layout.positions
+        positions[:] = window_layout.positions
         fields[11][frame : frame + window_layout.n_frames] = i
         start, tile = start + n, tile + len(firsts)

@@ -1,7 +1,7 @@
-"""In what the engine computes: one type for weights and activations, and one for what is heard.
+"""The GPU engine's precision: one type for weights and activations, one for cached keys and values.
 
-float16 is the default on a GPU, as in OpenAI's program: the weights were published in it, and it
-is nearer to float32 than bfloat16. On a processor it is float32, which is there for tests.
+float16 is the default on a GPU, as in openai/whisper: the weights were published in it, and it is
+nearer to float32 than bfloat16. On a CPU, which is for tests, the default is float32.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "fp8": torch.bfloat16,
 }
-"""Precision -> the type of everything but the encoder's linear layers in fp8."""
+"""Precision to type; fp8 applies to the encoder's linear layers only, the rest is bfloat16."""
 
 KV_CACHE_DTYPES = ("auto", "int8", "model")
-"""In what the keys and values of the audio are cross_dtype; model: as everything else."""
+"""Types of the cached keys and values of the audio; the last is the precision's own type."""
 
 FP8_CAPABILITY = (8, 9)
-"""The first compute capability whose matrix units take 8-bit floating point."""
+"""The first compute capability with matrix units for 8-bit floating point."""
 
 
 @dataclass(frozen=True)
 class CudaPrecision:
-    """A precision, and why it was chosen; ``cross_dtype`` is the type of what is heard of the audio."""
+    """A precision, why it was chosen, and the type of the cross-attention cache."""
 
     precision: str
     why: str
@@ -37,7 +37,7 @@ class CudaPrecision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of weights and activations, and of what is cross_dtype of texts."""
+        """The type of weights, activations and the self-attention cache."""
         return DTYPES[self.precision]
 
     @property
@@ -49,20 +49,22 @@ class CudaPrecision:
 def choose_precision(
     precision: str, device: torch.device, kv_cache_dtype: str = "auto"
 ) -> CudaPrecision:
-    """The precision asked for, or the device's best. Raises EngineError where it has it not."""
+    """Return the requested or default precision. Raises EngineError if it is not supported."""
     chosen, why = _precision(precision, device)
     if kv_cache_dtype not in KV_CACHE_DTYPES:
         raise EngineError(
             f"kv_cache_dtype={kv_cache_dtype!r}: choose from {', '.join(KV_CACHE_DTYPES)}"
         )
-    is_small = kv_cache_dtype == "int8" or (kv_cache_dtype == "auto" and chosen != "float32")
-    cross_dtype = torch.int8 if is_small else DTYPES[chosen]
-    in_what = "8 bits" if is_small else str(DTYPES[chosen]).removeprefix("torch.")
-    return CudaPrecision(chosen, f"{why}; what is heard is cross_dtype in {in_what}", cross_dtype)
+    is_int8 = kv_cache_dtype == "int8" or (kv_cache_dtype == "auto" and chosen != "float32")
+    cross_dtype = torch.int8 if is_int8 else DTYPES[chosen]
+    cache_type = "int8" if is_int8 else str(DTYPES[chosen]).removeprefix("torch.")
+    return CudaPrecision(
+        chosen, f"{why}; keys and values of the audio in {cache_type}", cross_dtype
+    )
 
 
 def _precision(precision: str, device: torch.device) -> tuple[str, str]:
-    """Its name, and why."""
+    """Return the precision's name, and why it was chosen."""
     if precision == "auto":
         best = "float16" if device.type == "cuda" else "float32"
         return best, f"{best}, the default on {device.type}"
@@ -78,7 +80,7 @@ def _precision(precision: str, device: torch.device) -> tuple[str, str]:
 
 def _require_fp8(device: torch.device) -> None:
     if device.type != "cuda":
-        raise EngineError("precision=fp8 is for GPUs alone: use float32 or bfloat16 here")
+        raise EngineError("precision=fp8 needs a GPU: use float32 or bfloat16 on a CPU")
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
         raise EngineError(
             f"precision=fp8: {torch.cuda.get_device_name(device)} has no 8-bit floating point "

@@ -1,12 +1,12 @@
-"""Divides a GPU: streams with multiprocessors of their own, by the driver's green contexts.
+"""Partitions a GPU into streams with multiprocessors of their own, by the driver's green contexts.
 
-What is launched on such a stream, recorded graphs included, runs on its multiprocessors alone.
-PyTorch makes such contexts too, but not two that have nothing in common.
+Work launched on such a stream, recorded graphs included, runs on its multiprocessors only. PyTorch
+can create green contexts too, but not two that are disjoint.
 
 Off (`CudaEngine`'s ``n_step_sms=0``), and not run on a GPU yet. The next run decides:
 ``python -m benchmarks.cuda_bench --parts overlap`` has to give, with 40 multiprocessors for steps,
 10 % more ``packed, full`` windows per second than with 0. If it does not, this file goes, and with
-it ``n_step_sms`` and the second place of each stream (docs/lab-log.md, "The first runs").
+it ``n_step_sms`` and the second slot of each stream (docs/lab-log.md, "The first runs").
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any
 import torch
 
 SPLIT_ERRORS = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
-"""What NVIDIA's bindings and PyTorch raise where they cannot."""
+"""What NVIDIA's bindings and PyTorch raise if the GPU cannot be partitioned."""
 
-_SOURCE = "NVIDIA's driver, which cannot split_gpu this GPU"
+_SOURCE = "NVIDIA's driver, which cannot partition this GPU"
 
 
 def split_gpu(
     device: torch.device, n_first: int, priorities: tuple[int, int]
 ) -> tuple[tuple[Any, int], tuple[Any, int]]:
-    """Two streams of PyTorch's and the multiprocessors of each: about ``n_first``, and the others.
+    """Return two streams with disjoint multiprocessors, each with its number of multiprocessors.
 
-    Both last as long as the process. Raises ImportError without NVIDIA's bindings for Python, and
-    RuntimeError where the driver has no such contexts or not so many multiprocessors.
+    The first gets about ``n_first``, the second all others. Both last as long as the process.
+    Raises ImportError without NVIDIA's bindings for Python, and RuntimeError if the driver has no
+    green contexts or too few multiprocessors.
     """
     from cuda.bindings import driver
 
@@ -41,7 +42,7 @@ def split_gpu(
             raise RuntimeError(f"{status.name} of {_SOURCE}")
         return found[0] if len(found) == 1 else found
 
-    torch.cuda.current_stream(device)  # PyTorch's own context is there before
+    torch.cuda.current_stream(device)  # creates PyTorch's own context first
     gpu = checked(driver.cuDeviceGet(device.index))
     kind = driver.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
     everything = checked(driver.cuDeviceGetDevResource(gpu, kind))
@@ -57,9 +58,9 @@ def split_gpu(
 
 
 def check_streams(device: torch.device, streams: Sequence[Any]) -> None:
-    """Let streams wait for each other. Raises RuntimeError where one may not.
+    """Let the streams wait for each other, since they belong to different contexts of the driver.
 
-    That one may is not a matter of constraints: they belong to different contexts of the driver.
+    Raises RuntimeError if one cannot.
     """
     for one, other in permutations(streams, 2):
         one.wait_stream(other)
@@ -67,18 +68,18 @@ def check_streams(device: torch.device, streams: Sequence[Any]) -> None:
 
 
 _DEFAULT_STREAM = 1
-"""What every such context has to have."""
+"""A flag that every green context needs."""
 _NON_BLOCKING = 1
-"""Without ado for the stream that everything without a stream goes to."""
+"""Does not synchronise with the legacy default stream."""
 
 
 @contextmanager
 def excluding_sms(n_multiprocessors: int) -> Iterator[None]:
-    """Within it, products of matrices are made for a GPU that has so many multiprocessors fewer.
+    """Within the context, plan matrix products for a GPU with so many multiprocessors fewer.
 
-    On GPUs of 2022 and later such a product takes every multiprocessor there is until it is done,
-    and what runs beside it waits. With some left out both run at the same time. Where PyTorch
-    cannot say so to its libraries, nothing is left.
+    On GPUs of 2022 and later, such a product occupies all multiprocessors until it is done, and
+    what runs beside it waits. With some left out, both run concurrently. Does nothing if PyTorch
+    cannot pass the limit to its libraries.
     """
     limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
     if not n_multiprocessors or limit is None or not torch.cuda.is_available():
@@ -86,8 +87,10 @@ def excluding_sms(n_multiprocessors: int) -> Iterator[None]:
         return
     library = torch.backends.cuda.preferred_blas_library()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that both may be gone one day: then nothing is left
-        torch.backends.cuda.preferred_blas_library("cublaslt")  # the other one is not told
+        warnings.simplefilter("ignore")  # that both are experimental; without them no limit is set
+        torch.backends.cuda.preferred_blas_library(
+            "cublaslt"
+        )  # cuBLAS itself does not get the limit
         limit(n_multiprocessors)
     try:
         yield

@@ -1,7 +1,7 @@
-"""The aligner: a whole text laid alongside the audio of a slot, in one pass of a third graph.
+"""The aligner: aligns a whole text with the audio of a slot, in one pass of a third graph.
 
-What leaves the graph is the attention of the alignment heads and a log-probability a token. The
-graph is built when somebody first asks for it; until then it costs nothing.
+The graph's outputs are the attention of the alignment heads and one log-probability per token. The
+graph is built on first use; until then it costs nothing.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from batched_whisper.engines.openvino.text_layers import TextLayers
 from batched_whisper.models.checkpoint import Checkpoint
 
 _LENGTH_MULTIPLE = 16
-"""Texts are filled up to a multiple of so many tokens: few different shapes to prepare."""
+"""Texts are padded to a multiple of this many tokens, so that few shapes occur."""
 
 
 def build_aligner(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = False) -> ov.Model:
-    """The decoder over whole texts, without a past.
+    """Build the decoder over whole texts, without a cache of past tokens.
 
-    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``self_mask``
-    ``[1, 1, length, length]`` and ``cross_mask`` ``[rows, 1, 1, context]``, added to the scores;
-    then each layer's cross_kv-attention keys and values in the caches' type.
+    Inputs: ``tokens``, ``positions`` and ``next_tokens`` ``[rows, length]``; ``self_mask`` ``[1, 1,
+    length, length]`` and ``cross_mask`` ``[rows, 1, 1, context]``, added to the scores; then each
+    layer's cross-attention keys and values in the caches' type.
 
     Outputs: ``weights`` ``[rows, n_alignment_heads, length, context]``, heads in the checkpoint's
     order; ``logprobs`` ``[rows, length]`` of the next tokens.
@@ -50,26 +50,28 @@ def build_aligner(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = F
     ]
     tokens, positions, next_tokens, self_mask, cross_mask = inputs
     x = layers.embed(tokens, positions)
-    seen: dict[int, Node] = {}  # of each layer with an alignment head, all its weights
-    wanted = {place.layer for place in checkpoint.alignment_heads}
+    weights: dict[int, Node] = {}  # weights per layer with an alignment head
+    aligning = {head.layer for head in checkpoint.alignment_heads}
     for i in range(layers.n_layers):
-        own = layers.self_attention_heads(x, i)
-        x = layers.add_self_attention(x, attention(own.queries, own.keys, own.values, self_mask), i)
+        heads = layers.self_attention_heads(x, i)
+        x = layers.add_self_attention(
+            x, attention(heads.queries, heads.keys, heads.values, self_mask), i
+        )
         caches = [_input(_cache(i, part), layers.cache_shape, cache_type) for part in _PARTS]
         inputs += caches
         keys, values = (op.convert(cache, "f32") for cache in caches)
         queries = layers.cross_queries(x, i)
-        if i in wanted:
-            seen[i] = attention_weights(queries, keys, cross_mask)
-            attended = op.matmul(seen[i], values, False, False)
+        if i in aligning:
+            weights[i] = attention_weights(queries, keys, cross_mask)
+            attended = op.matmul(weights[i], values, False, False)
         else:
             attended = attention(queries, keys, values, cross_mask)
         x = layers.mlp(layers.add_cross_attention(x, attended, i), i)
-    heads = [
-        op.gather(seen[place.layer], np.array([place.head]), np.array(1))
-        for place in checkpoint.alignment_heads
+    aligned = [
+        op.gather(weights[head.layer], np.array([head.head]), np.array(1))
+        for head in checkpoint.alignment_heads
     ]
-    outputs = [op.concat(heads, 1), _logprobs(layers.logits(x), next_tokens)]
+    outputs = [op.concat(aligned, 1), _logprobs(layers.logits(x), next_tokens)]
     graph = model(outputs, inputs, "whisper_aligner")
     for port, name in zip(graph.outputs, ("weights", "logprobs"), strict=True):
         port.get_tensor().set_names({name})
@@ -90,7 +92,7 @@ def _input(name: str, shape: list[int], kind: ov.Type) -> Node:
 
 
 def _logprobs(logits: Node, next_tokens: Node) -> Node:
-    """The natural log-probability of each next token, ``[rows, length]``."""
+    """Return the natural log-probability of each next token, ``[rows, length]``."""
     last = np.array([-1])
     chosen = op.gather_elements(logits, op.unsqueeze(next_tokens, last), -1)
     total = log_sum_exp(logits, op.reduce_max(logits, last, True))
@@ -98,21 +100,23 @@ def _logprobs(logits: Node, next_tokens: Node) -> Node:
 
 
 class Aligner:
-    """Aligns one text at a time, with a graph that is built on the first one.
+    """Aligns one text at a time; compiles its graph on first use.
 
     Args:
-        checkpoint: the weights; of them only the decoder's are kept.
+        checkpoint: the weights, of which only the decoder's are kept.
         runtime: compiles the graph.
-        key: names the weights among the graphs kept on disk.
-        filler: a token to fill texts up with.
+        key: identifies the weights among the compiled graphs on disk.
+        padding_token: a token to pad texts with.
     """
 
-    def __init__(self, checkpoint: Checkpoint, runtime: Runtime, key: str, filler: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, runtime: Runtime, key: str, padding_token: int
+    ) -> None:
         weights = {k: v for k, v in checkpoint.weights.items() if k.startswith("decoder.")}
         self._checkpoint = replace(checkpoint, weights=weights)
         self._runtime = runtime
         self._key = key
-        self._filler = filler
+        self._padding_token = padding_token
         self._request: Any = None
 
     def align(self, row: AlignRow, cross_kv: NDArray[Any], window_layout: Layout) -> Alignment:
@@ -121,8 +125,8 @@ class Aligner:
         Args:
             row: the text.
             cross_kv: the slot's keys and values, ``[2 * layers, 1, heads, positions, head_width]``,
-                read where they lie.
-            window_layout: what the positions are, of which there may be more.
+                read without a copy.
+            window_layout: the layout of the first positions; any others are masked.
         """
         if self._request is None:
             self._request = self._compile().create_infer_request()
@@ -145,28 +149,30 @@ class Aligner:
         return Alignment(weights, logprobs)
 
     def _compile(self) -> Any:
-        heads = [(place.layer, place.head) for place in self._checkpoint.alignment_heads]
+        heads = [(head.layer, head.head) for head in self._checkpoint.alignment_heads]
         return self._runtime.compile(f"aligner {self._key} {heads}", self._build)
 
     def _build(self) -> ov.Model:
         precision = self._runtime.precision
         return build_aligner(self._checkpoint, precision.cache_type, int8=precision.int8)
 
-    def _inputs(self, row: AlignRow, held: int, window_layout: Layout) -> dict[str, NDArray[Any]]:
-        n_most = self._checkpoint.dimensions.n_text_ctx
-        length = min(-(-len(row.tokens) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, n_most)
-        tokens = np.full((1, length), self._filler, np.int32)
+    def _inputs(
+        self, row: AlignRow, n_positions: int, window_layout: Layout
+    ) -> dict[str, NDArray[Any]]:
+        n_max = self._checkpoint.dimensions.n_text_ctx
+        length = min(-(-len(row.tokens) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, n_max)
+        tokens = np.full((1, length), self._padding_token, np.int32)
         tokens[0, : len(row.tokens)] = row.tokens
-        scores = np.full((1, 1, 1, held), -np.inf, np.float32)
+        scores = np.full((1, 1, 1, n_positions), -np.inf, np.float32)
         scores[..., : len(window_layout)] = window_layout.scores
         return {
             "tokens": tokens,
             "positions": np.arange(length, dtype=np.int32)[None],
             "next_tokens": np.roll(tokens, -1),
-            "self_mask": _hidden(np.tri(length, dtype=bool))[None, None],
+            "self_mask": _as_mask(np.tri(length, dtype=bool))[None, None],
             "cross_mask": scores,
         }
 
 
-def _hidden(visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _as_mask(visible: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.where(visible, np.float32(0), np.float32(-np.inf))

@@ -1,9 +1,9 @@
-"""The text decoder's graph: one step of many slots, with its caches outside.
+"""The text decoder's graph: one step of many slots, with the caches outside the graph.
 
-The rows of a step are grouped by pool (`pools.py`): rows of one pool have caches of the same
-shape. Everything but attention runs on all rows at once; attention runs pool by pool, so that a
-short window's row does not read a long one's keys. The vocabulary's best token is found inside
-the graph: what leaves it is a few numbers a row.
+The rows of a step are grouped by pool (`pools.py`): the rows of a pool have caches of one shape.
+Everything but attention runs on all rows at once; attention runs per pool, so that the row of a
+short window does not read keys of a long one. The most probable token is found inside the graph, so
+that it outputs a few numbers per row.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from batched_whisper.engines.openvino.text_layers import TextLayers
 from batched_whisper.models.checkpoint import Checkpoint
 
 OUTPUTS = ("text_token", "text_score", "text_total", "time_token", "time_score", "time_total")
-"""Of each row: best token below the timestamps, its logit, their log-sum-exp; then timestamps'."""
+"""Per row: the best token below the timestamps, its logit, their log-sum-exp; the same of
+timestamps."""
 
 
 def cache_input(kind: str, layer: int, part: str, pool: int) -> str:
-    """The name of one cache's input: kind is self or cross, part is key or value."""
+    """Return the name of one cache's input; ``kind`` is self or cross, ``part`` is key or value."""
     return f"{kind}_{part}.{layer}.{pool}"
 
 
 @dataclass(frozen=True)
 class _PoolMasks:
-    """What is added to the scores of one pool's rows."""
+    """Masks added to the attention scores of one pool's rows."""
 
-    own: Node  # self-attention: [rows, 1, length, past + length]
-    cross: Node  # [rows, 1, 1, context]
+    self_mask: Node  # self-attention: [rows, 1, length, past + length]
+    cross_mask: Node  # [rows, 1, 1, context]
 
 
 class DecoderGraph:
-    """Builds the graph; holds the list of inputs while it grows."""
+    """Builds the graph and collects its inputs."""
 
     def __init__(
         self,
@@ -62,16 +63,17 @@ class DecoderGraph:
         self._inputs: list[Node] = []
 
     def build(self) -> ov.Model:
-        """The graph of one step.
+        """Build the graph of one step.
 
-        Inputs: ``tokens`` and ``positions`` ``[rows, length]``; ``pool_rows`` ``[pools]``, how many
-        rows are each pool's, at least one; ``text_masks`` ``[masks, n_vocab]``, -inf at the
-        timestamps, and ``text_mask`` ``[rows]``, which of them is a row's; ``time_first`` and
-        ``time_last`` ``[rows, 1]``, the timestamps allowed, inclusive. Then masks and caches of
+        Inputs: ``tokens`` and ``positions`` ``[rows, length]``; ``pool_rows`` ``[pools]``, the
+        number of rows per pool, at least one; ``text_masks`` ``[masks, n_vocab]``, -inf at the
+        timestamps, and ``text_mask`` ``[rows]``, the index of each row's mask; ``time_first`` and
+        ``time_last`` ``[rows, 1]``, the allowed timestamps, inclusive. Then the masks and caches of
         each pool.
 
         Outputs: those of `OUTPUTS`, ``[rows, 1]``; ``logits`` ``[rows, n_vocab]``; ``new_cache``
-        ``[2 * layers, rows, heads, length, head_width]``, this step's keys and values.
+        ``[2 * layers, rows, heads, length, head_width]``, the keys and values of this step's
+        tokens.
         """
         tokens = self._input("tokens", [-1, -1], ov.Type.i32)
         positions = self._input("positions", [-1, -1], ov.Type.i32)
@@ -114,46 +116,46 @@ class DecoderGraph:
     def _self_attention(
         self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks], new_cache: list[Node]
     ) -> Node:
-        own = self._layers.self_attention_heads(x, i)
-        new = {"key": own.keys, "value": own.values}
+        new_heads = self._layers.self_attention_heads(x, i)
+        new = {"key": new_heads.keys, "value": new_heads.values}
         for part in ("key", "value"):
             new_cache.append(op.unsqueeze(op.convert(new[part], self._cache_type), 0))
         split = {part: self._by_pool(new[part], pool_rows) for part in new}
         attended = []
-        for g, rows in enumerate(self._by_pool(own.queries, pool_rows)):
+        for g, rows in enumerate(self._by_pool(new_heads.queries, pool_rows)):
             keys, values = (
                 op.concat([self._cache("self", i, part, g), split[part][g]], 2)
                 for part in ("key", "value")
             )
-            attended.append(attention(rows, keys, values, masks[g].own))
-        return self._layers.add_self_attention(x, self._joined(attended), i)
+            attended.append(attention(rows, keys, values, masks[g].self_mask))
+        return self._layers.add_self_attention(x, self._concat(attended), i)
 
     def _cross_attention(self, x: Node, i: int, pool_rows: Node, masks: list[_PoolMasks]) -> Node:
         queries = self._layers.cross_queries(x, i)
         attended = []
         for g, rows in enumerate(self._by_pool(queries, pool_rows)):
             keys, values = (self._cache("cross", i, part, g) for part in ("key", "value"))
-            attended.append(attention_of_few(rows, keys, values, masks[g].cross))
-        return self._layers.add_cross_attention(x, self._joined(attended), i)
+            attended.append(attention_of_few(rows, keys, values, masks[g].cross_mask))
+        return self._layers.add_cross_attention(x, self._concat(attended), i)
 
-    def _joined(self, parts: list[Node]) -> Node:
+    def _concat(self, parts: list[Node]) -> Node:
         return parts[0] if len(parts) == 1 else op.concat(parts, 0)
 
     def _best_tokens(self, logits: Node) -> list[Node]:
-        """Best token, its logit and the log-sum-exp: of text, then of timestamps."""
+        """Find the best token, its logit and the log-sum-exp: of text, then of timestamps."""
         begin = self._ids.timestamp_begin
         table = self._input("text_masks", [-1, self._ids.n_vocab], ov.Type.f32)
         mask = op.gather(table, self._input("text_mask", [-1], ov.Type.i32), 0)
-        text = op.add(logits, mask)  # all of the vocabulary: its texts are too long to cut out
+        text = op.add(logits, mask)  # over the whole vocabulary: slicing the text off would copy it
         timed = slice_axis(logits, np.array([begin]), axis_length(logits, 1), axis=1)
         first = self._input("time_first", [-1, 1], ov.Type.f32)
         last = self._input("time_last", [-1, 1], ov.Type.f32)
         numbers = np.arange(begin, self._ids.n_vocab, dtype=np.float32)[None]
         inside = op.logical_and(op.greater_equal(numbers, first), op.less_equal(numbers, last))
         timed = op.select(inside, timed, np.float32(-np.inf))
-        found = []
+        outputs = []
         for part, offset in ((text, 0), (timed, begin)):
             best = op.topk(part, np.int32(1), -1, "max", "none", index_element_type="i32")
             token = op.add(best.output(1), np.int32(offset))
-            found += [token, best.output(0), log_sum_exp(part, best.output(0))]
-        return found
+            outputs += [token, best.output(0), log_sum_exp(part, best.output(0))]
+        return outputs

@@ -1,4 +1,4 @@
-"""The audio encoder's graph: features in, the decoder's cross-attention keys and values out."""
+"""The audio encoder's graph: features to the decoder's cross-attention keys and values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from batched_whisper.models.checkpoint import Checkpoint
 
 
 def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = False) -> ov.Model:
-    """The encoder with the cross-attention projections of every decoder layer.
+    """Build the encoder with the cross-attention projections of every decoder layer.
 
-    Inputs, in this order: ``features`` ``[batch, n_mels, frames]``; then of the layout that all
-    windows of the batch have (`merged_padding.Layout`), ``frames`` and ``positions`` ``[n]``, and
-    ``scores`` ``[1, 1, 1, n]``. Outputs, for each decoder layer, are keys then values,
-    ``[batch, heads, n, head_width]`` in the caches' type.
+    Inputs, in this order: ``features`` ``[batch, n_mels, frames]``; then the layout of all windows
+    in the batch (`merged_padding.Layout`): ``frames`` and ``positions`` ``[n]``, ``scores`` ``[1,
+    1, 1, n]``. Outputs: keys, then values of each decoder layer, ``[batch, heads, n, head_width]``
+    in the caches' type.
     """
     sizes = checkpoint.dimensions
     layers = Layers(checkpoint, sizes.n_audio_head, sizes.n_audio_state, int8=int8)
@@ -27,8 +27,8 @@ def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = F
     frames = op.parameter([-1], ov.Type.i32, name="frames")
     positions = op.parameter([-1], ov.Type.i32, name="positions")
     scores = op.parameter([1, 1, 1, -1], ov.Type.f32, name="scores")
-    places = op.gather(layers.weight("encoder.positional_embedding"), positions, 0)
-    x = op.add(op.gather(_convolved(layers, features), frames, 1), places)
+    embeddings = op.gather(layers.weight("encoder.positional_embedding"), positions, 0)
+    x = op.add(op.gather(_convolve(layers, features), frames, 1), embeddings)
     for i in range(sizes.n_audio_layer):
         x = _encoder_block(layers, x, scores, f"encoder.blocks.{i}")
     x = layers.layer_norm(x, "encoder.ln_post")
@@ -41,8 +41,8 @@ def build_encoder(checkpoint: Checkpoint, cache_type: ov.Type, *, int8: bool = F
     return model(outputs, [features, frames, positions, scores], "whisper_encoder")
 
 
-def _convolved(layers: Layers, features: Node) -> Node:
-    """Two convolutions, the second halving the frames: ``[batch, frames / 2, width]``."""
+def _convolve(layers: Layers, features: Node) -> Node:
+    """Apply two convolutions; the second halves the frames: ``[batch, frames / 2, width]``."""
     x = features
     for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
         kernel = layers.weight(f"{name}.weight")

@@ -1,4 +1,4 @@
-"""The engine for every CPU, on OpenVINO: `interface.Engine` over graphs and a set of pools."""
+"""The CPU engine on OpenVINO: `interface.Engine` over graphs and a set of pools."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ from batched_whisper.types import Features
 POOL_SHARES = (0.25, 0.45, 0.7, 1.0)
 """The positions of the pools, as shares of the full audio context.
 
-Four pools read at most about a third more than each row's own context, and cost little where
-they are empty.
+With four pools a row reads at most about a third more than its own context. Empty pools cost
+little.
 """
 
 
 WINDOWS_PER_TRIM = 256
-"""After so many, and as soon as nobody is left, memory that they freed is given back."""
+"""After this many windows, and when no slot is in use, freed memory is returned to the system."""
 
 _NO_TIMESTAMPS = range(1, 1)
 
 
 @dataclass(frozen=True)
 class _Location:
-    """Where a slot lies."""
+    """Where a slot's caches are."""
 
     pool: int
     row: int
@@ -71,12 +71,12 @@ class OpenVinoEngine:
 
     Args:
         checkpoint: the weights.
-        ids: the special tokens that the graph needs to know.
-        max_slots: how many windows may be decoded at once.
+        ids: the special tokens that the graph needs.
+        max_slots: the most windows that can be decoded at once.
         precision: float32, bfloat16, int8 (linear layers only), or auto.
-        threads: processor threads; None takes all.
-        cache_dir: where compiled graphs are kept; None keeps none.
-        runtime: instead of the three before, one that is shared with engines of the same model.
+        threads: processor threads; None uses all processors.
+        cache_dir: the folder for compiled graphs; None stores none.
+        runtime: in place of the three before, a runtime shared with engines of the same model.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class OpenVinoEngine:
         self._decoder = decoder.create_infer_request()
         self._aligner = Aligner(checkpoint, runtime, key, ids.eot)
         self._locations: dict[int, _Location] = {}
-        self._n_encoded = 0  # since memory was given back
+        self._n_encoded = 0  # since freed memory was returned
         self._masks = _LogitMaskTable(ids)
-        self._bound: dict[str, object] = {}  # what the decoder's inputs hold now
+        self._bound: dict[str, object] = {}  # current contents of the decoder's inputs
         self._memory: dict[str, object] = {}
         self.info = EngineInfo(
             engine="openvino",
@@ -149,7 +149,7 @@ class OpenVinoEngine:
         )
 
     def encode(self, rows: Sequence[EncodeRow]) -> None:
-        """One window at a time: on a CPU the encoder gains nothing from company."""
+        """Encode one window at a time: batching the encoder gains nothing on a CPU."""
         self._n_encoded += len(rows)
         for row in rows:
             self._validator.encode(row)
@@ -157,54 +157,54 @@ class OpenVinoEngine:
             with _failures("encoding"):
                 self._encode(append_silence(row.features, self._full_context), window_layout)
             encoded = [self._as_stored(tensor)[0] for tensor in self._encoder.output_tensors]
-            place = self._locate(row.slot, len(window_layout))
-            self._pools[place.pool].write_cross_kv(place.row, encoded, window_layout)
+            location = self._locate(row.slot, len(window_layout))
+            self._pools[location.pool].write_cross_kv(location.row, encoded, window_layout)
 
     def step(self, rows: Sequence[StepRow]) -> list[StepResult | None]:
-        """Rows with one token go together, and so do neighbours that are rows the same number."""
+        """Run rows with one token as one batch; group rows with more by their number of tokens."""
         self._validator.step(rows, self._lengths())
         results: dict[int, StepResult | None] = {}
-        together = [row for row in rows if len(row.tokens) == 1]
-        if together:
-            results.update(self._run_pass([self._pooled(row) for row in together]))
-        for alike in group_by_length(self._pooled(row) for row in rows if len(row.tokens) > 1):
-            results.update(self._run_pass(alike))
+        single = [row for row in rows if len(row.tokens) == 1]
+        if single:
+            results.update(self._run_pass([self._pooled(row) for row in single]))
+        for group in group_by_length(self._pooled(row) for row in rows if len(row.tokens) > 1):
+            results.update(self._run_pass(group))
         return [results[row.slot] for row in rows]
 
     def copy(self, rows: Sequence[CopyRow]) -> None:
-        """Within the source's pool; of a window's own beams the text alone moves."""
+        """Copy within the source's pool; between beams of one window copy only the text."""
         self._validator.copy(rows, self._locations)
         for row in rows:
             source = self._locations[row.source]
             target = self._locate_in(source.pool, row.target)
-            # Taking the target out of another pool moves no row of this one.
+            # Removing the target from another pool moves no row of this one.
             self._pools[source.pool].copy(source.row, target.row)
 
     def align(self, rows: Sequence[AlignRow]) -> list[Alignment]:
-        """One text at a time: its tokens fill the processor, and company gains a tenth."""
+        """Align one text at a time: its tokens fill the processor, so batching gains a tenth."""
         for row in rows:
             self._validator.align(row, self._locations)
         alignments = []
         for row in rows:
-            place = self._locations[row.slot]
-            pool = self._pools[place.pool]
-            cross_kv = pool.cross_kv[:, place.row : place.row + 1]
+            location = self._locations[row.slot]
+            pool = self._pools[location.pool]
+            cross_kv = pool.cross_kv[:, location.row : location.row + 1]
             with _failures("aligning words"):
-                alignments.append(self._aligner.align(row, cross_kv, pool.layouts[place.row]))
+                alignments.append(self._aligner.align(row, cross_kv, pool.layouts[location.row]))
         return alignments
 
     def release(self, slots: Sequence[int]) -> None:
-        """Pack the rows that stay."""
+        """Free slots; the remaining rows are packed."""
         for slot in slots:
-            place = self._locations.pop(slot, None)
-            if place is not None:
-                self._remove(place)
+            location = self._locations.pop(slot, None)
+            if location is not None:
+                self._remove(location)
         if not self._locations and self._n_encoded >= WINDOWS_PER_TRIM:
             self._n_encoded = 0
             malloc_trim.trim()
 
     def close(self) -> None:
-        """Forget the graphs and the caches."""
+        """Release the graphs and the caches."""
         self._pools.clear()
         self._locations.clear()
         del self._encoder, self._decoder, self._aligner
@@ -215,60 +215,60 @@ class OpenVinoEngine:
         self._encoder.infer(dict(enumerate(inputs)), share_inputs=True)
 
     def _warm_up_encoder(self, n_mels: int) -> None:
-        """Run it once on next to nothing, two positions of it.
+        """Run the encoder once on a window of two positions.
 
-        Where the first window ever is of a single position, OpenVINO (2026.4 at least) goes on to
-        compute wrongly for all later ones of other lengths.
+        If the first window has a single position, OpenVINO (at least 2026.4) computes wrong results
+        for all later windows of other lengths.
         """
         with _failures("encoding"):
             self._encode(np.zeros((n_mels, 4), np.float32), layout(2, 2))
 
     def _lengths(self) -> dict[int, int]:
-        """How many tokens each slot knows that was encoded."""
+        """Return the number of tokens in each encoded slot."""
         return {
-            slot: int(self._pools[place.pool].lengths[place.row])
-            for slot, place in self._locations.items()
+            slot: int(self._pools[location.pool].lengths[location.row])
+            for slot, location in self._locations.items()
         }
 
-    def _remove(self, place: _Location) -> None:
-        moved = self._pools[place.pool].remove(place.row)
+    def _remove(self, location: _Location) -> None:
+        moved = self._pools[location.pool].remove(location.row)
         if moved is not None:
-            self._locations[moved] = place
+            self._locations[moved] = location
 
     def _locate(self, slot: int, n_positions: int) -> _Location:
         pool = next(g for g, pool in enumerate(self._pools) if pool.context >= n_positions)
         return self._locate_in(pool, slot)
 
     def _locate_in(self, pool: int, slot: int) -> _Location:
-        """The slot's row in that pool; one that it has in another is given up."""
-        place = self._locations.get(slot)
-        if place is not None and place.pool != pool:
+        """Return the slot's row in that pool; a row that it has in another pool is removed."""
+        location = self._locations.get(slot)
+        if location is not None and location.pool != pool:
             self._remove(self._locations.pop(slot))
-            place = None
-        if place is None:
-            place = _Location(pool, self._pools[pool].add(slot))
-            self._locations[slot] = place
-        return place
+            location = None
+        if location is None:
+            location = _Location(pool, self._pools[pool].add(slot))
+            self._locations[slot] = location
+        return location
 
     def _pooled(self, row: StepRow) -> PooledRow:
-        place = self._locations[row.slot]
-        return PooledRow(place.pool, place.row, row)
+        location = self._locations[row.slot]
+        return PooledRow(location.pool, location.row, row)
 
     def _run_pass(self, rows: list[PooledRow]) -> dict[int, StepResult | None]:
-        """One run of the decoder's graph: every row is rows the same number of tokens."""
+        """Run the decoder's graph once; every row has the same number of tokens."""
         batches = self._pool_batches(rows)
         self._set_inputs(batches)
         with _failures("decoding"):
             self._decoder.infer()
         columns = [self._decoder.get_tensor(name).data[:, 0].tolist() for name in OUTPUTS]
-        found = [RowScores(*numbers) for numbers in zip(*columns, strict=True)]
+        scores = [RowScores(*numbers) for numbers in zip(*columns, strict=True)]
         new = self._as_stored(self._decoder.get_tensor("new_cache"))
         results: dict[int, StepResult | None] = {}
         start = 0
         for batch in batches:
             for i, (row, requested) in enumerate(zip(batch.rows, batch.requested, strict=True)):
                 if requested:
-                    results[row.slot] = self._result(row, start + i, found[start + i])
+                    results[row.slot] = self._result(row, start + i, scores[start + i])
             batch.store(new[:, start : start + len(batch)])
             start += len(batch)
         return results
@@ -314,7 +314,7 @@ class OpenVinoEngine:
             self._bind(batch)
 
     def _bind(self, batch: PoolBatch) -> None:
-        """Show the graph the rows' caches where they lie; nothing is copied."""
+        """Bind the rows' caches to the graph's inputs without a copy."""
         name = f"pool {batch.number}"
         if self._bound.get(name) == batch.binding:
             return
@@ -328,18 +328,18 @@ class OpenVinoEngine:
         self._memory[name] = (
             batch.self_kv,
             batch.cross_kv,
-        )  # the graph's tensors do not keep it alive
+        )  # the graph's tensors do not keep the arrays alive
 
-    def _result(self, row: StepRow, index: int, found: RowScores) -> StepResult | None:
+    def _result(self, row: StepRow, index: int, scores: RowScores) -> StepResult | None:
         if row.allowed is None and row.probe is None:
             return None
         is_greedy = row.sampling.temperature == 0
         if is_greedy and row.probe is None and not row.n_best:
-            choice = found.greedy()
+            choice = scores.greedy()
             return StepResult(choice.token, choice.logprob)
         logits = self._decoder.get_tensor("logits").data[index]
         probed = None if row.probe is None else probability(logits, row.probe)
-        choice = found.greedy()
+        choice = scores.greedy()
         best: tuple[Choice, ...] = ()
         if row.allowed is not None:
             if not is_greedy:
@@ -347,20 +347,20 @@ class OpenVinoEngine:
                 choice = choose(logits, row.allowed, begin, row.sampling, at)
             if row.n_best:
                 mask = self._masks.row(row.allowed.mask)
-                best = found.best(logits, mask, row.allowed.timestamps, row.n_best)
+                best = scores.best(logits, mask, row.allowed.timestamps, row.n_best)
         return StepResult(choice.token, choice.logprob, probed, best)
 
     def _as_stored(self, tensor: Any) -> NDArray[Any]:
-        """A tensor as the pools keep it: float32, or the bits of bfloat16."""
+        """View a tensor as the pools store it: float32, or the bits of bfloat16."""
         data: NDArray[Any] = tensor.data
         return data if self._cache_type == ov.Type.f32 else data.view(np.uint16)
 
 
-_MAX_MASKS = 64  # 13 MB; rows of one step may bring more
+_MAX_MASKS = 64  # 13 MB; a single step may need more
 
 
 class _LogitMaskTable:
-    """The token masks in use, as rows to add to the logits; timestamps are not for them."""
+    """The token masks in use, as rows to add to the logits; -inf at all timestamps."""
 
     def __init__(self, ids: TokenIds) -> None:
         self._begin = ids.timestamp_begin
@@ -368,18 +368,18 @@ class _LogitMaskTable:
         self.table = np.zeros((0, ids.n_vocab), np.float32)
 
     def make_room(self) -> None:
-        """Forget the masks of long ago: callers may bring ever new lists of suppressed tokens."""
+        """Clear a large table: callers may use ever new lists of suppressed tokens."""
         if len(self.table) > _MAX_MASKS:
             self._index.clear()
             self.table = self.table[:0]
 
     def row(self, mask: TokenMask) -> NDArray[np.float32]:
-        """What the mask adds to the logits below the first timestamp, ``[timestamp_begin]``."""
+        """Return the mask's values below the first timestamp, ``[timestamp_begin]``."""
         row: NDArray[np.float32] = self.table[self.index(mask), : self._begin]
         return row
 
     def index(self, mask: TokenMask) -> int:
-        """The number of the mask's row, which is made if it is new."""
+        """Return the index of the mask's row, which is added if it is new."""
         if mask not in self._index:
             self._index[mask] = len(self.table)
             row = np.full((1, self.table.shape[1]), -np.inf, np.float32)
@@ -397,6 +397,6 @@ def _failures(doing: str) -> Iterator[None]:
 
 
 def _last_line(error: Exception) -> str:
-    """Where OpenVINO names the cause, after the places in its source that noticed it."""
+    """Return the last line, in which OpenVINO names the cause, after its source locations."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Memory that was freed and that the process still has, back to the system."""
+"""Returns freed memory that the process still holds to the system."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def trim() -> None:
-    """Return what the allocator keeps of freed memory; where it is not glibc's, do nothing.
+    """Return freed memory from glibc's allocator to the system; do nothing with other allocators.
 
-    Passes of ever new shapes leave holes in glibc's arenas, which it does not close by itself:
+    Decoder runs of ever new shapes leave holes in glibc's arenas that it does not return by itself:
     about a fifth of the process after some hundred windows. Takes some milliseconds.
     """
     trim = _malloc_trim()

@@ -1,6 +1,6 @@
-"""Several engines on one CPU: the weights once, each engine on its share of the threads.
+"""Several engines on one CPU, which share the weights and divide the threads.
 
-One step of a decoder is too little work for many processors; two steps at the same time are more.
+One decoder step is too little work for many processors; concurrent steps use more of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from batched_whisper.engines.openvino.runtime import (
 from batched_whisper.models.checkpoint import Checkpoint
 
 THREADS_PER_ENGINE = 8
-"""Where nobody says how many streams there shall be. Not measured on such machines so far."""
+"""The threads per engine if ``streams`` is not set. Not yet measured on machines with many
+processors."""
 
 
 def make_cpu_engines(
@@ -32,9 +33,9 @@ def make_cpu_engines(
     streams: int | None = None,
     cache_dir: Path | None = None,
 ) -> list[OpenVinoEngine]:
-    """Engines that share compiled graphs and have the slots of ``max_slots`` among them.
+    """Make engines that share compiled graphs and together have ``max_slots`` slots.
 
-    Each has ``min_slots`` at least, although they then have more together. Raises EngineError.
+    Each has at least ``min_slots``, even if the sum then exceeds ``max_slots``. Raises EngineError.
     """
     n = n_cpu_engines(threads or n_processors(), max_slots, streams)
     chosen = choose_precision(precision, shared_core())
@@ -45,6 +46,6 @@ def make_cpu_engines(
 
 
 def n_cpu_engines(threads: int, max_slots: int, wanted: int | None) -> int:
-    """As requested for, else one for every 8 threads; each has a thread and a slot at least."""
+    """Return ``wanted`` or one engine per 8 threads, so that each has a thread and a slot."""
     n = threads // THREADS_PER_ENGINE if wanted is None else wanted
     return max(1, min(n, threads, max_slots))

@@ -1,8 +1,8 @@
-"""One pass of the decoder's graph, pool by pool: what each row is fed and what it may attend to.
+"""One run of the decoder's graph, pool by pool: each row's input and attention masks.
 
-The graph wants at least one row of every pool, all fed the same number of tokens. A block is one
-pool's share of a pass: all its rows (those not requested for are computed and forgotten), or
-neighbours that are fed a longer text, or, where the pool has none, a row of nothing.
+The graph needs at least one row of every pool, all with the same number of tokens. A pool's batch
+is one of these: all its rows (the result of a row that is not in the step is discarded),
+neighbouring rows with several tokens each, or, if no row of the pool is in the step, one empty row.
 """
 
 from __future__ import annotations
@@ -24,11 +24,20 @@ _EMPTY_LENGTH = 8
 
 @dataclass(frozen=True)
 class PoolBatch:
-    """Rows ``start`` to ``stop`` of a pool, or one row of zeros where ``pool`` is None.
+    """Rows from ``start`` of a pool, or one row of zeros if ``pool`` is None.
 
-    ``self_kv`` and ``cross_kv`` are the rows' caches, ``[2 * layers, rows, heads, length, width]``;
-    ``lengths`` counts the tokens that each row keeps of its past; ``scores`` ``[rows, positions]``
-    are added to the scores of its audio, -inf where it has none.
+    Attributes:
+        number: the pool's index.
+        pool: the pool.
+        start: the first row.
+        rows: the decoder's input for each row.
+        requested: for each row, whether it is in the step.
+        self_kv: the rows' keys and values of their texts, ``[2 * layers, rows, heads, length,
+            head_width]``.
+        cross_kv: the rows' keys and values of their audio, the same over positions.
+        lengths: ``[rows]``, the number of past tokens that each row attends to.
+        scores: ``[rows, positions]``, added to the cross-attention scores; -inf at unused
+            positions.
     """
 
     number: int
@@ -46,25 +55,28 @@ class PoolBatch:
 
     @property
     def binding(self) -> tuple[int, ...]:
-        """Equal for two blocks whose caches lie in the same memory."""
-        window_layout = -1 if self.pool is None else self.pool.version
-        return (window_layout, self.start, len(self))
+        """Equal for two batches whose caches are the same memory."""
+        version = -1 if self.pool is None else self.pool.version
+        return (version, self.start, len(self))
 
     def self_mask(self, length: int) -> NDArray[np.float32]:
-        """Added to the self-attention scores: each row's past, then its new tokens in order."""
-        held = self.self_kv.shape[3]
-        past = np.arange(held) < self.lengths[:, None]  # [rows, held]
-        past = np.broadcast_to(past[:, None, None], (len(self), 1, length, held))
+        """Return the mask of self-attention: each row's past, then its new tokens in order.
+
+        ``[rows, 1, length, past + length]`` float32, added to the scores.
+        """
+        capacity = self.self_kv.shape[3]
+        past = np.arange(capacity) < self.lengths[:, None]  # [rows, capacity]
+        past = np.broadcast_to(past[:, None, None], (len(self), 1, length, capacity))
         new = np.tri(length, dtype=bool)
         new = np.broadcast_to(new, (len(self), 1, length, length))
         return _scores(np.concatenate([past, new], axis=-1))
 
     def cross_mask(self) -> NDArray[np.float32]:
-        """Added to the cross_kv-attention scores."""
+        """Return the mask of cross-attention, ``[rows, 1, 1, positions]``, added to the scores."""
         return self.scores[:, None, None]
 
     def store(self, new: NDArray[Any]) -> None:
-        """Keep the new tokens of the rows that were requested for in the pool."""
+        """Store the new tokens' keys and values of the requested rows in the pool."""
         if self.pool is not None:
             requested = np.flatnonzero(self.requested)
             self.pool.write_self_kv(
@@ -78,22 +90,22 @@ def _scores(visible: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class PooledRow:
-    """A row of a step, and where it lies: the number of its pool, its pool_row there."""
+    """A row of a step, with the index of its pool and its row there."""
 
     pool: int
     pool_row: int
     row: StepRow
 
 
-def group_by_length(fed: Iterable[PooledRow]) -> list[list[PooledRow]]:
-    """Passes: in each, rows that are fed the same number of tokens, neighbours in every pool.
+def group_by_length(rows: Iterable[PooledRow]) -> list[list[PooledRow]]:
+    """Group rows into runs of equal token count whose rows are neighbours within every pool.
 
-    New windows lie at the end of their pools, so their prompts mostly make one pass.
+    New windows are at the end of their pools, so their prompts usually form one run.
     """
     passes: dict[tuple[int, int], list[PooledRow]] = {}
-    parts: Counter[tuple[int, int]] = Counter()  # of each length and pool: how many gaps so far
+    parts: Counter[tuple[int, int]] = Counter()  # gaps so far per length and pool
     before: dict[tuple[int, int], int] = {}
-    for each in sorted(fed, key=lambda each: (each.pool, each.pool_row)):
+    for each in sorted(rows, key=lambda each: (each.pool, each.pool_row)):
         length = len(each.row.tokens)
         here = (length, each.pool)
         if here in before and each.pool_row != before[here] + 1:
@@ -106,7 +118,7 @@ def group_by_length(fed: Iterable[PooledRow]) -> list[list[PooledRow]]:
 def whole_pool_batch(
     number: int, pool: SlotPool, requested_rows: Sequence[StepRow], idle_token: int
 ) -> PoolBatch:
-    """All rows of a pool, each fed one token."""
+    """Make a batch of all rows of a pool, with one token each."""
     wanted = {row.slot: row for row in requested_rows}
     rows = tuple(
         wanted.get(slot) or StepRow(slot, (idle_token,), int(pool.lengths[row]), None)
@@ -117,13 +129,13 @@ def whole_pool_batch(
 
 
 def partial_pool_batch(number: int, pool: SlotPool, neighbours: Sequence[PooledRow]) -> PoolBatch:
-    """Neighbours of a pool, in their order, each fed the same number of tokens."""
+    """Make a batch of neighbouring rows of a pool, in order, with as many tokens each."""
     rows = tuple(each.row for each in neighbours)
     return _pool_batch(number, pool, neighbours[0].pool_row, rows, (True,) * len(rows))
 
 
 def empty_pool_batch(number: int, shape: CacheShape, n_tokens: int, idle_token: int) -> PoolBatch:
-    """A row of zeros for a pool that has none."""
+    """Make a row of zeros for a pool without a row in the run."""
     layers = 2 * shape.n_layers
     cache = np.zeros((layers, 1, shape.n_heads, _EMPTY_LENGTH, shape.head_width), shape.element)
     idle = StepRow(-1, (idle_token,) * n_tokens, 0, None, GREEDY)
@@ -134,7 +146,7 @@ def empty_pool_batch(number: int, shape: CacheShape, n_tokens: int, idle_token: 
 def _pool_batch(
     number: int, pool: SlotPool, start: int, rows: tuple[StepRow, ...], requested: tuple[bool, ...]
 ) -> PoolBatch:
-    """A block over rows of a pool, which is first made to hold their new tokens."""
+    """Make a batch over rows of a pool; first grow its text caches for the new tokens."""
     positions = np.array([row.position for row in rows])
     longest = int(positions.max()) + len(rows[0].tokens)
     pool.fit_text(max(longest, int(pool.lengths[: len(pool)].max())))

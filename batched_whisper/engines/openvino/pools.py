@@ -1,11 +1,11 @@
-"""Where the slots' keys and values lie: pools of rows with caches of one shape.
+"""Memory for the slots' keys and values: pools of rows with caches of one shape.
 
-A pool holds windows of similar audio context. Its rows are always packed from 0, so that a step
-reads them as one block without copying: when a row is given up, the last one moves into its place.
-Address space is reserved for all slots at once; memory is only taken by rows that are used. It is
-kept for the next ones until the pool is empty, and then given back but for a little.
+A pool holds windows of similar audio context. Its rows are packed from 0, so that a step reads them
+as one block without copying: when a row is removed, the last row moves into its place. Address
+space is reserved for all slots at once; memory is used only by rows that have been written. It is
+reused until the pool is empty, and then all but a little is released.
 
-It knows shapes and bytes, and nothing of OpenVINO's graphs.
+This module knows shapes and bytes, and nothing of OpenVINO's graphs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from numpy.typing import DTypeLike, NDArray
 from batched_whisper.engines.merged_padding import Layout, layout
 
 TEXT_LENGTH_MULTIPLE = 32
-"""The text caches' length is a multiple of this many tokens."""
+"""The length of the text caches is a multiple of this many tokens."""
 
 RETAINED_BYTES = 32 << 20
-"""An empty pool keeps about so much memory, and a row at least, for a call now and then."""
+"""An empty pool keeps about this much memory, and at least one row, for occasional calls."""
 
-# Without the flag a system may refuse to reserve more than it has, though less will be used.
+# Without this flag, Linux may refuse to reserve more address space than there is memory.
 _NO_RESERVE = 0x4000  # MAP_NORESERVE, which Python's mmap names from 3.13 on
 _RESERVE = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE}
@@ -40,7 +40,7 @@ _NOTHING = layout(0, 0)
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What all pools of a model share. ``element`` is the type that stands for one number."""
+    """The shape that all pools of a model share; ``element`` is the type of a stored number."""
 
     n_slots: int
     n_layers: int
@@ -51,17 +51,24 @@ class CacheShape:
 
 
 class SlotPool:
-    """Rows of similar audio context; ``context`` is the most encoder positions that they hold.
+    """Rows of similar audio context.
 
-    ``cross_kv`` is ``[2 * layers, rows, heads, context, head_width]``, keys and values of the layers
-    in turn; ``self_kv`` is the same over the tokens so far. ``layouts`` write_self_kv what each row's positions
-    are, ``scores`` ``[rows, context]`` what is added to their scores: -inf where there is none.
-    ``lengths`` counts each row's tokens. Rows with equal ``audio_ids`` hold the same audio.
+    Attributes:
+        context: the most encoder positions of a row.
+        slots: the slot in each row.
+        layouts: the layout of each row's positions.
+        scores: ``[rows, context]`` float32, added to the cross-attention scores; -inf if unused.
+        lengths: ``[rows]``, the number of tokens in each row.
+        audio_ids: ``[rows]``; rows with equal ids hold the same audio.
+        cross_kv: ``[2 * layers, rows, heads, context, head_width]``, keys, then values of each
+            layer.
+        self_kv: the same over the tokens of the text.
+        version: incremented when the text caches are reallocated.
     """
 
     def __init__(self, context: int, shape: CacheShape) -> None:
         self.context = context
-        self.slots: list[int] = []  # which slot is in which row
+        self.slots: list[int] = []  # by row
         self.layouts = [_NOTHING] * shape.n_slots
         self.scores = np.full((shape.n_slots, context), -np.inf, np.float32)
         self.lengths = np.zeros(shape.n_slots, np.int64)
@@ -72,22 +79,21 @@ class SlotPool:
         self._self_memory, self.self_kv = self._empty(TEXT_LENGTH_MULTIPLE)
         self._n_used = 0  # rows that have memory
         self.version = 0
-        """Counts the times that the memory was laid out anew."""
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def add(self, slot: int) -> int:
-        """Give a slot the next row."""
+        """Give a slot the next row, and return its index."""
         row = len(self.slots)
         self.slots.append(slot)
         self._n_used = max(self._n_used, row + 1)
-        self._lay_out(row, _NOTHING)
+        self._set_layout(row, _NOTHING)
         self.lengths[row] = self.audio_ids[row] = 0
         return row
 
     def remove(self, row: int) -> int | None:
-        """Give up a row. The last row moves into its place; returns that row's slot, if any."""
+        """Remove a row. The last row moves into its place; returns that row's slot, if any."""
         last = len(self.slots) - 1
         moved = self.slots.pop()
         if not self.slots:
@@ -99,58 +105,58 @@ class SlotPool:
         return moved
 
     def copy(self, source: int, target: int) -> None:
-        """Make a row know what another one does; audio that it has is not moved again."""
+        """Copy a row's state to another; equal audio is not copied again."""
         if self.audio_ids[source] != self.audio_ids[target]:
             window_layout, n_before = self.layouts[source], len(self.layouts[target])
             n = len(window_layout)
             self.cross_kv[:, target, :, :n] = self.cross_kv[:, source, :, :n]
             self.cross_kv[:, target, :, n:n_before] = 0
-            self._lay_out(target, window_layout)
+            self._set_layout(target, window_layout)
             self.audio_ids[target] = self.audio_ids[source]
         length = self.lengths[source]
         self.self_kv[:, target, :, :length] = self.self_kv[:, source, :, :length]
         self.lengths[target] = length
 
     def write_cross_kv(self, row: int, encoded: list[NDArray[Any]], window_layout: Layout) -> None:
-        """Keep a window's encoded audio: 2 * layers of ``[heads, positions, head_width]``."""
+        """Store encoded audio: ``2 * layers`` arrays of ``[heads, positions, head_width]``."""
         n, n_before = len(window_layout), len(self.layouts[row])
         for into, part in zip(self.cross_kv, encoded, strict=True):
             into[row, :, :n] = part
-        self.cross_kv[:, row, :, n:n_before] = 0  # what is masked must be a number
-        self._lay_out(row, window_layout)
+        self.cross_kv[:, row, :, n:n_before] = 0  # masked values must be finite
+        self._set_layout(row, window_layout)
         self._n_audio_ids += 1
         self.audio_ids[row], self.lengths[row] = self._n_audio_ids, 0
 
     def write_self_kv(
         self, rows: NDArray[np.int64], positions: NDArray[np.int64], new: NDArray[Any]
     ) -> None:
-        """Keep new tokens' keys and values: ``[2 * layers, rows, heads, tokens, width]``."""
+        """Store new keys and values, ``[2 * layers, rows, heads, tokens, head_width]``."""
         n_tokens = new.shape[3]
         for i in range(n_tokens):
             self.self_kv[:, rows, :, positions + i] = new[:, :, :, i].transpose(1, 0, 2, 3)
         self.lengths[rows] = positions + n_tokens
 
     def fit_text(self, longest: int) -> None:
-        """Make the text caches hold ``longest`` tokens, and not many times more."""
-        held = self.self_kv.shape[3]
+        """Resize the text caches to hold ``longest`` tokens, without keeping a multiple of that."""
+        capacity = self.self_kv.shape[3]
         needed = min(
             -(-max(longest, 1) // TEXT_LENGTH_MULTIPLE) * TEXT_LENGTH_MULTIPLE,
             self._shape.n_text_ctx,
         )
-        if held < needed or held >= 4 * needed:
+        if capacity < needed or capacity >= 4 * needed:
             memory, self_kv = self._empty(needed)
-            rows, kept = len(self.slots), min(held, needed)
+            rows, kept = len(self.slots), min(capacity, needed)
             self_kv[:, :rows, :, :kept] = self.self_kv[:, :rows, :, :kept]
             self._self_memory, self.self_kv = memory, self_kv
             self.version += 1
 
-    def _lay_out(self, row: int, window_layout: Layout) -> None:
+    def _set_layout(self, row: int, window_layout: Layout) -> None:
         self.layouts[row] = window_layout
         self.scores[row, : len(window_layout)] = window_layout.scores
         self.scores[row, len(window_layout) :] = -np.inf
 
     def _release_memory(self) -> None:
-        """Let the system have the memory of what a burst of windows left behind; zeros remain."""
+        """Release memory that a burst of windows used; released pages read as zeros."""
         n_retained = max(
             1, RETAINED_BYTES // (2 * self._shape.n_layers * self._row_bytes(self.context))
         )
@@ -161,7 +167,7 @@ class SlotPool:
         self._n_used = n_retained
 
     def _release_rows(self, memory: mmap.mmap, row_bytes: int, n_retained: int) -> None:
-        """All whole pages of the rows in use but for the first ones."""
+        """Release all whole pages of the used rows after the first ``n_retained``."""
         page = mmap.PAGESIZE
         for part in range(2 * self._shape.n_layers):
             before = part * self._shape.n_slots
@@ -171,7 +177,7 @@ class SlotPool:
                 memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     def _empty(self, length: int) -> tuple[mmap.mmap, NDArray[Any]]:
-        """Zeros for every slot, whose memory is taken when they are first written to."""
+        """Allocate zeros for all slots; the system assigns memory on the first write."""
         shape = self._shape
         sizes = (2 * shape.n_layers, shape.n_slots, shape.n_heads, length, shape.head_width)
         memory = mmap.mmap(-1, sizes[0] * sizes[1] * self._row_bytes(length), **_RESERVE)

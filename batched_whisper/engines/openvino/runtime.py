@@ -1,4 +1,4 @@
-"""OpenVINO's CPU runtime: which precision, how many threads, and graphs kept on disk."""
+"""OpenVINO's CPU runtime: precision, threads and compiled graphs on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from batched_whisper.errors import EngineError
 
 @cache
 def _sources() -> str:
-    """A hash of this engine's own sources: graphs that other sources built are not used."""
+    """Hash this engine's sources: graphs built by other sources are not used."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -32,73 +32,70 @@ _TYPES = {"float32": ov.Type.f32, "bfloat16": ov.Type.bf16}
 
 @cache
 def shared_core() -> ov.Core:
-    """The process's one core, which is never given back.
+    """Return the process's one core, which is never released.
 
-    With the last core OpenVINO unloads its CPU plugin, but leaves a signal handler of the plugin
-    behind, and the next Ctrl-C crashes the process (seen with 2026.4.1).
+    When the last core is released, OpenVINO unloads its CPU plugin but leaves a signal handler of
+    the plugin behind, and the next Ctrl-C crashes the process (seen with 2026.4.1).
     """
     return ov.Core()
 
 
 @dataclass(frozen=True)
 class OpenVinoPrecision:
-    """The precision of the graphs and of the caches, and why."""
+    """The precision of the graphs and of the caches, and why it was chosen."""
 
     precision: str
     why: str
     floats: str
-    """The floating-point type of what is not in 8 bits, and of the caches."""
+    """The floating-point type of the caches and of everything that is not int8."""
 
     @property
     def cache_type(self) -> ov.Type:
-        """The type of keys and values kept between steps."""
+        """The type of the cached keys and values."""
         return _TYPES[self.floats]
 
     @property
     def int8(self) -> bool:
-        """Whether the linear layers compute in 8 bits."""
+        """Whether the linear layers compute in int8."""
         return self.precision == "int8"
 
 
 def choose_precision(precision: str, core: ov.Core) -> OpenVinoPrecision:
-    """The precision requested for, or bfloat16 where the processor computes in it.
-
-    Raises EngineError where the processor cannot.
-    """
+    """Return the requested precision, or bfloat16 if the processor has it. Raises EngineError."""
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     best = "bfloat16" if has_bfloat16 else "float32"
     if precision == "auto":
-        has = "computes in it" if has_bfloat16 else "has no bfloat16 precision"
+        has = "computes in it" if has_bfloat16 else "has no bfloat16 arithmetic"
         return OpenVinoPrecision(best, f"{best}, because the processor {has}", best)
     if precision == "int8":
         return OpenVinoPrecision(
-            "int8", f"int8 linear layers, as requested for; the rest in {best}", best
+            "int8", f"int8 linear layers, as asked for; the rest in {best}", best
         )
     if precision not in _TYPES:
         raise EngineError(
             f"the CPU engine has no precision {precision!r}: use float32, bfloat16, int8 or auto"
         )
     if precision == "bfloat16" and not has_bfloat16:
-        raise EngineError("this processor has no bfloat16 precision: use float32 or auto")
-    return OpenVinoPrecision(precision, f"{precision}, as requested for", precision)
+        raise EngineError("this processor has no bfloat16 arithmetic: use float32 or auto")
+    return OpenVinoPrecision(precision, f"{precision}, as asked for", precision)
 
 
 def n_processors() -> int:
-    """Those that this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Runtime:
-    """Compiles graphs with one precision and thread count, and keeps them on disk.
+    """Compiles graphs with one precision and thread count, and stores them on disk.
 
     Args:
         precision: the precision.
-        threads: how many threads; None takes all processors.
-        cache_dir: where compiled graphs are kept; None keeps none.
-        width: of the model; activations in 8 bits have a scale for each run of so many.
-        streams: how many engines run at the same time, each on its share of the threads.
+        threads: the number of threads; None uses all processors.
+        cache_dir: the folder for compiled graphs; None stores none.
+        width: the model's width: int8 activations have one scale per group of this many.
+        streams: the number of engines that run concurrently, each on its share of the threads.
     """
 
     def __init__(
@@ -128,9 +125,9 @@ class Runtime:
         self._lock = threading.Lock()
 
     def compile(self, key: str, build: Callable[[], ov.Model]) -> ov.CompiledModel:
-        """The graph of that key: the one that is there already, from disk, or built.
+        """Return the graph of that key: already compiled, from disk, or built.
 
-        The key names weights and shape of it.
+        The key must identify the graph's weights and shape.
         """
         with self._lock:
             if key not in self._compiled:
@@ -141,10 +138,10 @@ class Runtime:
         path = self._path(key)
         if path is not None and path.is_file():
             try:
-                kept = self.core.import_model(_mapped(path), "CPU", self._options)
+                imported = self.core.import_model(_map_file(path), "CPU", self._options)
                 _mark_used(path)
-                return kept
-            except RuntimeError:  # from another build of the runtime, or cut off: build it again
+                return imported
+            except RuntimeError:  # from another build of the runtime, or truncated: build it again
                 path.unlink(missing_ok=True)
         compiled = self.core.compile_model(build(), "CPU", self._options)
         if path is not None:
@@ -160,8 +157,8 @@ class Runtime:
         return self._cache_dir / f"{name}.graph"
 
 
-def _mapped(path: Path) -> Any:
-    """The file as a tensor that is read where it lies, where the runtime can."""
+def _map_file(path: Path) -> Any:
+    """Memory-map the file as a tensor if the runtime can, else read it."""
     mapped = getattr(ov, "tensor_from_file", None)
     return path.read_bytes() if mapped is None else mapped(str(path))
 
@@ -171,14 +168,14 @@ _MAX_AGE_S = 30 * _DAY_S
 
 
 def _mark_used(path: Path) -> None:
-    """Its time says when it was used last, to the day."""
+    """Set the file's time, to the day, to that of its last use."""
     with suppress(OSError):
         if time.time() - path.stat().st_mtime > _DAY_S:
             path.touch()
 
 
 def _delete_old(folder: Path) -> None:
-    """Delete the graphs that nobody has used for a month: of older versions, of other models."""
+    """Delete graphs unused for a month: those of older versions or other models."""
     for path in folder.glob("*.graph"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _MAX_AGE_S:
@@ -186,7 +183,7 @@ def _delete_old(folder: Path) -> None:
 
 
 def _store(path: Path, compiled: ov.CompiledModel) -> None:
-    """Write the graph whole or not at all; a disk that is full or read-only only costs time."""
+    """Write a graph atomically; on a full or read-only disk, continue without it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _delete_old(path.parent)

@@ -1,7 +1,7 @@
-"""The text decoder's layers, for every graph that runs it: one token a step, or a whole text.
+"""The text decoder's layers, shared by the graphs of one step and of whole texts.
 
-Between these pieces a graph does the attention itself, because that is where graphs differ: what
-is attended to, where it lies, and what of it is wanted.
+Each graph computes the attention between these parts itself, because the graphs differ there: in
+keys and values, in where they are stored, and in what is output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batched_whisper.models.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class SelfAttentionHeads:
-    """What self-attention is made of, ``[rows, heads, length, head_width]``; queries scaled."""
+    """Inputs of self-attention, ``[rows, heads, length, head_width]`` each; queries are scaled."""
 
     queries: Node
     keys: Node
@@ -25,9 +25,9 @@ class SelfAttentionHeads:
 
 
 class TextLayers:
-    """Builds the decoder's layers on one checkpoint's weights; ``x`` is ``[rows, length, width]``.
+    """Builds the decoder's layers from one checkpoint; ``x`` is ``[rows, length, width]``.
 
-    ``cache_shape`` is that of a layer's keys or values, -1 where it is free.
+    ``cache_shape`` is the shape of a layer's keys or values, with -1 for dynamic axes.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, int8: bool = False) -> None:
@@ -37,7 +37,7 @@ class TextLayers:
         self.cache_shape = [-1, sizes.n_text_head, -1, self._layers.head_width]
 
     def embed(self, tokens: Node, positions: Node) -> Node:
-        """Tokens and their places, both ``[rows, length]``, as vectors."""
+        """Embed tokens and positions, both ``[rows, length]``."""
         layers = self._layers
         return op.add(
             op.gather(layers.weight("decoder.token_embedding.weight"), tokens, 0),
@@ -45,7 +45,7 @@ class TextLayers:
         )
 
     def self_attention_heads(self, x: Node, i: int) -> SelfAttentionHeads:
-        """Queries, keys and values of layer ``i``'s self-attention."""
+        """Compute queries, keys and values of layer ``i``'s self-attention."""
         layers, name = self._layers, f"decoder.blocks.{i}.attn"
         normed = layers.layer_norm(x, f"{name}_ln")
         return SelfAttentionHeads(
@@ -55,24 +55,24 @@ class TextLayers:
         )
 
     def add_self_attention(self, x: Node, attended: Node, i: int) -> Node:
-        """What layer ``i``'s self-attention attended, added to ``x``."""
+        """Add layer ``i``'s projected self-attention output to ``x``."""
         return self._add(x, attended, f"decoder.blocks.{i}.attn")
 
     def cross_queries(self, x: Node, i: int) -> Node:
-        """The queries of layer ``i``'s cross-attention, scaled."""
+        """Compute the queries of layer ``i``'s cross-attention, scaled."""
         layers, name = self._layers, f"decoder.blocks.{i}.cross_attn"
         return layers.queries(layers.layer_norm(x, f"{name}_ln"), f"{name}.query")
 
     def add_cross_attention(self, x: Node, attended: Node, i: int) -> Node:
-        """What layer ``i``'s cross-attention attended, added to ``x``."""
+        """Add layer ``i``'s projected cross-attention output to ``x``."""
         return self._add(x, attended, f"decoder.blocks.{i}.cross_attn")
 
     def mlp(self, x: Node, i: int) -> Node:
-        """Layer ``i``'s mlp, added to ``x``."""
+        """Add layer ``i``'s MLP to ``x``."""
         return self._layers.mlp(x, f"decoder.blocks.{i}")
 
     def logits(self, x: Node, *, only_last: bool = False) -> Node:
-        """``[rows, length, n_vocab]``, or ``[rows, n_vocab]`` of the last place alone."""
+        """Compute logits, ``[rows, length, n_vocab]``; of the last position ``[rows, n_vocab]``."""
         normed = self._layers.layer_norm(x, "decoder.ln")
         if only_last:
             normed = op.gather(normed, np.array(-1), np.array(1))

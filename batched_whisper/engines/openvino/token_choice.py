@@ -1,7 +1,7 @@
-"""From the few numbers that leave the decoder's graph to the token that is said.
+"""Chooses a token from the few numbers per row that the decoder's graph outputs.
 
-The graph finds the best text token and the best timestamp; which of both it is, and what else is
-nearly as good where somebody asks, is decided here, as `decoding.sampling` defines it.
+The graph finds the best text token and the best timestamp. This module decides between the two and
+ranks further tokens if requested, as `decoding.sampling` defines it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from batched_whisper.decoding.sampling import Choice, highest
 
 @dataclass(frozen=True)
 class RowScores:
-    """What the graph found for one row, in the order of `decoder.OUTPUTS`.
+    """The graph's outputs for one row, in the order of `decoder.OUTPUTS`.
 
-    The best text token, its logit and the log-sum-exp of the text allowed; the same of the
-    timestamps, -inf where none is allowed.
+    The best text token, its logit and the log-sum-exp of the allowed text; the same of the
+    timestamps, -inf if none is allowed.
     """
 
     text: int
@@ -31,7 +31,7 @@ class RowScores:
     time_total: float
 
     def greedy(self) -> Choice:
-        """The most probable token; a timestamp, where all of them together beat the best text."""
+        """Return the most probable token; a timestamp if all together beat the best text token."""
         if self._is_text_alone:
             return Choice(self.text, self.text_score - self.text_total)
         if self._is_time_alone:
@@ -45,13 +45,13 @@ class RowScores:
         timestamps: range,
         n_best: int,
     ) -> tuple[Choice, ...]:
-        """The most probable tokens, the greedy one first.
+        """Return the most probable tokens, the greedy one first.
 
         Args:
             logits: ``[n_vocab]``.
-            text_mask: to add to those below the first timestamp, ``[timestamp_begin]``.
-            timestamps: those allowed.
-            n_best: how many, if so many are allowed.
+            text_mask: ``[timestamp_begin]``, added to the logits below the first timestamp.
+            timestamps: the allowed timestamps.
+            n_best: how many; fewer are returned if fewer are allowed.
         """
         text = TokenRange(0, logits[: len(text_mask)] + text_mask)
         time = TokenRange(timestamps.start, logits[timestamps.start : timestamps.stop])
@@ -77,13 +77,13 @@ class RowScores:
 
 @dataclass(frozen=True)
 class TokenRange:
-    """The logits of neighbouring tokens from ``first`` on."""
+    """The logits of consecutive tokens starting at ``first``."""
 
     first: int
     logits: NDArray[np.float32]
 
     def best(self, n_best: int, total: float) -> tuple[Choice, ...]:
-        """The most probable of them, of a log-sum-exp of ``total``."""
+        """Return the most probable of them, given the log-sum-exp ``total``."""
         return tuple(
             Choice(self.first + int(i), float(self.logits[i]) - total)
             for i in highest(self.logits, n_best)

@@ -1,4 +1,4 @@
-"""How many slots a GPU's memory holds."""
+"""The number of slots that fit into a GPU's memory."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ SLOT = 300_000_000
 GB = 1_000_000_000
 
 
-def test_as_many_as_asked_for_where_they_fit() -> None:
+def test_count_slots_gives_the_wanted_number_if_it_fits() -> None:
     assert count_slots(64, SLOT, MemoryBudget(80 * GB, 75 * GB, 0.9)).n_slots == 64
     assert count_slots(64, SLOT, None).n_slots == 64
 
 
 @pytest.mark.parametrize("wanted", [64, 1024])
 @pytest.mark.parametrize("fraction", [0.3, 0.9, 1.0])
-def test_what_is_taken_stays_within_the_fraction_and_is_not_less_than_need_be(
-    wanted: int, fraction: float
-) -> None:
+def test_count_slots_fills_the_memory_fraction(wanted: int, fraction: float) -> None:
     budget = MemoryBudget(24 * GB, 20 * GB, fraction)
     count = count_slots(wanted, SLOT, budget)
-    used = 4 * GB + RESERVE_BYTES + (count.n_slots + 1) * SLOT  # one row is padding_slot's
+    used = 4 * GB + RESERVE_BYTES + (count.n_slots + 1) * SLOT  # one row is the padding slot
     assert used <= 24 * GB * fraction
     assert count.n_slots == wanted or used + SLOT > 24 * GB * fraction
     assert count.n_slots == wanted or f"instead of {wanted}" in count.why
 
 
 @pytest.mark.parametrize(("kept", "least"), [(torch.int8, 320), (torch.float16, 190)])
-def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least: int) -> None:
+def test_slot_bytes_of_large_v3_on_an_80_gb_gpu(kept: torch.dtype, least: int) -> None:
     sizes, dtype = SHAPES["large-v3"], torch.float16
     free = 85 * GB - int(3.1 * GB)  # beside the weights
     reserve = reserve_bytes(sizes, dtype, n_positions=8 * 1500, max_tokens=480)
@@ -57,12 +55,12 @@ def test_an_80_gb_gpu_holds_so_many_windows_of_large_v3(kept: torch.dtype, least
     assert slot_bytes(sizes, dtype, torch.int8) < 0.62 * slot_bytes(sizes, dtype, dtype)
 
 
-def test_where_not_one_fits_the_error_names_the_option() -> None:
+def test_count_slots_error_names_gpu_memory_fraction() -> None:
     with pytest.raises(EngineError, match=r"gpu_memory_utilization=0\.2"):
         count_slots(1, SLOT, MemoryBudget(24 * GB, 20 * GB, 0.2))
 
 
-def test_where_memory_is_short_after_all_there_are_fewer_slots_and_a_reason() -> None:
+def test_allocate_slots_halves_the_slots_when_out_of_memory() -> None:
     def take(n_slots: int) -> int:
         if n_slots > 20:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -74,7 +72,7 @@ def test_where_memory_is_short_after_all_there_are_fewer_slots_and_a_reason() ->
     assert allocate_slots(take, SlotCount(20, "as asked for")).count.why == "as asked for"
 
 
-def test_where_there_is_no_memory_for_one_it_is_an_engine_error() -> None:
+def test_allocate_slots_raises_engine_error_without_memory_for_one() -> None:
     def take(n_slots: int) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -83,7 +81,7 @@ def test_where_there_is_no_memory_for_one_it_is_an_engine_error() -> None:
 
 
 @pytest.mark.parametrize("copy_chunk_bytes", [1, 5_000, 20_000, 1 << 28])
-def test_rows_are_copied_alike_whatever_may_lie_in_memory_twice(
+def test_copy_rows_does_not_depend_on_the_chunk_size(
     copy_chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "COPY_CHUNK_BYTES", copy_chunk_bytes)
@@ -97,8 +95,10 @@ def test_rows_are_copied_alike_whatever_may_lie_in_memory_twice(
     assert torch.equal(table, before)  # nothing else was written
 
 
-def test_copies_never_lie_in_memory_twice_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When every window of a batch of large-v3 branches, they are gigabytes."""
+def test_copy_rows_uses_temporary_memory_of_at_most_a_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If every window of a batch of large-v3 branches, it would be gigabytes."""
     monkeypatch.setattr(kv_cache, "COPY_CHUNK_BYTES", 10_000)
     table = torch.zeros((6, 2, 41, 3, 50, 4), dtype=torch.int8)  # a row of a layer: 1,200 bytes
     sizes = list[int]()

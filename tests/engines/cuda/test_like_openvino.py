@@ -1,4 +1,4 @@
-"""The GPU engine on the processor beside OpenVINO's, in float32, token for token."""
+"""The GPU engine on a CPU against OpenVINO's, in float32, token for token."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CONTEXTS = (120, 33, 120, 7)
 
 
 def said(engine: Engine, sizes: Dimensions) -> list[list[StepResult]]:
-    """What four windows say for a while, decoded together by the rules."""
+    """Decode four windows together by the rules for some steps."""
     rules = Rules(IDS, suppress=frozenset({3, 25}), suppress_begin=frozenset(), timestamps=True)
     engine.encode(
         [EncodeRow(i, features(sizes, i, context), context) for i, context in enumerate(CONTEXTS)]
@@ -80,7 +80,7 @@ def said(engine: Engine, sizes: Dimensions) -> list[list[StepResult]]:
 
 
 @pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES)
-def test_models_of_every_shape_say_the_same(sizes: Dimensions) -> None:
+def test_cuda_and_openvino_engines_choose_the_same_tokens(sizes: Dimensions) -> None:
     checkpoint = random_checkpoint(sizes, 3)
     ours, theirs = (said(make(checkpoint, IDS), sizes) for make in (pytorch, openvino))
     for our, their in zip(ours, theirs, strict=True):
@@ -91,8 +91,8 @@ def test_models_of_every_shape_say_the_same(sizes: Dimensions) -> None:
 
 
 @pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES)
-def test_logits_are_those_of_numpy(sizes: Dimensions) -> None:
-    """Seen through the probe: the probability of every token of a small vocabulary."""
+def test_cuda_engine_probes_equal_numpy_logits(sizes: Dimensions) -> None:
+    """Reads the logits through the probe, for every token of a small vocabulary."""
     checkpoint = random_checkpoint(sizes, 4)
     reference, engine = NumpyWhisper(checkpoint), pytorch(checkpoint, IDS)
     heard, text = features(sizes, 0, 61), (5, 9, 200)
@@ -109,7 +109,7 @@ def test_logits_are_those_of_numpy(sizes: Dimensions) -> None:
 
 
 @pytest.mark.parametrize(("precision", "near"), [("float16", 0.02), ("bfloat16", 0.1)])
-def test_16_bits_are_near_to_32(precision: str, near: float) -> None:
+def test_precision_of_16_bits_is_close_to_float32(precision: str, near: float) -> None:
     checkpoint = random_checkpoint(TINY, 5)
     engines = [pytorch(checkpoint, IDS, kind) for kind in ("float32", precision)]
     text = (151, 7, 20, 160)
@@ -126,7 +126,7 @@ def test_16_bits_are_near_to_32(precision: str, near: float) -> None:
         assert rounded.probed == pytest.approx(exact.probed, rel=near)
 
 
-def test_windows_encoded_together_are_as_if_encoded_alone() -> None:
+def test_encode_of_a_packed_batch_equals_encoding_alone() -> None:
     checkpoint = random_checkpoint(TINY, 5)
     together, alone = (pytorch(checkpoint, IDS) for _ in range(2))
     rows = [EncodeRow(i, features(TINY, i, c), c) for i, c in enumerate((40, 120, 40, 9, 120))]
@@ -149,7 +149,7 @@ LONGEST_S = 5.0
 
 @pytest.fixture(scope="module")
 def clips(speech: Path) -> list[Path]:
-    """Short ones, from several collections."""
+    """Return short clips from several collections."""
     lines = map(json.loads, (speech / "manifest.jsonl").read_text("utf-8").splitlines())
     english = (line for line in lines if line["language"] == "en")
     short = [speech / line["audio"] for line in english if 2 < line["duration_s"] < LONGEST_S]
@@ -159,7 +159,7 @@ def clips(speech: Path) -> list[Path]:
 def tokens_of(
     model: LoadedModel, clips: list[Path], from_samples: bool, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[tuple[int, ...]]]:
-    """Of all clips together: by OpenVINO's engine, then by PyTorch's, through the whole program."""
+    """Yield the tokens of all clips: by OpenVINO's engine, then by PyTorch's, each end to end."""
 
     def make_engines(
         checkpoint: Checkpoint, ids: TokenIds, settings: Settings, cache_dir: Path | None
@@ -185,7 +185,7 @@ def tokens_of(
 
 
 @pytest.mark.parametrize(("name", "from_samples"), [("base", False), ("tiny.en", True)])
-def test_real_clips_have_the_same_tokens(
+def test_cuda_and_openvino_engines_agree_on_real_clips(
     name: str,
     from_samples: bool,
     request: pytest.FixtureRequest,

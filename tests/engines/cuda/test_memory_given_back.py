@@ -1,7 +1,7 @@
-"""What the GPU engine took is free as soon as padding_slot needs it, without Python's collector.
+"""The GPU engine's memory is released as soon as it is unused, without the garbage collector.
 
-That one comes when it likes, and what it has not found yet is memory that the next engine, or the
-next try with fewer slots, does not get.
+The collector may run late, and until then the next engine, or the next attempt with fewer slots,
+could not allocate that memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def no_collector() -> Iterator[None]:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
-    """All cache that were ever taken."""
+    """Return references to all caches ever allocated."""
     found = list[weakref.ref[Any]]()
 
     def take(*given: Any) -> KVCache:
@@ -46,11 +46,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
 
 
 def alive(taken: list[weakref.ref[Any]]) -> list[int]:
-    """The slots of those that are still there."""
+    """Return the numbers of slots of the caches that still exist."""
     return [len(cross[0, 0]) - 1 for cross in (each() for each in taken) if cross is not None]
 
 
-def test_a_closed_engine_holds_nothing(taken: list[weakref.ref[Any]]) -> None:
+def test_close_releases_all_memory(taken: list[weakref.ref[Any]]) -> None:
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
     engine.encode([Heard(0, 20).row(0)])
     engine.step([StepRow(0, (5,), 0, ANYTHING)])
@@ -60,10 +60,10 @@ def test_a_closed_engine_holds_nothing(taken: list[weakref.ref[Any]]) -> None:
     assert (alive(taken), weights() is None) == ([], True)
 
 
-def test_a_try_with_fewer_slots_finds_the_memory_of_the_one_before_free(
+def test_allocate_slots_releases_a_failed_attempt(
     taken: list[weakref.ref[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recording is the last that a try does, and what takes the most memory at once."""
+    """Recording is the last part of an attempt, and needs the most memory at once."""
     at_each_try = list[list[int]]()
 
     def run_out(self: EncoderRunner, places: Any) -> None:

@@ -1,4 +1,4 @@
-"""Windows of several lengths encoded together by the GPU engine, laid end to end."""
+"""Packed batches: windows of several lengths encoded together by the GPU engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONTEXTS = st.integers(1, FULL)
 
 
 @given(st.lists(st.integers(1, 1564), max_size=80), st.sampled_from([1500, 6000, 12000]))
-def test_every_window_is_in_one_company_that_the_device_can_hold(
+def test_split_batches_puts_each_window_in_one_batch_that_fits(
     lengths: list[int], most_positions: int
 ) -> None:
     found = packed_batch.split_batches(lengths, most_positions)
@@ -45,7 +45,7 @@ def test_every_window_is_in_one_company_that_the_device_can_hold(
 
 
 @given(st.lists(st.integers(60, 1500), max_size=64))
-def test_companies_are_as_large_as_may_be(lengths: list[int]) -> None:
+def test_split_batches_makes_batches_as_large_as_possible(lengths: list[int]) -> None:
     found = packed_batch.split_batches(lengths, 12000)
     for each, after in pairwise(found):
         assert sum(lengths[i] for i in each) + lengths[after[0]] > 12000
@@ -63,7 +63,7 @@ def described(
 
 
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 1, 700]))
-def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
+def test_packed_batch_maps_positions_and_frames_to_windows(
     contexts: list[int], n_spare: int
 ) -> None:
     found, _extent = described(contexts, n_spare)
@@ -73,7 +73,7 @@ def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
         assert n == len(window_layout)
         assert (found.windows[start : start + n] == i).all()
         assert found.offsets[start : start + n].tolist() == list(range(n))
-        assert found.places[start : start + n].tolist() == window_layout.positions.tolist()
+        assert found.positions[start : start + n].tolist() == window_layout.positions.tolist()
         # Convolved features: every second frame's; what each position hears is its own window's.
         frames = 2 * found.frames[start : start + n]
         first = int((found.frame_windows == i).nonzero()[0])
@@ -97,7 +97,7 @@ def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
 
 
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 700]))
-def test_tiles_cover_every_query_once_and_no_other(contexts: list[int], n_spare: int) -> None:
+def test_packed_batch_tiles_cover_every_query_once(contexts: list[int], n_spare: int) -> None:
     found, _extent = described(contexts, n_spare)
     seen = []
     for window, first in zip(found.tile_windows.tolist(), found.tile_firsts.tolist(), strict=True):
@@ -111,7 +111,7 @@ CASES = [[7, 120, 61, 33, 119, 7], [30, 30, 30], [120, 120], [9, 8], [1], [120] 
 
 
 def heard_together(contexts: list[int], engine: CudaEngine) -> None:
-    """Encode all in one call, and hold what is said of them against plain NumPy."""
+    """Encode all windows in one call, and compare with plain NumPy."""
     heard = [Heard(i, context) for i, context in enumerate(contexts)]
     engine.encode([each.row(slot) for slot, each in enumerate(heard)])
     text = random_text(3, 6)
@@ -121,7 +121,7 @@ def heard_together(contexts: list[int], engine: CudaEngine) -> None:
 
 
 @pytest.mark.parametrize("contexts", CASES, ids=str)
-def test_in_any_company_windows_are_heard_as_the_definition_hears_them(
+def test_encode_of_any_packed_batch_agrees_with_numpy(
     contexts: list[int],
 ) -> None:
     heard_together(
@@ -130,16 +130,16 @@ def test_in_any_company_windows_are_heard_as_the_definition_hears_them(
 
 
 class Played:
-    """In place of a CUDA graph."""
+    """Replaces a CUDA graph."""
 
     def __init__(self, compute) -> None:  # type: ignore[no-untyped-def]
         self.replay = compute
 
 
 def with_fixed_sizes(max_slots: int) -> CudaEngine:
-    """An engine that runs batches and steps of a few sizes only, as a GPU plays what it recorded.
+    """Make an engine that runs batches and steps of a few sizes only, as a GPU replays its graphs.
 
-    What its memory holds where nothing was written is poison.
+    Unwritten memory is filled with NaN.
     """
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=max_slots, device="cpu")
     for graphs in (engine._encoder_runner.graphs, engine._decoder_runner.graphs):
@@ -150,7 +150,7 @@ def with_fixed_sizes(max_slots: int) -> CudaEngine:
 
 
 @pytest.mark.parametrize("contexts", CASES, ids=str)
-def test_what_fills_a_batch_up_to_a_recorded_size_is_heard_by_nobody(contexts: list[int]) -> None:
+def test_padding_of_a_packed_batch_affects_no_window(contexts: list[int]) -> None:
     engine = with_fixed_sizes(len(contexts))
     heard_together(contexts, engine)
     heard_together(contexts[::-1], engine)
@@ -159,7 +159,7 @@ def test_what_fills_a_batch_up_to_a_recorded_size_is_heard_by_nobody(contexts: l
 
 
 @pytest.mark.parametrize("n_windows", [1, 5, 64, 65, 200])
-def test_there_is_a_recorded_size_for_every_batch_and_it_is_not_much_larger(n_windows: int) -> None:
+def test_recorded_positions_cover_every_batch(n_windows: int) -> None:
     sizes = encoder_runner.recorded_positions(FULL)
     for context in (FULL, 320):
         lengths = [len(layout(context, FULL))] * n_windows
@@ -170,7 +170,7 @@ def test_there_is_a_recorded_size_for_every_batch_and_it_is_not_much_larger(n_wi
     assert FULL in sizes  # a full window alone is not filled up
 
 
-def test_the_short_mix_is_filled_up_by_little() -> None:
+def test_recorded_positions_pad_the_short_mix_by_less_than_a_tenth() -> None:
     random = np.random.default_rng(0)
     seconds = np.clip(random.gamma(3.0, 7 / 3, 64), 1, 30)
     lengths = [len(layout(min(FULL, 32 * int(s * 50 / 32 + 2)), FULL)) for s in seconds]
@@ -182,7 +182,7 @@ def test_the_short_mix_is_filled_up_by_little() -> None:
     assert sum(filled) < 1.1 * sum(sums)
 
 
-def test_what_fills_a_window_is_not_heard_by_its_slots_next_one() -> None:
+def test_encode_overwrites_all_of_a_slots_last_window() -> None:
     alone = CudaEngine(tiny_checkpoint(), IDS, max_slots=2, device="cpu")
     short, long = Heard(0, 8), Heard(1, N_AUDIO_CTX)
     alone.encode([short.row(0), long.row(1)])

@@ -1,4 +1,4 @@
-"""Several GPU engines behind one queue: the same words as of one, each on its own device."""
+"""Several GPU engines behind one queue: the same tokens as with one, each on its own device."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ N_GPUS = torch.cuda.device_count()
 PAIRS = [("cuda:0", "cuda:0"), ("cuda:1", "cuda:0")][:N_GPUS]
 
 
-def test_two_engines_behind_one_queue_say_what_one_says() -> None:
+def test_two_cuda_engines_in_a_group_agree_with_one() -> None:
     one, two = texts_of(("cpu",), 16), texts_of(("cpu", "cpu"), 16)
     assert [each.tokens for each in two] == [each.tokens for each in one]
     assert sum(len(each.tokens) for each in one) > 16
@@ -72,14 +72,14 @@ def test_two_engines_behind_one_queue_say_what_one_says() -> None:
 
 @pytest.mark.skipif(not PAIRS, reason="PyTorch sees no GPU here")
 @pytest.mark.parametrize("devices", PAIRS)
-def test_two_engines_on_gpus_say_what_one_says_on_the_processor(devices: tuple[str, ...]) -> None:
-    """But for windows where two tokens are as good: other sizes have other kernels."""
+def test_engines_on_gpus_agree_with_the_cpu(devices: tuple[str, ...]) -> None:
+    """Except for windows with nearly equal tokens: other sizes use other kernels."""
     one, two = texts_of(("cpu",), 64), texts_of(devices, 64)
     same = [our.tokens == their.tokens for our, their in zip(two, one, strict=True)]
     assert sum(same) > 0.9 * len(same)
 
 
-def test_a_gpu_without_a_number_is_the_one_of_the_thread_that_asks_for_good(
+def test_device_cuda_is_fixed_to_the_threads_current_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
@@ -89,7 +89,7 @@ def test_a_gpu_without_a_number_is_the_one_of_the_thread_that_asks_for_good(
 
 
 class PretendStream:
-    """Of a device; waits for nothing."""
+    """A fake stream of a device, which waits for nothing."""
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
         self.device, self.priority = device, priority
@@ -103,10 +103,10 @@ class PretendGraph:
         return "pool"
 
 
-def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
+def test_graphs_are_recorded_on_streams_of_the_engines_own_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """PyTorch's own stream for recording is of whichever device recorded first in the process."""
+    """PyTorch's default stream for recording belongs to the first device that recorded."""
     recorded_on: list[Any] = []
 
     @contextmanager
@@ -141,7 +141,7 @@ def test_steps_are_recorded_on_one_stream_of_the_engines_own_device(
             recorded.record(places)
             assert "recorded as CUDA graphs" in recorded.why
     n_steps = (
-        len(decoder_runner.recorded_sizes(engines[0]._decoder_runner.most)) + 1
+        len(decoder_runner.recorded_sizes(engines[0]._decoder_runner.max_tokens)) + 1
     )  # and what lies between
     n_encodings = len(encoder_runner.recorded_positions(SIZES.n_audio_ctx))
     assert len(recorded_on) == 2 * (n_steps + n_encodings)

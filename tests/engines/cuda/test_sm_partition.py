@@ -1,4 +1,4 @@
-"""A GPU in two parts: what the driver is asked, and what happens where it cannot."""
+"""Splitting a GPU: the calls of the driver, and what happens if it cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_MULTIPROCESSORS = 132
 
 
 class PretendDriver(ModuleType):
-    """As much of NVIDIA's bindings as is used; ``broken`` names what fails."""
+    """A fake of NVIDIA's bindings as far as they are used; ``broken`` names the call that fails."""
 
     class CUresult:
         CUDA_SUCCESS = SimpleNamespace(name="CUDA_SUCCESS")
@@ -63,7 +63,7 @@ def some(n: int) -> Any:
 
 
 def split(n_groups: int, everything: Any, flags: int, least: int) -> Any:
-    """Into a whole number of eights, as the driver does."""
+    """Round up to a multiple of eight, as the driver does."""
     first = -(-least // 8) * 8
     return [some(first)], n_groups, some(everything.sm.smCount - first)
 
@@ -85,7 +85,7 @@ REFUSED = set[int]()
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """PyTorch with a GPU; a driver is put into its place by what is returned."""
+    """PyTorch with a fake GPU; the returned function installs a fake driver."""
 
     @contextmanager
     def current(what: Any) -> Any:
@@ -115,7 +115,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
     return install
 
 
-def test_both_parts_have_streams_of_their_own_and_nothing_in_common(pretended: Any) -> None:
+def test_split_gpu_makes_two_disjoint_streams(pretended: Any) -> None:
     pretended(PretendDriver())
     (first, n_first), (second, n_second) = split_gpu(GPU, 36, (STEP_PRIORITY, 0))
     assert (n_first, n_second) == (40, 92)
@@ -123,12 +123,12 @@ def test_both_parts_have_streams_of_their_own_and_nothing_in_common(pretended: A
     assert first.device == second.device == GPU
 
 
-def test_steps_and_encoding_each_leave_what_is_the_others(pretended: Any) -> None:
+def test_streams_exclude_each_others_multiprocessors(pretended: Any) -> None:
     pretended(PretendDriver())
     streams = Streams(GPU, 40)
     assert [place.n_other_sms for place in streams.steps] == [0, 92]
     assert [place.n_other_sms for place in streams.encoding] == [0, 40]
-    assert streams.why == "of the multiprocessors 40 are for steps while windows are encoded"
+    assert streams.why == "40 multiprocessors are reserved for steps while windows are encoded"
     with streams.step_stream(EXCLUSIVE):
         pass
     assert WAITED == []
@@ -151,7 +151,7 @@ def test_steps_and_encoding_each_leave_what_is_the_others(pretended: Any) -> Non
     ],
     ids=["no bindings", "not so many", "no contexts"],
 )
-def test_where_a_gpu_cannot_be_divided_it_is_shared(
+def test_streams_share_the_gpu_if_it_cannot_be_split(
     pretended: Any, driver: ModuleType | None, why: str
 ) -> None:
     pretended(driver)
@@ -161,7 +161,7 @@ def test_where_a_gpu_cannot_be_divided_it_is_shared(
     assert why in streams.why
 
 
-def test_streams_that_cannot_wait_for_each_other_are_of_no_use(
+def test_streams_share_the_gpu_if_they_cannot_wait_for_each_other(
     pretended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended(PretendDriver())
@@ -174,9 +174,7 @@ def test_streams_that_cannot_wait_for_each_other_are_of_no_use(
 
 
 @pytest.mark.parametrize("error", [TypeError("3 arguments"), ValueError("0 is no such value")])
-def test_bindings_that_are_called_otherwise_leave_the_gpu_shared(
-    pretended: Any, error: Exception
-) -> None:
+def test_streams_share_the_gpu_if_the_bindings_differ(pretended: Any, error: Exception) -> None:
     def broken(*given: object) -> None:
         raise error
 

@@ -1,4 +1,4 @@
-"""Compiled graphs kept on disk: a second start says the same, and a damaged file is built anew."""
+"""Compiled graphs on disk: reused by a second start, and rebuilt if damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEARD, TEXT = Heard(0, 40), random_text(0, 6)
 
 
 def said(cache_dir: Path) -> list[StepResult | None]:
-    """What an engine says that is started with this folder, checked against NumPy."""
+    """Return the results of an engine started with this folder, after checking them with NumPy."""
     engine: Engine = FLOAT32.make(2, cache_dir)
     engine.encode([HEARD.row(1)])
     found = []
@@ -36,7 +36,7 @@ def graphs(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.iterdir()}
 
 
-def test_a_second_start_says_the_same_and_writes_nothing(tmp_path: Path) -> None:
+def test_runtime_reuses_compiled_graphs_from_disk(tmp_path: Path) -> None:
     first = said(tmp_path)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert kept
@@ -63,7 +63,7 @@ def without_its_end(content: bytes) -> bytes:
     ],
     ids=["empty", "text", "zeros", "half", "without its end"],
 )
-def test_a_damaged_graph_is_built_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_runtime_rebuilds_a_damaged_graph(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     first = said(tmp_path)
     before = graphs(tmp_path)
     for path in tmp_path.iterdir():
@@ -75,13 +75,13 @@ def test_a_damaged_graph_is_built_anew(tmp_path: Path, damage: Callable[[bytes],
     assert said(tmp_path) == first
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+def test_runtime_works_if_cache_dir_cannot_be_written(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder can be made here")
     assert said(blocked / "graphs")
 
 
-def test_a_month_unused_is_forgotten_when_a_new_graph_comes(tmp_path: Path) -> None:
+def test_runtime_deletes_graphs_unused_for_a_month(tmp_path: Path) -> None:
     of_long_ago, other = tmp_path / "a.graph", tmp_path / "a.txt"
     for path in (of_long_ago, other):
         path.touch()
@@ -94,7 +94,7 @@ def test_a_month_unused_is_forgotten_when_a_new_graph_comes(tmp_path: Path) -> N
     assert other.exists() and of_last_week.exists()
 
 
-def test_a_graph_in_use_is_never_a_month_old(tmp_path: Path) -> None:
+def test_runtime_keeps_graphs_in_use(tmp_path: Path) -> None:
     said(tmp_path)
     for path in tmp_path.iterdir():
         os.utime(path, (time.time() - 29 * DAY_S,) * 2)
@@ -102,6 +102,6 @@ def test_a_graph_in_use_is_never_a_month_old(tmp_path: Path) -> None:
     assert all(time.time() - path.stat().st_mtime < DAY_S for path in tmp_path.iterdir())
 
 
-def test_no_half_written_file_is_left(tmp_path: Path) -> None:
+def test_runtime_leaves_no_partial_file(tmp_path: Path) -> None:
     said(tmp_path / "new" / "graphs")
     assert {path.suffix for path in (tmp_path / "new" / "graphs").iterdir()} == {".graph"}

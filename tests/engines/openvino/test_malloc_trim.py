@@ -1,4 +1,4 @@
-"""After a burst, when nobody is left, freed memory goes back; not after every call."""
+"""Freed memory is returned to the system after a burst of windows, but not after every call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batched_whisper.engines.openvino import malloc_trim
 from batched_whisper.engines.openvino.engine import OpenVinoEngine
 
 
-def test_memory_is_given_back_when_the_last_window_of_a_burst_leaves(
+def test_release_trims_memory_after_a_burst_of_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given_back = list[int]()
@@ -29,5 +29,5 @@ def test_memory_is_given_back_when_the_last_window_of_a_burst_leaves(
     engine.close()
 
 
-def test_it_may_be_given_back_at_any_time() -> None:
+def test_trim_can_be_called_at_any_time() -> None:
     malloc_trim.trim()

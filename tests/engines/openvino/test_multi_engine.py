@@ -1,4 +1,4 @@
-"""Engines that share a CPU: each does what it would do alone, at the same time as the others."""
+"""Engines that share a CPU: each gives the results it gives alone, while the others run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def engines() -> Iterator[list[Engine]]:
         engine.close()
 
 
-def test_the_slots_are_shared_out(engines: list[Engine]) -> None:
+def test_make_cpu_engines_divides_the_slots(engines: list[Engine]) -> None:
     assert [engine.info.max_slots for engine in engines] == [4] * N
     assert all(engine.info.threads == N for engine in engines)
 
 
-def test_engines_that_run_at_the_same_time_each_do_what_they_are_told(
+def test_cpu_engines_run_concurrently_without_affecting_each_other(
     engines: list[Engine],
 ) -> None:
     def live(number: int) -> None:
@@ -65,7 +65,7 @@ def test_engines_that_run_at_the_same_time_each_do_what_they_are_told(
         (8, 3, 8, 3),
     ],
 )
-def test_each_stream_has_a_thread_and_a_slot_at_least(
+def test_n_cpu_engines_leaves_each_a_thread_and_a_slot(
     threads: int, max_slots: int, wanted: int | None, n: int
 ) -> None:
     assert n_cpu_engines(threads, max_slots, wanted) == n

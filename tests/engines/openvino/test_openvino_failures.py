@@ -1,4 +1,4 @@
-"""Whatever the runtime says when it fails, it comes as an error of ours that tells the cause."""
+"""Failures of OpenVINO become an EngineError that names the cause."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from batched_whisper.errors import EngineError
         (" \n", "RuntimeError"),
     ],
 )
-def test_the_cause_is_the_last_line_of_what_the_runtime_says_or_else_its_kind(
-    said: str, told: str
-) -> None:
+def test_engine_error_has_the_last_line_of_openvinos_message(said: str, told: str) -> None:
     with (
         pytest.raises(EngineError, match=f"OpenVINO failed while decoding: {told}$"),
         _failures("decoding"),

@@ -1,4 +1,4 @@
-"""Where caches lie: what a burst of windows took is given back, and nobody else notices."""
+"""Pools of slots: memory of a burst of windows is released without affecting other rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def empty(pool: SlotPool) -> None:
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system takes no such advice")
-def test_an_empty_pool_gives_the_memory_of_a_burst_back() -> None:
+def test_empty_slot_pool_releases_cross_kv_memory() -> None:
     pool = filled(SHAPE.n_slots)
     empty(pool)
     # Pages that were given back are zeros; a page at either end belongs to a neighbour too.
@@ -52,7 +52,7 @@ def test_an_empty_pool_gives_the_memory_of_a_burst_back() -> None:
         assert part[: RETAINED_ROWS - 1].all()
 
 
-def test_so_it_does_with_what_was_said() -> None:
+def test_empty_slot_pool_releases_self_kv_memory() -> None:
     pool = filled(SHAPE.n_slots)
     pool.fit_text(SHAPE.n_text_ctx)
     layers, heads, width = 2 * SHAPE.n_layers, SHAPE.n_heads, SHAPE.head_width
@@ -67,7 +67,7 @@ def test_so_it_does_with_what_was_said() -> None:
 
 
 @pytest.mark.parametrize("n_rows", [1, RETAINED_ROWS, RETAINED_ROWS + 1, SHAPE.n_slots])
-def test_what_is_heard_after_that_is_kept_whole(n_rows: int) -> None:
+def test_slot_pool_stores_windows_after_releasing_memory(n_rows: int) -> None:
     pool = filled(SHAPE.n_slots)
     for _ in range(2):
         empty(pool)
@@ -78,7 +78,7 @@ def test_what_is_heard_after_that_is_kept_whole(n_rows: int) -> None:
                 assert (part[slot, :, : CONTEXT - 1] == expected).all()
 
 
-def test_rows_in_use_keep_what_they_heard() -> None:
+def test_slot_pool_keeps_rows_in_use() -> None:
     pool = filled(SHAPE.n_slots)
     while len(pool.slots) > 1:
         pool.remove(len(pool.slots) - 1)

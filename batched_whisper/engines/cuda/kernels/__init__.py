@@ -1,1 +1,1 @@
-"""The same by Triton's kernels, and which of both is used."""
+"""The Triton kernels, and the choice between them and plain PyTorch."""

@@ -1,14 +1,15 @@
-"""Triton kernels: what a step spends its time on, reading each number once.
+"""Triton kernels of the decoder: each reads its numbers once.
 
-`decoder_attention` is `attention.decoder_attention` without copying keys; `choose` is `token_choice.choose` in one
-pass over the logits. Both are tested against those on a processor, by Triton's interpreter.
+`decoder_attention` computes `attention.decoder_attention` without copying keys, `choose` computes
+`token_choice.choose` in one pass over the logits. Both are tested against those on a CPU, by
+Triton's interpreter.
 
-*Attention.* A program has one head of one query_index and a part of its positions. Each of its lanes
-keeps a softmax of its own over every ``BLOCK``-th position (Milakov and Gimelshein 2018, online
-softmax), so that nothing is exchanged between threads until the end; then the lanes' results are
-put together, and in a second kernel the parts' (as in Dao et al. 2023, Flash-Decoding). There is
-no product of matrices in it: with one query_index a key is used once, and reading it takes longer than
-that.
+*Attention.* A program has one head of one query and a part of its positions. Each lane keeps its
+own softmax over every ``BLOCK``-th position (Milakov and Gimelshein 2018, Online normalizer
+calculation for softmax), so that threads exchange nothing until the end. Then the results of the
+lanes are combined, and in a second kernel those of the parts (as in Dao et al. 2023,
+Flash-Decoding). It uses no matrix product: with one query each key is used once, and reading it
+takes longer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from batched_whisper.engines.cuda.model.token_choice import Pick, decide
 @triton.jit
 def _attention_kernel(
     queries,
-    table,
+    layer_kv,
     rows,
     lengths,
     n_own,
@@ -53,16 +54,16 @@ def _attention_kernel(
     N_STAGES: tl.constexpr,  # noqa: N803
     HAS_MERGED: tl.constexpr,  # noqa: N803
 ):
-    """One part of one head of one query_index: its weighted sum of values, its best score, its total."""
-    token_input, part = tl.program_id(0), tl.program_id(1)
-    query_index, head = token_input // N_HEADS, token_input % N_HEADS
+    """Compute one part of one head of one query: weighted sum of values, highest score, total."""
+    query_head, part = tl.program_id(0), tl.program_id(1)
+    query_index, head = query_head // N_HEADS, query_head % N_HEADS
     width = tl.arange(0, WIDTH)
     lane = tl.arange(0, BLOCK)
     query = (
         tl.load(queries + query_index * query_stride + head * WIDTH + width).to(tl.float32) * scale
     )
     slot = tl.load(rows + query_index).to(tl.int64)
-    keys = table + slot * row_stride + head * head_stride
+    keys = layer_kv + slot * row_stride + head * head_stride
     values = keys + pair_stride
     first = part * part_length
     stop = tl.minimum(tl.load(lengths + query_index).to(tl.int32), first + part_length)
@@ -93,9 +94,9 @@ def _attention_kernel(
     total_of_all = tl.sum(total * share, 0)
     acc_of_all = tl.sum(acc * share[:, None], 0)
     if N_PARTS == 1:
-        tl.store(out + token_input * WIDTH + width, acc_of_all / total_of_all)
+        tl.store(out + query_head * WIDTH + width, acc_of_all / total_of_all)
     else:
-        at = token_input * N_PARTS + part
+        at = query_head * N_PARTS + part
         tl.store(out + at * WIDTH + width, acc_of_all)
         tl.store(highest + at, highest_of_all)
         tl.store(totals + at, total_of_all)
@@ -110,29 +111,29 @@ def _combine_parts_kernel(
     N_PARTS: tl.constexpr,  # noqa: N803
     WIDTH: tl.constexpr,  # noqa: N803
 ):
-    """The parts of one head of one query_index."""
-    token_input = tl.program_id(0)
-    part = token_input * N_PARTS + tl.arange(0, N_PARTS)
+    """Combine the parts of one head of one query."""
+    query_head = tl.program_id(0)
+    part = query_head * N_PARTS + tl.arange(0, N_PARTS)
     width = tl.arange(0, WIDTH)
     best = tl.load(highest + part)
     share = tl.exp(best - tl.max(best, 0))
     total = tl.sum(tl.load(totals + part) * share, 0)
     acc = tl.load(parts + part[:, None] * WIDTH + width[None, :])
-    tl.store(out + token_input * WIDTH + width, tl.sum(acc * share[:, None], 0) / total)
+    tl.store(out + query_head * WIDTH + width, tl.sum(acc * share[:, None], 0) / total)
 
 
 def decoder_attention(
     queries: torch.Tensor,
-    table: LayerKV,
+    layer_kv: LayerKV,
     rows: torch.Tensor,
     lengths: torch.Tensor,
     merged: MergedPositions | None = None,
     launch: DecoderAttentionLaunch | None = None,
 ) -> torch.Tensor:
-    """See `attention.DecoderAttention`; the heads' width is a power of two."""
+    """See `attention.DecoderAttention`; the heads' width must be a power of two."""
     n, heads, width = queries.shape
-    numbers, scales = table
-    launch = launch or decoder_attention_launch(table, merged)
+    numbers, scales = layer_kv
+    launch = launch or decoder_attention_launch(layer_kv, merged)
     longest = numbers.shape[3]
     n_parts = launch.n_parts(n * heads, longest)
     part_length = -(-longest // n_parts)
@@ -145,11 +146,14 @@ def decoder_attention(
         highest, totals = torch.empty(
             (2, n, heads, n_parts), dtype=torch.float32, device=out.device
         )
-    hear, kind = _attention_kernel, {"WIDTH": width}
+    kernel, width_options = _attention_kernel, {"WIDTH": width}
     if scales is not None:
-        hear, kind = int8_attention_kernel, {"WORDS": width // 4, "USE_PTX": launch.use_ptx}
+        kernel, width_options = (
+            int8_attention_kernel,
+            {"WORDS": width // 4, "USE_PTX": launch.use_ptx},
+        )
         numbers = numbers.view(torch.int32)
-    hear[(n * heads, n_parts)](
+    kernel[(n * heads, n_parts)](
         queries,
         numbers,
         rows,
@@ -172,7 +176,7 @@ def decoder_attention(
         HAS_MERGED=merged is not None,
         num_warps=launch.n_warps,
         **LAUNCH_OPTIONS,
-        **kind,
+        **width_options,
     )
     if n_parts > 1:
         _combine_parts_kernel[(n * heads,)](
@@ -184,7 +188,7 @@ def decoder_attention(
 @triton.jit
 def _write_self_kv_kernel(
     heads,
-    table,
+    layer_kv,
     rows,
     positions,
     token_stride,
@@ -196,23 +200,23 @@ def _write_self_kv_kernel(
     N_HEADS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """One token's keys or values."""
+    """Write one token's keys or values."""
     token, pair = tl.program_id(0), tl.program_id(1)
     head, width = tl.arange(0, BLOCK), tl.arange(0, WIDTH)
     exists = (head < N_HEADS)[:, None]
     given = heads + token.to(tl.int64) * token_stride + (1 + pair) * part_stride
     numbers = tl.load(given + head[:, None] * WIDTH + width[None, :], mask=exists)
     place = tl.load(rows + token).to(tl.int64) * row_stride + tl.load(positions + token) * WIDTH
-    into = table + pair * pair_stride + place
+    into = layer_kv + pair * pair_stride + place
     tl.store(into + head[:, None] * head_stride + width[None, :], numbers, mask=exists)
 
 
 def write_self_kv(
-    heads: torch.Tensor, table: LayerKV, rows: torch.Tensor, positions: torch.Tensor
+    heads: torch.Tensor, layer_kv: LayerKV, rows: torch.Tensor, positions: torch.Tensor
 ) -> None:
-    """See `attention.WriteSelfKV`; each part of a token's heads is contiguous."""
+    """See `attention.WriteSelfKV`; each part of a token's heads must be contiguous."""
     n, _, n_heads, width = heads.shape
-    numbers = table.numbers
+    numbers = layer_kv.numbers
     _write_self_kv_kernel[(n, 2)](
         heads,
         numbers,
@@ -230,13 +234,13 @@ def write_self_kv(
 
 
 VOCABULARY_BLOCK = 4096
-"""Tokens that a program of `choose` looks at."""
+"""Tokens per program of `choose`."""
 
 
 @triton.jit
 def _choose_kernel(
     logits,
-    hidden,
+    mask_table,
     masks,
     firsts,
     stops,
@@ -250,22 +254,22 @@ def _choose_kernel(
     found_stride,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """Part of one row's vocabulary: a `token_choice.Pick` of text and of times; all's total."""
+    """Scan a part of one row's vocabulary: a `token_choice.Pick` of text, one of times, a total."""
     row, part = tl.program_id(0), tl.program_id(1)
     token = part * BLOCK + tl.arange(0, BLOCK)
     exists = token < n_vocab
     is_text = token < begin
-    given = logits + row.to(tl.int64) * row_stride
-    logit = tl.load(given + token, mask=exists, other=float("-inf"))
-    mask = hidden + tl.load(masks + row) * begin
+    row_logits = logits + row.to(tl.int64) * row_stride
+    logit = tl.load(row_logits + token, mask=exists, other=float("-inf"))
+    mask = mask_table + tl.load(masks + row) * begin
     forbidden = tl.load(mask + token, mask=is_text, other=1).to(tl.int1)
     in_span = (token >= tl.load(firsts + row)) & (token < tl.load(stops + row))
     merit = logit
     temperature = tl.load(temperatures + row)
     if temperature > 0:
-        at_place = tl.load(streams + row) ^ (tl.load(positions + row) + 1)
-        place = _hash32(at_place.to(tl.uint32))
-        bits = _hash32(token.to(tl.uint32) ^ place) >> 9
+        at_position = tl.load(streams + row) ^ (tl.load(positions + row) + 1)
+        position_hash = _hash32(at_position.to(tl.uint32))
+        bits = _hash32(token.to(tl.uint32) ^ position_hash) >> 9
         uniform = (bits.to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2^-23
         merit = logit / temperature - tl.log(-tl.log(uniform))
     at = found + row * tl.num_programs(1) + part
@@ -297,14 +301,14 @@ def _hash32(bits):
     return bits ^ (bits >> 16)
 
 
-def choose(logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+def choose(logits: torch.Tensor, mask_table: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     """See `token_choice.choose`."""
     n, n_vocab = logits.shape
     n_parts = triton.cdiv(n_vocab, VOCABULARY_BLOCK)
     found = torch.empty((11, n, n_parts), dtype=torch.float32, device=logits.device)
     _choose_kernel[(n, n_parts)](
         logits,
-        hidden.view(torch.uint8),
+        mask_table.view(torch.uint8),
         inputs[Field.MASK],
         inputs[Field.TIME_FIRST],
         inputs[Field.TIME_STOP],
@@ -314,7 +318,7 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor) -> 
         found,
         n_vocab,
         logits.stride(0),
-        hidden.shape[1],
+        mask_table.shape[1],
         found.stride(0),
         BLOCK=VOCABULARY_BLOCK,
         num_warps=8,
@@ -332,7 +336,7 @@ def _of_parts(
     highest: torch.Tensor,
     total: torch.Tensor,
 ) -> Pick:
-    """The best of the parts' picks; all ``[n, parts]``."""
+    """Return the best of the parts' picks; all ``[n, parts]``."""
     best = merit.max(-1, keepdim=True)
     token, score = (each.gather(1, best.indices)[:, 0] for each in (token, score))
     return Pick(token, best.values[:, 0], score, highest.amax(-1), total.logsumexp(-1))
@@ -348,7 +352,7 @@ def _quantise_kernel(
     min_peak,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """One row in 8 bits, and its scale."""
+    """Quantise one row, and compute its scale."""
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     exists = column < n_columns
     given = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
@@ -361,7 +365,7 @@ def _quantise_kernel(
 def quantise(
     rows: torch.Tensor, kind: torch.dtype, largest: float, min_peak: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `fp8_linear.quantise`; the numbers and the scales of contiguous rows."""
+    """See `fp8_linear.quantise`; returns numbers and scales of contiguous rows."""
     n_rows, n_columns = rows.shape
     numbers = torch.empty((n_rows, n_columns), dtype=kind, device=rows.device)
     scales = torch.empty((n_rows, 1), dtype=torch.float32, device=rows.device)

@@ -1,4 +1,4 @@
-"""Which code does what the time is spent on: kernels, or plain PyTorch."""
+"""Selects Triton kernels or plain PyTorch for each operation that dominates the run time."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from batched_whisper.engines.merged_padding import layout
 log = logging.getLogger(__name__)
 
 TOLERANCE = 0.05
-"""More than rounding to bfloat16, and less than any mistake."""
+"""Above the rounding of bfloat16, and below the error of any mistake."""
 
 MATRIX_UNITS = (8, 0)
-"""The first compute capability for whose matrix units Triton makes code; without them attention
-within windows is slower than PyTorch's own (triton-lang/triton, pull request 5066)."""
+"""The first compute capability whose matrix units Triton uses; on older GPUs its encoder attention
+is slower than PyTorch's own (triton-lang/triton, pull request 5066)."""
 
 
 class Heads(NamedTuple):
-    """How many, and how wide."""
+    """The number of attention heads and their width."""
 
     n: int
     width: int
@@ -45,7 +45,7 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True)
 class Operations:
-    """How queries meet keys, what is kept, how norms are taken and tokens chosen; why so."""
+    """The implementation of each operation, and why it was selected."""
 
     decoder_attention: DecoderAttention
     encoder_attention: EncoderAttention
@@ -57,10 +57,10 @@ class Operations:
 
     @property
     def syncs_host(self) -> bool:
-        """Whether the host looks at the device's numbers while windows are encoded.
+        """Whether the host reads numbers from the device while windows are encoded.
 
-        That cannot be recorded as a CUDA graph, and trying to is not without danger: PyTorch's
-        allocator does not get over every recording that breaks off (pytorch/pytorch, issue 180395).
+        That cannot be recorded as a CUDA graph, and trying is risky: PyTorch's allocator does not
+        recover from every aborted recording (pytorch/pytorch, issue 180395).
         """
         return self.encoder_attention is attention.encoder_attention
 
@@ -77,23 +77,27 @@ PYTORCH = Operations(
 
 
 def best_operations(device: torch.device, dtype: torch.dtype, heads: Heads) -> Operations:
-    """Triton's kernels on a GPU, where they are installed, fit the model, and work.
+    """Return Triton's kernels on a GPU if they are installed, fit the model and work.
 
-    One that does not work is left out alone: without all of them everything is many times slower.
+    A kernel that does not work is replaced alone: without any of them, all is many times slower.
     """
     if device.type != "cuda":
         return PYTORCH
     if find_spec("triton") is None:
         return with_warning("Triton is not installed")
     if heads.width < 16 or heads.width & (heads.width - 1):
-        return with_warning(f"heads are {heads.width} wide, which is no power of two")
+        return with_warning(
+            f"heads are {heads.width} wide, which is not a power of two of 16 or more"
+        )
     try:
         kernels = triton_operations()
-    except Exception as error:  # an installation of Triton that is not whole
+    except Exception as error:  # an incomplete installation of Triton
         return with_warning(f"Triton does not work here: {_short(error)}")
     unsupported = {}
     if torch.cuda.get_device_capability(device) < MATRIX_UNITS:
-        unsupported["encoder_attention"] = "Triton knows the matrix units of GPUs of 2020 and later"
+        unsupported["encoder_attention"] = (
+            "Triton supports the matrix units of GPUs of 2020 and later"
+        )
     return working_operations(kernels, device, dtype, heads, unsupported)
 
 
@@ -104,11 +108,11 @@ def working_operations(
     heads: Heads,
     unsupported: Mapping[str, str] | None = None,
 ) -> Operations:
-    """Each of them alone is tried; where one fails, plain PyTorch takes its place.
+    """Check each kernel alone, and replace those that fail by plain PyTorch.
 
-    ``unsupported`` are those that need not be tried, and why.
+    ``unsupported`` maps operations that are not to be tried to the reason.
     """
-    found, failed = kernels, dict(unsupported or {})
+    working, failed = kernels, dict(unsupported or {})
     for name in (each.name for each in fields(Operations) if each.name != "why"):
         alone = replace(PYTORCH, **{name: getattr(kernels, name)})
         if name not in failed:
@@ -117,12 +121,12 @@ def working_operations(
             except Exception as error:  # such as a machine without a C compiler, which Triton needs
                 failed[name] = _short(error)
         if name in failed:
-            found = replace(found, **{name: getattr(PYTORCH, name)})
+            working = replace(working, **{name: getattr(PYTORCH, name)})
     if not failed:
-        return found
+        return working
     if len(set(failed.values())) == 1:
-        return with_warning(f"{', '.join(failed)} ({next(iter(failed.values()))})", found)
-    return with_warning(", ".join(f"{name} ({why})" for name, why in failed.items()), found)
+        return with_warning(f"{', '.join(failed)} ({next(iter(failed.values()))})", working)
+    return with_warning(", ".join(f"{name} ({why})" for name, why in failed.items()), working)
 
 
 def _short(error: Exception) -> str:
@@ -130,7 +134,7 @@ def _short(error: Exception) -> str:
 
 
 def triton_operations() -> Operations:
-    """All of them by Triton's kernels, whether or not those work here."""
+    """Return all operations by Triton kernels, whether or not they work here."""
     from batched_whisper.engines.cuda.kernels import decoder_kernels, encoder_kernels
 
     return Operations(
@@ -145,7 +149,7 @@ def triton_operations() -> Operations:
 
 
 def with_warning(why: str, operations: Operations = PYTORCH) -> Operations:
-    """What is, in part at least, plain PyTorch on a GPU; and the reason for it."""
+    """Log why operations are in part plain PyTorch, and return them with that reason."""
     log.warning("slower than this GPU could be, in plain PyTorch: %s", why)
     return replace(operations, why=f"slower in plain PyTorch: {why}")
 
@@ -153,21 +157,22 @@ def with_warning(why: str, operations: Operations = PYTORCH) -> Operations:
 def check_operations(
     operations: Operations, device: torch.device, dtype: torch.dtype, heads: Heads
 ) -> None:
-    """Run each on a little, as the model has it. Raises what they do, ValueError for wrong numbers.
+    """Run each operation on a small example, and compare with plain PyTorch.
 
-    The numbers are of such size that rounding them to bfloat16 is far below `TOLERANCE`.
+    Raises what they raise, and ValueError for wrong numbers. The example's numbers are small enough
+    that rounding them to bfloat16 is far below `TOLERANCE`.
     """
     for trial in _trials(device, dtype, heads):
-        found, right = trial(operations), trial(PYTORCH)
-        off = float((found.float() - right.float()).abs().max())  # NaN where one is
+        actual, expected = trial(operations), trial(PYTORCH)
+        off = float((actual.float() - expected.float()).abs().max())  # NaN if any is
         if not off < TOLERANCE:
-            raise ValueError(f"their numbers are off by {off:.2g}")
+            raise ValueError(f"results are off by {off:.2g}")
 
 
 def _trials(
     device: torch.device, dtype: torch.dtype, heads: Heads
 ) -> list[Callable[[Operations], torch.Tensor]]:
-    """What each operation makes of some numbers."""
+    """Return functions that run each operation on some numbers."""
     random, (n_heads, width) = torch.Generator().manual_seed(0), heads
 
     def some(*shape: int) -> torch.Tensor:
@@ -179,42 +184,45 @@ def _trials(
     x = some(3, n_heads * width)
     deferred_bias, weight, bias = (0.3 * some(3, n_heads * width)).float().unbind()
     logits = some(2, 90).float()
-    hidden = torch.zeros((1, 70), dtype=torch.bool, device=device)
+    mask_table = torch.zeros((1, 70), dtype=torch.bool, device=device)
     inputs = torch.zeros((len(Field), 2), dtype=torch.int64, device=device)
     inputs[Field.TEMPERATURE, 1] = float_bits(0.5)
-    asked, rows = some(2, n_heads, width), torch.tensor([1, 0], device=device)
+    queries, rows = some(2, n_heads, width), torch.tensor([1, 0], device=device)
     lengths = torch.tensor([130, 3], device=device)
     merged = MergedPositions(
         torch.tensor([70, 3], device=device), torch.tensor([2.5, 0], device=device)
     )
 
-    def kept(operations: Operations, kind: torch.dtype) -> torch.Tensor:
+    def cross_attention(operations: Operations, kind: torch.dtype) -> torch.Tensor:
         scales = torch.ones((2, 3, n_heads, width), device=device) if kind is torch.int8 else None
-        table = LayerKV(torch.zeros((2, 3, n_heads, 150, width), dtype=kind, device=device), scales)
-        operations.write_cross_kv(pair, batch, table)
-        acc = [
-            operations.decoder_attention(asked, table, rows, lengths, of) for of in (None, merged)
+        layer_kv = LayerKV(
+            torch.zeros((2, 3, n_heads, 150, width), dtype=kind, device=device), scales
+        )
+        operations.write_cross_kv(pair, batch, layer_kv)
+        attended = [
+            operations.decoder_attention(queries, layer_kv, rows, lengths, of)
+            for of in (None, merged)
         ]
-        return torch.cat(acc)
+        return torch.cat(attended)
 
-    def said(operations: Operations) -> torch.Tensor:
-        table = LayerKV(torch.zeros((2, 3, n_heads, 150, width), dtype=dtype, device=device))
-        operations.write_self_kv(each[:2], table, rows, lengths - 1)
-        return table.numbers
+    def written_self_kv(operations: Operations) -> torch.Tensor:
+        layer_kv = LayerKV(torch.zeros((2, 3, n_heads, 150, width), dtype=dtype, device=device))
+        operations.write_self_kv(each[:2], layer_kv, rows, lengths - 1)
+        return layer_kv.numbers
 
     return [
-        said,
-        lambda of: kept(of, dtype),
-        lambda of: kept(of, torch.int8),
+        written_self_kv,
+        lambda of: cross_attention(of, dtype),
+        lambda of: cross_attention(of, torch.int8),
         lambda of: of.encoder_attention(each, batch)[: int(batch.lengths.sum())],
         lambda of: of.normalise(x, weight, bias, None),
         lambda of: of.normalise(x, weight, bias, deferred_bias),
-        lambda of: of.choose(logits, hidden, inputs),
+        lambda of: of.choose(logits, mask_table, inputs),
     ]
 
 
 def _example_batch(device: torch.device) -> PackedBatch:
-    """Two windows in slots 1 and 0, one with positions that stand for several."""
+    """Return two windows in slots 1 and 0, the second with merged positions."""
     layouts = [layout(150, 150), layout(70, 300)]
     batch_shape = BatchShape(sum(len(each) for each in layouts) + 5, 300, padding_slot=2)
     numbers = np.zeros(batch_shape.n_numbers, np.int32)

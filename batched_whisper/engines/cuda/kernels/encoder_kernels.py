@@ -1,13 +1,13 @@
-"""Triton kernels of the encoder: attention within windows, norms, and what is kept of windows.
+"""Triton kernels of the encoder: attention within windows, layer norm, and writing keys and values.
 
-Each computes what a definition in plain PyTorch does (`attention.encoder_attention`, `layers.normalise`,
-`attention.write_cross_kv`), and is tested against it by Triton's interpreter.
+Each computes what a definition in plain PyTorch does (`attention.encoder_attention`,
+`layers.normalise`, `attention.write_cross_kv`), and is tested against it by Triton's interpreter.
 
-*Attention.* A program has one head and a tile of queries of one window, and goes over the window's
-keys with a running softmax (Dao et al. 2022, FlashAttention; Milakov and Gimelshein 2018). Windows
-lie end to end, so nothing is padded but the last tile of each. Scores are in powers of two, which
-the hardware has. Positions that stand for several, and the last, partly filled block of keys, come
-after all others: the loop over those knows nothing of masks.
+*Attention.* A program has one head and a tile of queries of one window, and loops over the window's
+keys with an online softmax (Dao et al. 2022, FlashAttention; Milakov and Gimelshein 2018). Windows
+are packed, so only the last tile of each is padded. Scores are powers of two, which the hardware
+computes. Merged positions and the last, partly filled block of keys come after all others, so that
+the loop over those needs no masks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from batched_whisper.engines.cuda.packed_batch import MAX_WINDOWS, TILE, PackedB
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 NEAREST = tl.constexpr(1.5 * 2**23)
-"""A float32 of this size has no places after the point: adding it rounds, ties to even."""
+"""A float32 of this size has no fractional bits: adding it rounds to nearest, ties to even."""
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def _attend_to_keys(
     MASKED: tl.constexpr,  # noqa: N803
     PRECISION: tl.constexpr,  # noqa: N803
 ):
-    """Hear the keys from ``start`` to before ``stop``, of a window that ends at ``end``."""
+    """Attend to the keys from ``start`` to before ``stop``, of a window that ends at ``end``."""
     width = tl.arange(0, WIDTH)
     lane = tl.arange(0, BLOCK)
     for first in tl.range(start, stop, BLOCK, num_stages=N_STAGES):
@@ -104,7 +104,7 @@ def _encoder_attention_kernel(
     N_STAGES: tl.constexpr,  # noqa: N803
     PRECISION: tl.constexpr,  # noqa: N803
 ):
-    """One tile of one window's queries, one head."""
+    """Attend with one tile of one window's queries, for one head."""
     head, tile = tl.program_id(0), tl.program_id(1)
     window = tl.load(tile_windows + tile)
     length = tl.load(lengths + window)
@@ -144,13 +144,13 @@ def _encoder_attention_kernel(
 def encoder_attention(
     heads: torch.Tensor, batch: PackedBatch, launch: EncoderAttentionLaunch | None = None
 ) -> torch.Tensor:
-    """See `attention.EncoderAttention`; the heads' width is a power of two, 16 at least."""
+    """See `attention.EncoderAttention`; the heads' width must be a power of two, 16 or more."""
     launch = launch or (
         ENCODER_ATTENTION_FLOAT32 if heads.dtype is torch.float32 else ENCODER_ATTENTION
     )
     n, _, n_heads, width = heads.shape
     out = torch.empty((n, n_heads * width), dtype=heads.dtype, device=heads.device)
-    # Heads of one tile next to each other: they read the same lines of memory.
+    # Neighbouring programs have heads of the same tile, which share cache lines.
     _encoder_attention_kernel[(n_heads, len(batch.tile_windows))](
         heads,
         out,
@@ -168,7 +168,7 @@ def encoder_attention(
         TILE_=TILE,
         BLOCK=launch.block,
         N_STAGES=launch.n_stages,
-        PRECISION="ieee" if heads.dtype is torch.float32 else "tf32",  # of 16 bits it means nothing
+        PRECISION="ieee" if heads.dtype is torch.float32 else "tf32",  # ignored for 16 bits
         num_warps=launch.n_warps,
         **LAUNCH_OPTIONS,
     )
@@ -187,7 +187,7 @@ def _normalise_kernel(
     BLOCK: tl.constexpr,  # noqa: N803
     HAS_DEFERRED_BIAS: tl.constexpr,  # noqa: N803
 ):
-    """One row; several of them, to read weights less often, were slower (docs/lab-log.md)."""
+    """Normalise one row; several, to read weights less often, were slower (docs/lab-log.md)."""
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     exists = column < n_columns
     x = tl.load(rows + row * n_columns + column, mask=exists, other=0.0).to(tl.float32)
@@ -205,7 +205,7 @@ def _normalise_kernel(
 def normalise(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, deferred_bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """See `layers.Normalise`; rows are contiguous."""
+    """See `layers.Normalise`; rows must be contiguous."""
     n_rows, n_columns = x.shape
     out = torch.empty_like(x)
     _normalise_kernel[(n_rows,)](
@@ -243,15 +243,15 @@ def _write_cross_kv_kernel(
     BLOCK: tl.constexpr,  # noqa: N803
     HAS_SCALES: tl.constexpr,  # noqa: N803
 ):
-    """The keys or values of one head of one window."""
-    window, token_input = tl.program_id(0), tl.program_id(1)
+    """Write the keys or values of one head of one window."""
+    window, part_head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + window)
     if length == 0:
         return
-    part, head = token_input // N_HEADS, token_input % N_HEADS
+    part, head = part_head // N_HEADS, part_head % N_HEADS
     slot = tl.load(slots + window).to(tl.int64)
     width, lane = tl.arange(0, WIDTH), tl.arange(0, BLOCK)
-    given = pair + tl.load(starts + window).to(tl.int64) * row_stride + token_input * WIDTH
+    given = pair + tl.load(starts + window).to(tl.int64) * row_stride + part_head * WIDTH
     kept = numbers + part * pair_stride + slot * slot_stride + head * head_stride
     scale = tl.full([WIDTH], 1.0, tl.float32)
     if HAS_SCALES:
@@ -265,8 +265,8 @@ def _write_cross_kv_kernel(
             )
             peaks = tl.maximum(peaks, tl.abs(x.to(tl.float32)))
         peak = tl.maximum(tl.max(peaks, 0), min_peak)
-        scale = largest / peak  # as a factor: there is no division in the loop
-        # Of the scales' rows the positions are left out.
+        scale = largest / peak  # as a factor, to avoid division in the loop
+        # The scales have the same axes without the positions.
         n_slots = pair_stride // slot_stride
         of_slot = ((part * n_slots + slot) * N_HEADS + head) * WIDTH
         tl.store(scales + of_slot + width, peak / largest)
@@ -274,7 +274,7 @@ def _write_cross_kv_kernel(
         row = first + lane
         is_valid = (row < length)[:, None]
         x = tl.load(given + row[:, None] * row_stride + width[None, :], mask=is_valid, other=0.0)
-        if HAS_SCALES:  # the nearest whole number lies in the lowest bits then
+        if HAS_SCALES:  # the rounded integer is then in the lowest bits
             x = (x.to(tl.float32) * scale[None, :] + NEAREST).to(tl.int32, bitcast=True)
         tl.store(
             kept + row[:, None] * WIDTH + width[None, :],
@@ -286,12 +286,12 @@ def _write_cross_kv_kernel(
 def write_cross_kv(
     pair: torch.Tensor,
     batch: PackedBatch,
-    table: LayerKV,
+    layer_kv: LayerKV,
     launch: WriteCrossKVLaunch = WRITE_CROSS_KV,
 ) -> None:
-    """See `attention.WriteCrossKV`; what is no window's is kept nowhere."""
+    """See `attention.WriteCrossKV`; padding positions are not written."""
     _, _, n_heads, width = pair.shape
-    numbers, scales = table
+    numbers, scales = layer_kv
     _write_cross_kv_kernel[(MAX_WINDOWS, 2 * n_heads)](
         pair,
         numbers,

@@ -1,7 +1,7 @@
 """Linear layers in 8-bit floating point, for the matrix units of GPUs of 2022 and later.
 
-Weights get a scale for each output when they are loaded, activations one for each row while the
-model runs, so nothing has to be calibrated. Products are summed in float32.
+Weights have a scale per output, computed when they are loaded; activations have one per row,
+computed at run time, so no calibration is needed. Products are summed in float32.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from batched_whisper.engines.cuda.model.layers import Layer
 FP8 = torch.float8_e4m3fn
 FP8_MAX = torch.finfo(FP8).max
 MIN_PEAK = 1e-12
-"""Rows of nothing but zeros have a scale too."""
+"""Lower bound of a row's peak, so that a row of zeros has a scale too."""
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Rows in 8 bits: ``numbers * scales`` is what they were; ``scales`` ``[rows, 1]`` float32."""
+    """Rows in fp8: ``numbers * scales`` restores them; ``scales`` is ``[rows, 1]`` float32."""
 
     numbers: torch.Tensor
     scales: torch.Tensor
 
 
 def quantise(rows: torch.Tensor) -> Quantised:
-    """Scale every row so that its largest number is the largest there is."""
+    """Scale each row so that its largest absolute value becomes the largest of the format."""
     peaks = rows.abs().amax(-1, keepdim=True).float().clamp(min=MIN_PEAK)
     scales = peaks / FP8_MAX
     return Quantised((rows.float() / scales).clamp(-FP8_MAX, FP8_MAX).to(FP8), scales)
@@ -36,13 +36,13 @@ def quantise(rows: torch.Tensor) -> Quantised:
 
 @dataclass(frozen=True)
 class Fp8Linear:
-    """`layers.Linear` in 8 bits."""
+    """`layers.Linear` in fp8."""
 
     weight: Quantised
     bias: torch.Tensor | None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See `layers.Layer`; both in the model's type."""
+        """See `layers.Layer`; input and output have the model's type."""
         return self._product(x, self.bias)
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
@@ -66,12 +66,12 @@ class Fp8Linear:
 
 
 def make_fp8_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Layer:
-    """The layer of a weight ``[out, in]`` in the model's type."""
+    """Make the layer from a weight ``[out, in]`` and bias in the model's type."""
     return Fp8Linear(quantise(weight), bias)
 
 
 def _quantise(rows: torch.Tensor) -> Quantised:
-    """`quantise`, on a GPU in one kernel."""
+    """`quantise`, on a GPU by a kernel."""
     if rows.device.type != "cuda":
         return quantise(rows)
     from batched_whisper.engines.cuda.kernels import decoder_kernels

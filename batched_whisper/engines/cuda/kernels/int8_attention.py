@@ -1,19 +1,18 @@
-"""A Triton kernel: attention of single queries over keys and values in 8 bits, four to a word.
+"""A Triton kernel: attention of single queries over int8 keys and values, four to a 32-bit word.
 
-What `decoder_kernels._attention_kernel` does, for cache in 8 bits. There reading is not all: turning a whole
-number of 8 bits into a float32 is one of a GPU's slow instructions (a sixteenth of its arithmetic,
-by the CUDA programming guide's table), and two of them for every product decay the memory waiting.
-Here there are none:
+Computes what `decoder_kernels._attention_kernel` does, for an int8 cache. There, reading is not the
+only cost: converting an 8-bit integer to float32 is one of a GPU's slow instructions (a sixteenth
+of its arithmetic rate, by the CUDA programming guide's table), and two of them per product left the
+memory waiting. This kernel has none:
 
-- *Scores* are products of whole numbers. The query_index is written in two digits of 8 bits, 127 steps
-  of its largest channel and 254 of each of those, finer than 16 bits are; and one instruction
-  multiplies four of a key's channels by four of a digit's and adds them up (``dp4a``).
-- *Values* become bits_to_float by putting their byte into the middle of a float32's: 0x4700xx00 is 32768
-  and as many as the byte says. What is too much in every sum is the same for all channels, and
-  taken away at the end.
+- *Scores* are products of integers. The query is written in two 8-bit digits: steps of 1/127 of its
+  largest channel, and 254 steps of each of those, finer than 16 bits. One instruction (``dp4a``)
+  multiplies four channels of a key by four of a digit and adds them up.
+- *Values* become floats by placing their byte in the middle of a float32: 0x4700xx00 is 32768 plus
+  the byte. This offset is the same for all channels of a sum and is subtracted at the end.
 
-A lane has two positions at a time, so that what it has acc so far is scaled once for both.
-Triton's interpreter knows no instructions of a GPU: there the same numbers are made of shifts.
+A lane has two positions at a time, so that its accumulator is rescaled once for both. Triton's
+interpreter has no GPU instructions: there the same numbers are computed with shifts.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ import triton
 import triton.language as tl
 
 LOWEST = tl.constexpr(-1e30)
-"""Below every score, and a number: the difference of two infinities is none."""
+"""Below every score, and finite: the difference of two infinities is not a number."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 COARSE = tl.constexpr(127)
-"""StepRunner of a query_index's largest channel."""
+"""Steps of a query's largest channel."""
 FINE = tl.constexpr(254)
-"""StepRunner of each of those: half of them to both sides are a digit of 8 bits."""
+"""Steps per coarse step: half of them to each side fit an 8-bit digit."""
 ZERO = tl.constexpr(32768.0 + 128.0)
-"""What a byte of zero becomes."""
+"""The float that a byte of zero becomes."""
 MIN_PEAK = tl.constexpr(1e-30)
-"""Queries of nothing but zeros have steps too."""
+"""Lower bound of a query's peak, so that a query of zeros has steps too."""
 
 
 @triton.jit
 def _digits(query, step):
-    """Two whole numbers each: how many coarse steps, and how many fine ones more."""
+    """Return two integers each: the number of coarse steps, and of fine steps in addition."""
     coarse = tl.floor(query / step + 0.5)
     fine = tl.floor((query / step - coarse) * FINE + 0.5)
     return coarse.to(tl.int32), fine.to(tl.int32)
@@ -44,14 +43,14 @@ def _digits(query, step):
 
 @triton.jit
 def _packed(first, second, third, fourth):
-    """Four whole numbers of 8 bits as a word."""
+    """Pack four 8-bit integers into a word."""
     low = (first & 255) | ((second & 255) << 8)
     return low | ((third & 255) << 16) | (fourth << 24)
 
 
 @triton.jit
 def _product(one, other):
-    """Four products of 8 bits, added up."""
+    """Return the sum of four 8-bit products."""
     total = (one << 24 >> 24) * (other << 24 >> 24)
     for i in tl.static_range(1, 4):
         total += (one << (24 - 8 * i) >> 24) * (other << (24 - 8 * i) >> 24)
@@ -60,7 +59,7 @@ def _product(one, other):
 
 @triton.jit
 def _score(key, coarse, fine, USE_PTX: tl.constexpr):  # noqa: N803
-    """Keys ``[n, words]`` times a query_index in two digits, in fine steps."""
+    """Multiply keys ``[n, words]`` by a query in two digits; the result is in fine steps."""
     coarse, fine = coarse[None, :], fine[None, :]
     if USE_PTX:
         products = tl.inline_asm_elementwise(
@@ -83,7 +82,7 @@ def _score(key, coarse, fine, USE_PTX: tl.constexpr):  # noqa: N803
 
 @triton.jit
 def _bytes(words, USE_PTX: tl.constexpr):  # noqa: N803
-    """The four numbers of words, as float32 that are `ZERO` too large."""
+    """Return the four numbers of each word as float32, `ZERO` too large."""
     if USE_PTX:
         return tl.inline_asm_elementwise(
             """{
@@ -111,7 +110,7 @@ def _bytes(words, USE_PTX: tl.constexpr):  # noqa: N803
 @triton.jit
 def int8_attention_kernel(
     queries,
-    table,
+    layer_kv,
     rows,
     lengths,
     n_own,
@@ -135,15 +134,15 @@ def int8_attention_kernel(
     HAS_MERGED: tl.constexpr,  # noqa: N803
     USE_PTX: tl.constexpr,  # noqa: N803
 ):
-    """One part of one head of one query_index: its weighted sum of values, its best score, its total.
+    """Compute one part of one head of one query: weighted sum of values, highest score, total.
 
-    ``table`` is words, and so its strides; a head is ``WORDS`` wide.
+    ``layer_kv`` and its strides are in words; a head is ``WORDS`` wide.
     """
-    token_input, part = tl.program_id(0), tl.program_id(1)
-    query_index, head = token_input // N_HEADS, token_input % N_HEADS
+    query_head, part = tl.program_id(0), tl.program_id(1)
+    query_index, head = query_head // N_HEADS, query_head % N_HEADS
     word, lane = tl.arange(0, WORDS), tl.arange(0, BLOCK)
     slot = tl.load(rows + query_index).to(tl.int64)
-    keys = table + slot * row_stride + head * head_stride
+    keys = layer_kv + slot * row_stride + head * head_stride
     values = keys + pair_stride
     given = queries + query_index * query_stride + head * (4 * WORDS) + 4 * word
     channels = scales + (slot * N_HEADS + head) * (4 * WORDS) + 4 * word
@@ -213,12 +212,14 @@ def int8_attention_kernel(
     sum_1 = tl.sum((acc_1 - offset) * share, 0) * tl.load(channels + 1)
     sum_2 = tl.sum((acc_2 - offset) * share, 0) * tl.load(channels + 2)
     sum_3 = tl.sum((acc_3 - offset) * share, 0) * tl.load(channels + 3)
-    at = token_input * N_PARTS + part
+    at = query_head * N_PARTS + part
     if N_PARTS == 1:
         sum_0, sum_1 = sum_0 / total_of_all, sum_1 / total_of_all
         sum_2, sum_3 = sum_2 / total_of_all, sum_3 / total_of_all
     else:
-        tl.store(highest + at, highest_of_all / LOG2_E)  # in the powers that the others have
+        tl.store(
+            highest + at, highest_of_all / LOG2_E
+        )  # as a natural logarithm, like the other kernel
         tl.store(totals + at, total_of_all)
     result = out + at * (4 * WORDS) + 4 * word
     tl.store(result, sum_0)

@@ -1,4 +1,4 @@
-"""How the Triton kernels are launched: into how many programs their work is cut, and of what size.
+"""Launch parameters of the Triton kernels: number and size of their programs.
 
 The values are the fastest of those tried (docs/lab-log.md, `benchmarks.gpu.kernels`).
 """
@@ -15,19 +15,21 @@ from batched_whisper.engines.cuda.kv_cache import LayerKV
 from batched_whisper.engines.cuda.model.attention import MergedPositions
 
 LAUNCH_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
-"""For every kernel: a product and a sum may be one instruction. Triton's default will be no."""
+"""Options of every kernel: fuse products and sums, which Triton will not do by default in future.
+"""
 
 
 @dataclass(frozen=True)
 class DecoderAttentionLaunch:
-    """How the attention is cut up.
+    """Launch parameters of decoder attention.
 
     Attributes:
         block: positions that a program reads at once.
-        n_warps: of 32 threads, for each program.
+        n_warps: warps of 32 threads per program.
         n_stages: reads in flight before their numbers are needed.
-        n_programs: at least so many, if there is anything to cut; several for each multiprocessor.
-        use_ptx: whether a GPU's own instructions are used; Triton's interpreter has none.
+        n_programs: the least number of programs, if the work can be split; several per
+            multiprocessor.
+        use_ptx: whether to use a GPU's own instructions; Triton's interpreter has none.
     """
 
     block: int = 64
@@ -37,7 +39,7 @@ class DecoderAttentionLaunch:
     use_ptx: bool = not knobs.runtime.interpret
 
     def n_parts(self, n_heads: int, longest: int) -> int:
-        """Into how many parts the positions are cut, given the heads of all queries together."""
+        """Return into how many parts the positions are split, given the heads of all queries."""
         wanted = -(-self.n_programs // n_heads)
         most = -(-longest // self.block)
         return int(triton.next_power_of_2(max(1, min(wanted, most))))
@@ -47,25 +49,25 @@ CROSS_ATTENTION = DecoderAttentionLaunch()
 INT8_CROSS_ATTENTION = DecoderAttentionLaunch(block=32, n_stages=3)
 """The fastest of those tried, for audio in 16 and in 8 bits (docs/lab-log.md)."""
 SELF_ATTENTION = DecoderAttentionLaunch(block=32, n_warps=2)
-"""Of a text there is little to read, so that more programs at once are worth more."""
+"""A text is short, so more concurrent programs are worth more."""
 
 
 def decoder_attention_launch(
-    table: LayerKV, merged: MergedPositions | None
+    layer_kv: LayerKV, merged: MergedPositions | None
 ) -> DecoderAttentionLaunch:
-    """By what is read; stand-ins are audio's."""
-    if table.scales is not None:
+    """Select by the cache's type; only cross-attention has merged positions."""
+    if layer_kv.scales is not None:
         return INT8_CROSS_ATTENTION
     return SELF_ATTENTION if merged is None else CROSS_ATTENTION
 
 
 @dataclass(frozen=True)
 class EncoderAttentionLaunch:
-    """How the attention is cut up.
+    """Launch parameters of encoder attention.
 
     Attributes:
         block: keys that a program reads at once.
-        n_warps: of 32 threads, for each program.
+        n_warps: warps of 32 threads per program.
         n_stages: reads in flight before their numbers are needed.
     """
 
@@ -76,11 +78,11 @@ class EncoderAttentionLaunch:
 
 @dataclass(frozen=True)
 class WriteCrossKVLaunch:
-    """How keeping is cut up: a program has one head's keys or values of one window.
+    """Launch parameters of writing keys and values; a program has one head's of one window.
 
     Attributes:
-        block: positions that it has at once.
-        n_warps: of 32 threads, for each program.
+        block: positions that it handles at once.
+        n_warps: warps of 32 threads per program.
     """
 
     block: int = 128
@@ -89,5 +91,5 @@ class WriteCrossKVLaunch:
 
 ENCODER_ATTENTION, WRITE_CROSS_KV = EncoderAttentionLaunch(), WriteCrossKVLaunch()
 ENCODER_ATTENTION_FLOAT32 = EncoderAttentionLaunch(block=32, n_stages=2)
-"""In float32, whose keys and values are twice as large: within what a program may take of the
-memory of a multiprocessor on every GPU since 2020 (99 KB)."""
+"""For float32, whose keys and values are twice as large: within the shared memory per program of
+every GPU since 2020 (99 KB)."""

@@ -1,1 +1,1 @@
-"""The model in plain PyTorch: the definitions that kernels are held against."""
+"""The model in plain PyTorch: the definitions that the kernels are tested against."""

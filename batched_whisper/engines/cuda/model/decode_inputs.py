@@ -1,8 +1,8 @@
-"""What a pass is fed: some whole numbers for each token, staged on the host, copied at once.
+"""The inputs of a decoder pass: whole numbers per token, staged on the host and copied at once.
 
-From one pass to the next the device makes them itself, from what was chosen and each row's constraints
-(`next_inputs`): the definition is `rules.ConstraintState.after`, done there for all rows at once. Knows the
-order of the numbers and where they lie, and nothing of what a decoder does with them.
+Between consecutive passes the device computes them itself, from the chosen tokens and each row's
+constraints (`next_inputs`): what `rules.ConstraintState.after` defines, for all rows at once. This
+module knows the fields and their memory, and not how the decoder uses them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from batched_whisper.decoding.rules import TokenIds
 
 
 class Field(IntEnum):
-    """The rows of the numbers fed; of a token that chooses nothing only the first three matter."""
+    """The rows of the inputs; where no token is chosen, only the first three matter."""
 
     TOKEN = 0
     SLOT = 1
     POSITION = 2
     MASK = 3  # a row of the mask table
-    TIME_FIRST = 4  # timestamps allowed, from ...
-    TIME_STOP = 5  # ... to before; equal for none
-    PROBE = 6  # the token whose probability is told
+    TIME_FIRST = 4  # the first allowed timestamp
+    TIME_STOP = 5  # the one after the last; equal if none is allowed
+    PROBE = 6  # the token whose probability is returned
     TEMPERATURE = 7  # the bits of a float32, see `float_bits`
-    STREAM = 8  # stands for the seed, `Sampling.stream`
-    # How it goes on by itself (`next_inputs`): of `rules.ConstraintState`, whose masks are rows of the table.
-    END = 9  # no token is fed from this position on
+    STREAM = 8  # represents the seed, `Sampling.stream`
+    # For `next_inputs`: the fields of `rules.ConstraintState`, with masks as rows of the table.
+    END = 9  # the row continues up to before this position
     TEXT_MASK = 10
     UNFINISHED_MASK = 11
     SEGMENT_END_MASK = 12
@@ -42,7 +42,7 @@ class Field(IntEnum):
 
 
 class TokenInput(NamedTuple):
-    """One token of a pass; a tuple, because there are hundreds in every step."""
+    """The inputs of one token; a tuple, because each step has hundreds."""
 
     token: int
     slot: int
@@ -64,61 +64,63 @@ class TokenInput(NamedTuple):
 
 
 def float_bits(value: float) -> int:
-    """The bits of a float32, as a whole number."""
+    """Return the bits of a float32 as a whole number."""
     bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
     return bits
 
 
 def bits_to_float(bits: torch.Tensor) -> torch.Tensor:
-    """The float32 numbers of `float_bits`."""
+    """Return the float32 values of `float_bits`."""
     return bits.to(torch.int32).view(torch.float32)
 
 
 class DecodeInputs:
-    """Fixed memory on the host and on the device for passes of up to ``most`` tokens.
+    """Fixed memory on the host and on the device for the inputs of up to ``max_tokens`` tokens.
 
     Args:
-        most: the most tokens of a pass.
-        device: where the pass runs.
-        padding: what fills a pass up to a recorded size.
+        max_tokens: the most tokens of a pass.
+        device: where passes run.
+        padding: the token that pads a pass to a recorded size.
     """
 
-    def __init__(self, most: int, device: torch.device, padding: TokenInput) -> None:
+    def __init__(self, max_tokens: int, device: torch.device, padding: TokenInput) -> None:
         pinned = device.type == "cuda"
         self._padding = np.array(padding)[:, None]
         self.padding = torch.from_numpy(self._padding).to(device)
-        """The numbers of padding_slot's token, ``[fields, 1]``."""
-        self._host = torch.zeros((len(Field), most), dtype=torch.int64, pin_memory=pinned)
+        """The inputs of a padding token, ``[fields, 1]``."""
+        self._host = torch.zeros((len(Field), max_tokens), dtype=torch.int64, pin_memory=pinned)
         self._device = torch.zeros_like(self._host, device=device)
         self._staged = self._host.numpy()  # the same memory
         self._staged[:] = self._padding
         self._device.copy_(self._host)
 
     def send(self, token_inputs: Sequence[TokenInput], size: int) -> None:
-        """Copy token_inputs to the device, filled up to ``size``; the host does not wait.
+        """Copy inputs to the device, padded to ``size``; the host does not wait.
 
-        Nothing may be sent before the pass that was fed last has answered.
+        The outputs of the last pass must have been read before.
         """
         self._staged[:, : len(token_inputs)] = np.array(token_inputs).T
         self._staged[:, len(token_inputs) : size] = self._padding
-        # All of it: a part of every row would not be one piece, and copied with a detour.
+        # All of it: a part of each row is not contiguous and would be copied twice.
         self._device.copy_(self._host, non_blocking=True)
 
     def read(self, size: int) -> torch.Tensor:
-        """The device's numbers, ``[fields, size]``, always at the same address."""
+        """Return the device's inputs, ``[fields, size]``, always at the same address."""
         return self._device[:, :size]
 
 
 def next_inputs(
     inputs: torch.Tensor, chosen: torch.Tensor, ids: TokenIds, padding: torch.Tensor
 ) -> torch.Tensor:
-    """The numbers of the next pass. Who has ended, or is as long as asked for, is padding_slot.
+    """Compute the inputs of the next pass. Rows that have ended become padding.
+
+    A row ends at the end of text or at its ``END`` position.
 
     Args:
-        inputs: what the last pass was fed, ``[fields, n]``.
-        chosen: its tokens, ``[n]``.
+        inputs: those of the last pass, ``[fields, n]``.
+        chosen: the tokens that it chose, ``[n]``.
         ids: the special tokens.
-        padding: the numbers of padding_slot's token, ``[fields, 1]``.
+        padding: the inputs of a padding token, ``[fields, 1]``.
     """
     position = inputs[Field.POSITION] + 1
     is_time = chosen >= ids.timestamp_begin
@@ -139,11 +141,11 @@ def next_inputs(
     after[Field.TIME_STOP] = torch.full_like(first, ids.n_vocab).masked_fill(opens, 0)
     after[Field.OPENS_SEGMENT] = is_time.long()
     after[Field.LAST_TIMESTAMP] = latest
-    unfinished_mask = (chosen != ids.eot) & (position < inputs[Field.END])
-    return torch.where(unfinished_mask, after, padding)
+    continues = (chosen != ids.eot) & (position < inputs[Field.END])
+    return torch.where(continues, after, padding)
 
 
 def _leaves_sound(inputs: torch.Tensor, chosen: torch.Tensor, ids: TokenIds) -> torch.Tensor:
-    """Whether a segment that begins at a time leaves sound without text; never the first one."""
+    """Return whether a later segment begins at a time that would leave sound without text."""
     inside = (chosen >= inputs[Field.UNFINISHED_FIRST]) & (chosen < inputs[Field.UNFINISHED_STOP])
     return inside & (inputs[Field.LAST_TIMESTAMP] >= ids.timestamp_begin)

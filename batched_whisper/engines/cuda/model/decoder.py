@@ -1,10 +1,10 @@
-"""The text decoder: single tokens of any slots in, logits out, keys and values kept in cache.
+"""The text decoder: single tokens of any slots to logits, with keys and values in a cache.
 
-A pass is a flat list of tokens, each with its slot and its place in the text. Every layer writes
-all new keys and values before it reads any, and a token hears those up to its own place: so a
-text of many tokens is as many token_inputs of the list, and one token of many slots is the same.
+A pass is a flat list of tokens, each with its slot and its position in the text. Every layer writes
+all new keys and values before it reads any, and a token attends up to its own position. So a prompt
+of many tokens of one slot and one token each of many slots are the same computation.
 
-Shapes depend on the number of token_inputs alone: a pass can be recorded and played again.
+Shapes depend only on the number of tokens, so a pass can be recorded and replayed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from batched_whisper.models.checkpoint import AlignmentHead
 from batched_whisper.models.dimensions import Dimensions
 
 _COLUMNS = 64
-"""Rows of logits are whole numbers of so many: libraries have faster products for those."""
+"""Rows of logits are padded to a multiple of this many: libraries have faster products for those.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,33 @@ class _DecoderBlock:
     self_out: Layer
     cross_norm: LayerNorm
     cross_queries: Layer
-    cross_kv: Layer  # the keys and values of encoded audio
+    cross_kv: Layer  # keys and values of the encoded audio side by side
     cross_out: Layer
     mlp: Mlp
 
 
 @dataclass(frozen=True)
 class TeacherForced:
-    """A text read in one go: ``logits`` ``[n, n_vocab]``, ``attention_weights`` ``[heads, n, positions]``."""
+    """The decoder's outputs for a given text.
+
+    Attributes:
+        logits: ``[n, n_vocab]``.
+        attention_weights: ``[heads, n, positions]``, the cross-attention of the requested heads.
+    """
 
     logits: torch.Tensor
     attention_weights: torch.Tensor
 
 
 class Decoder:
-    """Runs the decoder over cache.
+    """Runs the decoder over a cache.
 
     Args:
-        weights: the checkpoint's.
-        sizes: of the model.
-        decoder_attention: how queries meet the cache.
-        write_cross_kv: how what is attended gets there.
-        write_self_kv: how what is said gets there.
+        weights: the checkpoint's weights.
+        sizes: the model's dimensions.
+        decoder_attention: attention over the cache.
+        write_cross_kv: writes keys and values of audio to the cache.
+        write_self_kv: writes keys and values of tokens to the cache.
     """
 
     def __init__(
@@ -87,7 +93,7 @@ class Decoder:
         )
         tokens = weights.tensor("decoder.token_embedding.weight")
         self.n_columns = -(-sizes.n_vocab // _COLUMNS) * _COLUMNS
-        """Those of `logits`: the vocabulary, and zeros that make rows of a round length."""
+        """Columns of `logits`: the vocabulary, padded."""
         self._tokens = F.pad(tokens, (0, 0, 0, self.n_columns - sizes.n_vocab))
         self._positions = weights.tensor("decoder.positional_embedding")
         self._blocks: list[_DecoderBlock] = []
@@ -101,7 +107,7 @@ class Decoder:
         self._has_float32_output = _has_float32_output(weights.device, weights.dtype)
 
     def write_cross_kv(self, cache: KVCache, hidden: torch.Tensor, batch: PackedBatch) -> None:
-        """WriteCrossKV what the encoder made of windows, ``hidden`` ``[n_positions, width]``."""
+        """Write the encoder's output, ``hidden`` ``[n_positions, width]``, to the cache."""
         for i, block in enumerate(self._blocks):
             pair = block.cross_kv(hidden).unflatten(-1, (2, self._n_heads, -1))
             self._write_cross_kv(pair, batch, cache.layer_cross_kv(i))
@@ -115,22 +121,22 @@ class Decoder:
         positions: torch.Tensor,
         out: torch.Tensor,
     ) -> None:
-        """Logits after each token, into ``out`` ``[n, n_columns]`` float32.
+        """Compute logits after each token into ``out`` ``[n, n_columns]`` float32.
 
-        ``tokens``, ``slots`` and ``positions`` are ``[n]``. Entries of one slot stand at
-        different positions, and what lies before them has been fed, or is fed here too.
+        ``tokens``, ``slots`` and ``positions`` are ``[n]``. Tokens of one slot have different
+        positions, and all positions before them are in the cache or in this pass.
         """
         x = self._tokens[tokens] + self._positions[positions]
         lengths, contexts = positions + 1, cache.contexts[slots]
         merged = MergedPositions(cache.n_own[slots], cache.log_sizes[slots])
         for i, block in enumerate(self._blocks):
-            own, cross = cache.layer_self_kv(i), cache.layer_cross_kv(i)
+            self_kv, cross_kv = cache.layer_self_kv(i), cache.layer_cross_kv(i)
             heads = block.self_qkv(block.self_norm(x)).unflatten(-1, (3, self._n_heads, -1))
-            self._write_self_kv(heads, own, slots, positions)
-            attended = self._decoder_attention(heads[:, 0], own, slots, lengths)
+            self._write_self_kv(heads, self_kv, slots, positions)
+            attended = self._decoder_attention(heads[:, 0], self_kv, slots, lengths)
             block.self_out.add_to(x, attended.flatten(1))
             queries = block.cross_queries(block.cross_norm(x)).unflatten(-1, (self._n_heads, -1))
-            attended = self._decoder_attention(queries, cross, slots, contexts, merged)
+            attended = self._decoder_attention(queries, cross_kv, slots, contexts, merged)
             block.cross_out.add_to(x, attended.flatten(1))
             block.mlp.add_to(x)
         self._project(x, out)
@@ -143,18 +149,20 @@ class Decoder:
         tokens: torch.Tensor,
         alignment_heads: tuple[AlignmentHead, ...],
     ) -> TeacherForced:
-        """Read a text on a slot's audio and look where heads look; the slot's text is untouched.
+        """Run a given text on a slot's audio and return the alignment heads' weights.
+
+        The slot's text is not changed.
 
         Args:
-            cache: which are only read.
-            slot: whose audio.
-            window_layout: what its positions are.
+            cache: the cache, which is only read.
+            slot: the slot with the audio.
+            window_layout: the layout of its positions.
             tokens: ``[n]``.
-            alignment_heads: the heads of ``attention_weights``, in this order.
+            alignment_heads: the heads whose weights are returned, in this order.
         """
         x = self._tokens[tokens] + self._positions[: len(tokens)]
         attention_weights: dict[int, torch.Tensor] = {}
-        wanted = {place.layer for place in alignment_heads}
+        aligning = {head.layer for head in alignment_heads}
         scores = torch.from_numpy(window_layout.scores)[None, None, None].to(x.device, x.dtype)
         for i, block in enumerate(self._blocks):
             parts = block.self_qkv(block.self_norm(x))[None].chunk(3, -1)
@@ -163,20 +171,20 @@ class Decoder:
             block.self_out.add_to(x, merge(attended)[0])
             queries = split(block.cross_queries(block.cross_norm(x))[None], self._n_heads)
             keys, values = cache.slot_cross_kv(i, slot, len(window_layout))
-            if i in wanted:
+            if i in aligning:
                 attention_weights[i] = _attention_weights(queries, keys, scores)[0]
                 attended = attention_weights[i].to(values.dtype) @ values
             else:
                 attended = F.scaled_dot_product_attention(queries, keys, values, scores)
             block.cross_out.add_to(x, merge(attended)[0])
             block.mlp.add_to(x)
-        heads = [attention_weights[place.layer][place.head] for place in alignment_heads]
+        heads = [attention_weights[head.layer][head.head] for head in alignment_heads]
         logits = torch.empty((len(tokens), self.n_columns), device=x.device)
         self._project(x, logits)
         return TeacherForced(logits[:, : self.n_vocab], torch.stack(heads))
 
     def _project(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Logits in float32, also from 16 bits: rounded to those, near tokens would be equal."""
+        """Compute float32 logits, also from 16-bit inputs: in 16 bits, close tokens would tie."""
         normed = self._norm(x)
         if self._has_float32_output:
             torch.mm(normed, self._tokens.T, out_dtype=torch.float32, out=out)
@@ -185,13 +193,13 @@ class Decoder:
 
 
 def _has_float32_output(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products of this type can be had in float32 without a pass of their own."""
+    """Return whether PyTorch outputs a product of this type in float32 without a separate pass."""
     if dtype is torch.float32 or device.type != "cuda":
         return False
     some = torch.zeros((16, 16), dtype=dtype, device=device)
     try:
         torch.mm(some, some, out_dtype=torch.float32, out=some.float())
-    except (TypeError, RuntimeError):  # PyTorch before 2.8, or a GPU that has none
+    except (TypeError, RuntimeError):  # PyTorch before 2.8, or the GPU cannot
         return False
     return True
 
@@ -199,23 +207,23 @@ def _has_float32_output(device: torch.device, dtype: torch.dtype) -> bool:
 def _attention_weights(
     queries: torch.Tensor, keys: torch.Tensor, scores: torch.Tensor
 ) -> torch.Tensor:
-    """Attention after the softmax, ``[batch, heads, n, positions]`` float32."""
+    """Compute attention weights after the softmax, ``[batch, heads, n, positions]`` float32."""
     products = (queries @ keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5
     return (products + scores).softmax(-1)
 
 
 def _decoder_block(weights: Weights, i: int, deferred_bias: torch.Tensor | None) -> _DecoderBlock:
     name = f"decoder.blocks.{i}"
-    own, cross = f"{name}.attn", f"{name}.cross_attn"
-    self_out, cross_out = weights.linear(f"{own}.out"), weights.linear(f"{cross}.out")
-    after_own = add_deferred_bias(deferred_bias, self_out)
+    self_attn, cross_attn = f"{name}.attn", f"{name}.cross_attn"
+    self_out, cross_out = weights.linear(f"{self_attn}.out"), weights.linear(f"{cross_attn}.out")
+    after_self = add_deferred_bias(deferred_bias, self_out)
     return _DecoderBlock(
-        weights.layer_norm(f"{own}_ln", deferred_bias),
-        weights.linear(f"{own}.query", f"{own}.key", f"{own}.value"),
+        weights.layer_norm(f"{self_attn}_ln", deferred_bias),
+        weights.linear(f"{self_attn}.query", f"{self_attn}.key", f"{self_attn}.value"),
         self_out,
-        weights.layer_norm(f"{cross}_ln", after_own),
-        weights.linear(f"{cross}.query"),
-        weights.linear(f"{cross}.key", f"{cross}.value"),
+        weights.layer_norm(f"{cross_attn}_ln", after_self),
+        weights.linear(f"{cross_attn}.query"),
+        weights.linear(f"{cross_attn}.key", f"{cross_attn}.value"),
         cross_out,
-        weights.mlp(name, add_deferred_bias(after_own, cross_out)),
+        weights.mlp(name, add_deferred_bias(after_self, cross_out)),
     )

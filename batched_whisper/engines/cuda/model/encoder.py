@@ -1,4 +1,4 @@
-"""The audio encoder: windows laid end to end, to hidden states."""
+"""The audio encoder: packed windows to hidden states."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Encoder:
     """Encodes windows.
 
     Args:
-        weights: whose linear layers may be in 8 bits; the convolutions never are.
-        sizes: of the model.
-        encoder_attention: how positions meet those of their window.
+        weights: the checkpoint's weights; linear layers may be fp8, the convolutions never are.
+        sizes: the model's dimensions.
+        encoder_attention: attention within windows.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Encoder:
         self._norm = weights.layer_norm("encoder.ln_post", deferred_bias)
 
     def __call__(self, features: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """``[n_mels, n_frames]`` float32 to ``[n_positions, width]``."""
-        real = batch.is_window_frame
-        # What lies between windows is whatever was there before, and has to be zeros.
-        sound = features.masked_fill(~real, 0).T.to(self._dtype)
-        x = convolve(sound, self._first, 1).masked_fill(~real[:, None], 0)
+        """Encode ``[n_mels, n_frames]`` float32 to ``[n_positions, width]``."""
+        in_window = batch.is_window_frame
+        # The gaps between windows hold old values and must be zeros.
+        frames = features.masked_fill(~in_window, 0).T.to(self._dtype)
+        x = convolve(frames, self._first, 1).masked_fill(~in_window[:, None], 0)
         x = convolve(x, self._second, 2)
-        x = x[batch.frames] + self._positions[batch.places]
+        x = x[batch.frames] + self._positions[batch.positions]
         for block in self._blocks:
             qkv = block.qkv(block.norm(x)).unflatten(-1, (3, self._n_heads, -1))
             block.out.add_to(x, self._encoder_attention(qkv, batch))

@@ -1,9 +1,9 @@
-"""The layers that Whisper is made of, as calls on tensors, straight from named weights.
+"""The layers of Whisper as calls on tensors, built from named weights.
 
-Names of weights are openai/whisper's. Everything is functional but for one value: what a block says
-is added to its input in place, by the product itself. The biases of those products are not added
-to it at all: the next norm knows their sum, so that nothing but norms passes over it. Knows nothing
-of slots.
+Names of weights are those of openai/whisper. Layers are functional with one exception: the output
+of a residual block is added to its input in place, by the matrix product itself. The biases of
+those products are deferred: the next layer norm adds their sum, so that only norms make an extra
+pass over memory. This module knows nothing of slots.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class Layer(Protocol):
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """``[out]``, where it has one."""
+        """``[out]``, or None."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """``[n, in]`` to ``[n, out]``, with the bias."""
+        """Map ``[n, in]`` to ``[n, out]``, with the bias."""
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
-        """GELU of what the layer makes of ``x``."""
+        """Apply the layer, then GELU."""
 
     def add_to(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add to ``x`` ``[n, out]``, in place, what the layer makes of ``y``, without the bias."""
+        """Add the layer's output for ``y``, without its bias, to ``x`` ``[n, out]`` in place."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,23 @@ class Linear:
         return F.linear(x, self.weight, self.bias)
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Layer`. In 16 bits by its formula with the hyperbolic tangent.
+        """See `Layer`. In 16 bits, use the approximation with the hyperbolic tangent.
 
-        (Hendrycks and Gimpel 2016, Gaussian Error Linear Units.) That one a GPU's library computes
-        on the way out of the product, without another pass over memory. It is off by 5e-4 at most,
-        less than 16 bits round there, and costs no word (docs/lab-log.md).
+        (Hendrycks and Gimpel 2016, Gaussian Error Linear Units.) A GPU's library computes it within
+        the product, without another pass over memory. Its error is at most 5e-4, less than 16 bits
+        round there, and it changes no transcript (docs/lab-log.md).
         """
         if x.dtype is torch.float32 or self.bias is None:
             return F.gelu(self(x))
         return torch._addmm_activation(self.bias, x, self.weight.T, use_gelu=True)
 
     def add_to(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """See `Layer`; summed before it is rounded."""
+        """See `Layer`; summed before rounding."""
         x.addmm_(y, self.weight.T)
 
 
 class Normalise(Protocol):
-    """Layer norm over the last axis of ``x + deferred_bias``, each row by itself."""
+    """Layer norm over the last axis of ``x + deferred_bias``."""
 
     def __call__(
         self,
@@ -74,7 +74,7 @@ class Normalise(Protocol):
         bias: torch.Tensor,
         deferred_bias: torch.Tensor | None,
     ) -> torch.Tensor:
-        """``[n, width]`` to the same; ``weight``, ``bias`` and ``deferred_bias`` are ``[width]`` float32."""
+        """Normalise ``[n, width]``; weight and both biases are ``[width]`` float32."""
 
 
 def normalise(
@@ -87,7 +87,7 @@ def normalise(
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Of what blocks have added to so far; ``deferred_bias`` is the sum of biases that they left out."""
+    """Layer norm of a residual sum, including the deferred biases of the blocks before it."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -95,20 +95,20 @@ class LayerNorm:
     normalise: Normalise
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Of the same shape."""
+        """Normalise ``[n, width]``."""
         return self.normalise(x, self.weight, self.bias, self.deferred_bias)
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """A block's two linear layers with their norm."""
+    """A block's two linear layers with their layer norm."""
 
     norm: LayerNorm
     first: Layer
     second: Layer
 
     def add_to(self, x: torch.Tensor) -> None:
-        """In place, but for the last bias."""
+        """Add the MLP's output to ``x`` in place, without its last bias."""
         self.second.add_to(x, self.first.gelu(self.norm(x)))
 
 
@@ -118,10 +118,10 @@ class Weights:
 
     Args:
         arrays: those of `models.checkpoint.Checkpoint`.
-        device: where they go.
-        dtype: what they become.
-        make_linear: makes a linear layer of its weight and bias.
-        normalise: how norms are computed.
+        device: the device.
+        dtype: the type of the weights there.
+        make_linear: makes a linear layer from its weight and bias.
+        normalise: computes layer norms.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -131,25 +131,25 @@ class Weights:
     normalise: Normalise = normalise
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The tensor of that name."""
-        # A copy on the way: the checkpoint's arrays are read-only views of a file.
+        """Return the tensor of that name on the device."""
+        # Copy first: the checkpoint's arrays are read-only views of a file.
         copied = torch.from_numpy(np.array(self.arrays[name], order="C"))
         return copied.to(self.device, dtype or self.dtype)
 
     def linear(self, *names: str) -> Layer:
-        """One layer that computes several side by side; keys have no bias."""
+        """Return one layer that computes several side by side; keys have no bias."""
         weights = [self.tensor(f"{name}.weight") for name in names]
         biases = self._biases(names, weights)
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         return self.make_linear(weight, torch.cat(biases) if biases else None)
 
     def layer_norm(self, name: str, deferred_bias: torch.Tensor | None = None) -> LayerNorm:
-        """The norm of that name, of what is short of the biases ``deferred_bias``."""
+        """Return the layer norm of that name, with the deferred biases of its input."""
         weight, bias = (self.tensor(f"{name}.{part}", torch.float32) for part in ("weight", "bias"))
         return LayerNorm(weight, bias, deferred_bias, self.normalise)
 
     def mlp(self, block: str, deferred_bias: torch.Tensor | None) -> Mlp:
-        """The mlp of a block."""
+        """Return the MLP of a block."""
         return Mlp(
             self.layer_norm(f"{block}.mlp_ln", deferred_bias),
             self.linear(f"{block}.mlp.0"),
@@ -157,7 +157,7 @@ class Weights:
         )
 
     def convolution(self, name: str) -> Linear:
-        """A convolution of width 3 as a product: weight ``[out, 3 * in]``, see `convolve`."""
+        """Return a convolution of width 3 as a product: ``[out, 3 * in]``, see `convolve`."""
         taps = self.tensor(f"{name}.weight").transpose(1, 2)  # [out, 3, in]
         return Linear(taps.flatten(1).contiguous(), self.tensor(f"{name}.bias"))
 
@@ -173,17 +173,17 @@ class Weights:
 
 
 def add_deferred_bias(deferred_bias: torch.Tensor | None, layer: Layer) -> torch.Tensor | None:
-    """What is deferred_bias after a layer's `add_to`."""
+    """Return the deferred biases after a layer's `add_to`."""
     if layer.bias is None:
         return deferred_bias
     return layer.bias.float() if deferred_bias is None else deferred_bias + layer.bias.float()
 
 
 def convolve(x: torch.Tensor, layer: Linear, stride: int) -> torch.Tensor:
-    """A convolution of width 3 with one zero on both sides, as one product of matrices.
+    """Apply a convolution of width 3, zero-padded by one, and GELU as one matrix product.
 
-    ``[n, in]`` to ``[n / stride, out]``. As a product it stays in the layout of the layers after
-    it, and in their arithmetic: cuDNN would compute float32 in fewer bits.
+    ``[n, in]`` to ``[n / stride, out]``. As a matrix product it keeps the layout and the precision
+    of the layers after it: cuDNN would compute float32 in fewer bits.
     """
     padded = F.pad(x, (0, 0, 1, 1))
     taps = padded.unfold(0, 3, stride).transpose(1, 2)  # [n / stride, 3, in]
@@ -191,10 +191,10 @@ def convolve(x: torch.Tensor, layer: Linear, stride: int) -> torch.Tensor:
 
 
 def split(x: torch.Tensor, n_heads: int) -> torch.Tensor:
-    """``[batch, length, width]`` to ``[batch, heads, length, head_width]``, a view."""
+    """View ``[batch, length, width]`` as ``[batch, heads, length, head_width]``."""
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 
 
 def merge(x: torch.Tensor) -> torch.Tensor:
-    """The inverse of `split`."""
+    """Undo `split`."""
     return x.transpose(1, 2).flatten(2)

@@ -1,8 +1,8 @@
-"""The log-mel spectrogram on the device, from samples that lie end to end.
+"""The log-mel spectrogram on the device, from packed samples.
 
-The definition is `audio.features.log_mel`, and the cache are its own. A Fourier transform of 400
-samples is one product of matrices here, which a GPU does in no time; in float32, whose errors are
-far below the quietest that the spectrogram knows.
+The definition is `audio.features.log_mel`, whose tables it uses. A Fourier transform of 400 samples
+is one matrix product here, in float32: its errors are far below the quietest value of the
+spectrogram.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from batched_whisper.engines.cuda.packed_batch import GAP, MAX_WINDOWS, PackedBa
 from batched_whisper.types import Samples
 
 _BEYOND = N_FFT - HOP_LENGTH
-"""Samples that a frame hears beyond its own."""
+"""Samples of a frame beyond its hop."""
 
 
 def n_samples(n_frames: int) -> int:
-    """Samples under so many frames, one every `HOP_LENGTH`."""
+    """Return the number of samples under ``n_frames`` frames, one every `HOP_LENGTH`."""
     return n_frames * HOP_LENGTH + _BEYOND
 
 
 def lay_samples(samples: Samples, start: int, n_frames: int, into: Samples) -> None:
-    """Write a window's sound where its frames hear it.
+    """Write a window's samples under its frames.
 
     Args:
         samples: of the window, at most ``n_frames * 160``.
-        start: its first frame among those of all.
-        n_frames: how many it has.
-        into: the samples under all frames.
+        start: its first frame in the batch.
+        n_frames: its number of frames.
+        into: the samples of the batch.
     """
-    assert GAP * HOP_LENGTH >= _BEYOND  # what the last frame hears is not the next window's
+    assert GAP * HOP_LENGTH >= _BEYOND  # the last frame ends before the next window
     first = start * HOP_LENGTH
-    sound = into[first : first + n_samples(n_frames)]
-    sound[:] = 0
-    write_reflect_padded(samples, n_frames, sound)
+    target = into[first : first + n_samples(n_frames)]
+    target[:] = 0
+    write_reflect_padded(samples, n_frames, target)
 
 
 class Spectrogram:
-    """Computes features.
+    """Computes log-mel features.
 
     Args:
-        n_mels: mel bands.
-        device: where.
+        n_mels: the number of mel bands.
+        device: the device.
     """
 
     def __init__(self, n_mels: int, device: torch.device) -> None:
@@ -65,12 +65,12 @@ class Spectrogram:
         self._filters = moved(mel_filters(n_mels).T)
 
     def __call__(self, samples: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """Those under all frames, to ``[n_mels, n_frames]``; between windows to anything."""
+        """Compute ``[n_mels, n_frames]`` from a batch's samples; gaps are undefined."""
         spectra = samples.unfold(0, N_FFT, HOP_LENGTH) @ self._waves
         power = spectra.square().unflatten(1, (2, -1)).sum(1)
         logs = (power @ self._filters).clamp(min=POWER_FLOOR).log10()  # [n_frames, n_mels]
-        whose = batch.frame_windows.long()
+        windows = batch.frame_windows.long()
         loudest = logs.new_full((MAX_WINDOWS + 1,), -torch.inf)
-        loudest.scatter_reduce_(0, whose, logs.amax(1), "amax")
-        heard = torch.maximum(logs, loudest[whose][:, None] - DYNAMIC_RANGE)
-        return ((heard + 4) / 4).T
+        loudest.scatter_reduce_(0, windows, logs.amax(1), "amax")
+        clipped = torch.maximum(logs, loudest[windows][:, None] - DYNAMIC_RANGE)
+        return ((clipped + 4) / 4).T

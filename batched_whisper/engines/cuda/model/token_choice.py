@@ -1,7 +1,7 @@
-"""Choosing tokens on the device, for the rules of `decoding.rules`.
+"""Chooses tokens on the device by the rules of `decoding.rules`.
 
-The definition is `decoding.sampling.choose`; here it is done for all rows of a pass at once, and
-three numbers a row leave the device instead of a vocabulary.
+The definition is `decoding.sampling.choose`; here it is computed for all rows of a pass at once, so
+that three numbers per row leave the device instead of a vocabulary.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from batched_whisper.decoding.sampling import HASH_MULTIPLIERS, mask_row
 from batched_whisper.engines.cuda.model.decode_inputs import Field, bits_to_float
 
 N_OUTPUTS = 3
-"""Of each row: token, its log-probability among the allowed, the probe's among all."""
+"""Per row: the token, its log-probability among the allowed, the probe's probability among all."""
 
 
 Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""`choose`, or a kernel that does the same."""
+"""`choose`, or a kernel that computes the same."""
 
 
 class MaskTable:
     """The token masks in use, as rows of a table on the device.
 
-    A model uses a handful, whose rows stay. Where more are needed than there are rows, those
-    longest unused make budget.
+    A model needs a handful, whose rows stay. If more are needed than there are rows, the least
+    recently used are replaced.
 
     Args:
-        n_rows: how many rows; at least those of one pass.
-        timestamp_begin: the tokens below are masked.
-        device: where the table is.
+        n_rows: the number of rows; at least as many as one pass needs.
+        timestamp_begin: masks apply to the tokens below.
+        device: the device of the table.
     """
 
     def __init__(self, n_rows: int, timestamp_begin: int, device: torch.device) -> None:
         self._begin = timestamp_begin
         self._index: OrderedDict[TokenMask, int] = OrderedDict()
-        self.hidden = torch.ones((n_rows, timestamp_begin), dtype=torch.bool, device=device)
-        """True where a token may not be said, ``[n_rows, timestamp_begin]``."""
+        self.forbidden = torch.ones((n_rows, timestamp_begin), dtype=torch.bool, device=device)
+        """True where a token is not allowed, ``[n_rows, timestamp_begin]``."""
         self._index[NOTHING] = 0
 
     def indices(self, masks: Collection[TokenMask]) -> list[int]:
-        """Their rows, in order; new ones are written."""
+        """Return the rows of masks, in order; new masks are written."""
         wanted = dict.fromkeys(masks)
-        for mask in wanted:  # all of them first become the last to make budget
+        for mask in wanted:  # mark all as recently used before any is replaced
             if mask in self._index:
                 self._index.move_to_end(mask)
         for mask in wanted:
@@ -56,27 +56,27 @@ class MaskTable:
 
     def _write(self, mask: TokenMask) -> None:
         row = len(self._index)
-        if row == len(self.hidden):
+        if row == len(self.forbidden):
             _, row = self._index.popitem(last=False)
-        hidden = torch.from_numpy(mask_row(mask, self._begin) != 0)
-        self.hidden[row].copy_(hidden)
+        forbidden = torch.from_numpy(mask_row(mask, self._begin) != 0)
+        self.forbidden[row].copy_(forbidden)
         self._index[mask] = row
 
 
-def choose(logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """An allowed token of each row; `N_OUTPUTS` numbers, ``[3, n]`` float32.
+def choose(logits: torch.Tensor, mask_table: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Choose an allowed token per row; returns `N_OUTPUTS` numbers per row, ``[3, n]`` float32.
 
-    The most probable one, or at a temperature a random one. A timestamp is chosen if all those
-    allowed together are more probable than the best text token (openai/whisper,
+    It is the most probable one, or at a temperature a random one. A timestamp is chosen if all
+    allowed timestamps together are more probable than the best text token (openai/whisper,
     ApplyTimestampRules). Tokens are below 2^24, so float32 holds them exactly.
 
     Args:
         logits: ``[n, n_vocab]`` float32.
-        hidden: the mask table's.
-        inputs: the pass's numbers, ``[fields, n]``.
+        mask_table: `MaskTable.forbidden`.
+        inputs: the pass's inputs, ``[fields, n]``.
     """
-    begin = hidden.shape[1]
-    text = logits[:, :begin].masked_fill(hidden[inputs[Field.MASK]], float("-inf"))
+    begin = mask_table.shape[1]
+    text = logits[:, :begin].masked_fill(mask_table[inputs[Field.MASK]], float("-inf"))
     timed = _timestamps(logits, begin, inputs)
     probe = logits.gather(1, inputs[Field.PROBE][:, None])[:, 0]
     probability = (probe - logits.logsumexp(-1)).exp()
@@ -85,22 +85,22 @@ def choose(logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor) -> 
 
 @dataclass(frozen=True)
 class Pick:
-    """Of each row's tokens of one kind, ``[n]`` each."""
+    """The token picked among each row's text tokens or timestamps, ``[n]`` each."""
 
     token: torch.Tensor
-    """The one picked: the best, or at a temperature a random one."""
+    """The picked token: the best, or at a temperature a random one."""
     merit: torch.Tensor
-    """By which it was picked: its score, or with the temperature and the noise."""
+    """The value that it was picked by: its logit, or with the temperature and the noise."""
     score: torch.Tensor
-    """Its own logit."""
+    """Its logit."""
     highest: torch.Tensor
-    """The highest of all."""
+    """The highest logit."""
     total: torch.Tensor
-    """Their log-sum-exp."""
+    """The log-sum-exp of the logits."""
 
 
 def decide(text: Pick, timed: Pick, probability: torch.Tensor) -> torch.Tensor:
-    """Text or timestamp: the rows' outputs, ``[3, n]`` float32."""
+    """Choose between text and timestamp; returns the rows' outputs, ``[3, n]`` float32."""
     only_timed = timed.total > text.highest
     timing = only_timed | (timed.merit > text.merit)
     token = torch.where(timing, timed.token.float(), text.token.float())
@@ -116,44 +116,44 @@ def _pick(scores: torch.Tensor, inputs: torch.Tensor, first: int) -> Pick:
 
 
 def _merits(scores: torch.Tensor, inputs: torch.Tensor, first: int) -> torch.Tensor:
-    """The scores, of rows that sample with temperature and noise (`sampling.gumbel`)."""
+    """Return the logits; with a temperature, scaled and with Gumbel noise (`sampling.gumbel`)."""
     temperature = bits_to_float(inputs[Field.TEMPERATURE])[:, None]
-    if scores.device.type == "cpu" and not temperature.any():  # a recording cannot look
+    if scores.device.type == "cpu" and not temperature.any():  # cannot be read while recording
         return scores
-    place = _hash32(inputs[Field.STREAM] ^ (inputs[Field.POSITION] + 1))[:, None]
+    position_hash = _hash32(inputs[Field.STREAM] ^ (inputs[Field.POSITION] + 1))[:, None]
     tokens = torch.arange(first, first + scores.shape[1], device=scores.device)
-    uniform = ((_hash32(tokens ^ place) >> 9).float() + 0.5) * 2**-23
+    uniform = ((_hash32(tokens ^ position_hash) >> 9).float() + 0.5) * 2**-23
     noisy = scores / temperature - (-uniform.log()).log()
     return torch.where(temperature > 0, noisy, scores)
 
 
 def _hash32(bits: torch.Tensor) -> torch.Tensor:
-    """`sampling`'s hash of 32 bits, in the lower half of whole numbers of 64."""
+    """Compute `sampling`'s 32-bit hash in the lower half of 64-bit integers."""
     bits = ((bits ^ (bits >> 16)) * HASH_MULTIPLIERS[0]) & 0xFFFFFFFF
     bits = ((bits ^ (bits >> 15)) * HASH_MULTIPLIERS[1]) & 0xFFFFFFFF
     return bits ^ (bits >> 16)
 
 
 def best_tokens(
-    logits: torch.Tensor, hidden: torch.Tensor, inputs: torch.Tensor, n_best: int
+    logits: torch.Tensor, mask_table: torch.Tensor, inputs: torch.Tensor, n_best: int
 ) -> torch.Tensor:
-    """The most probable allowed tokens of each row and their log-probabilities, best first.
+    """Return the most probable allowed tokens per row and their log-probabilities, best first.
 
-    ``[2, n, n_best]`` float32; -inf where fewer are allowed. The definition is
-    `decoding.sampling.best`; arguments as those of `choose`.
+    ``[2, n, n_best]`` float32; -inf if fewer are allowed. The definition is
+    `decoding.sampling.best`; arguments as in `choose`.
     """
-    begin = hidden.shape[1]
-    text = logits[:, :begin].masked_fill(hidden[inputs[Field.MASK]], float("-inf"))
+    begin = mask_table.shape[1]
+    text = logits[:, :begin].masked_fill(mask_table[inputs[Field.MASK]], float("-inf"))
     timed = _timestamps(logits, begin, inputs)
     timing = timed.logsumexp(-1) > text.amax(-1)
     text = text.masked_fill(timing[:, None], float("-inf"))
     logprobs = torch.cat([text, timed], -1).log_softmax(-1)
-    found = logprobs.topk(min(n_best, logits.shape[1]))
-    return torch.stack([found.indices.float(), found.values])
+    best = logprobs.topk(min(n_best, logits.shape[1]))
+    return torch.stack([best.indices.float(), best.values])
 
 
 def _timestamps(logits: torch.Tensor, begin: int, inputs: torch.Tensor) -> torch.Tensor:
-    """Logits of the timestamps, -inf where they are not allowed, ``[n, n_timestamps]``."""
+    """Return the logits of timestamps, -inf if not allowed, ``[n, n_timestamps]``."""
     tokens = torch.arange(begin, logits.shape[1], device=logits.device)
     first, stop = inputs[Field.TIME_FIRST][:, None], inputs[Field.TIME_STOP][:, None]
     allowed = (tokens >= first) & (tokens < stop)

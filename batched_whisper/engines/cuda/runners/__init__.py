@@ -1,1 +1,1 @@
-"""Batches of windows and rows through the model, recorded where that works."""
+"""Runs batches of windows and tokens through the model."""

@@ -1,8 +1,8 @@
-"""DecoderRunner over the decoder: numbers in, a few numbers a row out.
+"""Runs passes of the decoder: inputs in, a few numbers per token out.
 
-One pass may follow another without the host, which reads what they said when the last is done. On
-a GPU a pass is recorded once for each of a few sizes, as a CUDA graph. Fewer tokens than a recorded
-size are filled up with tokens that are padding_slot's. Elsewhere it just runs.
+Several passes can follow each other without the host (multi-step decoding), which reads the outputs
+when the last is done. On a GPU a pass is recorded as a CUDA graph for each of a few sizes; passes
+between those sizes are padded with tokens of the padding slot. On a CPU it just runs.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from batched_whisper.engines.cuda.model.token_choice import (
 )
 
 
-def recorded_sizes(most: int) -> list[int]:
-    """Powers of two and, from 16 on, what lies halfway between them; up to ``most``."""
-    powers = [2**i for i in range(most.bit_length() + 1)]
+def recorded_sizes(max_tokens: int) -> list[int]:
+    """Return powers of two up to ``max_tokens`` and, from 16 on, the sizes halfway between them."""
+    powers = [2**i for i in range(max_tokens.bit_length() + 1)]
     sizes = sorted(powers + [size * 3 // 2 for size in powers if size >= 16])
-    return [size for size in sizes if size < most] + [most]
+    return [size for size in sizes if size < max_tokens] + [max_tokens]
 
 
 @dataclass(frozen=True)
 class PassOutputs:
-    """What a pass said: of each token_input token, log-probability and the probe's probability."""
+    """Outputs of a pass: per token, the choice, its log-probability and the probe's probability."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -54,17 +54,17 @@ class PassOutputs:
 
 @dataclass(frozen=True)
 class RankedTokens:
-    """Tokens, the best first, and their log-probabilities: -inf for what is not allowed."""
+    """Tokens, best first, and their log-probabilities; -inf if not allowed."""
 
     tokens: list[int]
     logprobs: list[float]
 
 
 class _DecoderPass:
-    """What the device does, on memory that stays where it is.
+    """The device's part of a pass, on memory at fixed addresses.
 
-    It knows nothing of how it is recorded: of two that know each other neither is gone, nor its
-    memory, when padding_slot needs them any more.
+    Holds no reference to its graphs: a reference cycle would keep GPU memory until Python's garbage
+    collector runs.
     """
 
     def __init__(
@@ -75,49 +75,49 @@ class _DecoderPass:
         masks: MaskTable,
         ids: TokenIds,
         inputs: DecodeInputs,
-        most: int,
+        max_tokens: int,
     ) -> None:
         device = cache.cross_kv.device
         self._decoder, self._choose = decoder, choose
         self._cache, self._masks, self._ids, self._inputs = cache, masks, ids, inputs
-        self._most = most
-        self.outputs = torch.zeros((N_OUTPUTS, most), device=device)
-        # One for all recorded sizes: each would keep its own.
-        self._logits = torch.zeros((most, decoder.n_columns), device=device)
+        self._max_tokens = max_tokens
+        self.outputs = torch.zeros((N_OUTPUTS, max_tokens), device=device)
+        # Shared by all recorded sizes, which would otherwise keep one each.
+        self._logits = torch.zeros((max_tokens, decoder.n_columns), device=device)
 
     def run(self, size: int) -> None:
-        """A pass of so many tokens, which were fed."""
+        """Run a pass over the first ``size`` inputs."""
         inputs = self._inputs.read(size)
         tokens, slots, positions = inputs[Field.TOKEN], inputs[Field.SLOT], inputs[Field.POSITION]
         logits = self._logits[:size]
         self._decoder.logits(self._cache, tokens, slots, positions, logits)
-        chosen = self._choose(logits[:, : self._decoder.n_vocab], self._masks.hidden, inputs)
+        chosen = self._choose(logits[:, : self._decoder.n_vocab], self._masks.forbidden, inputs)
         self.outputs[:, :size].copy_(chosen)
 
     def advance(self, size: int) -> None:
-        """DecodeInputs the next pass with what was chosen."""
+        """Replace the inputs by those of the next pass."""
         inputs, chosen = self._inputs.read(size), self.outputs[0, :size].long()
         inputs.copy_(next_inputs(inputs, chosen, self._ids, self._inputs.padding))
 
-    def best(self, places: torch.Tensor, n_best: int) -> torch.Tensor:
-        """The best tokens of some places of the last pass, see `token_choice.best_tokens`."""
-        inputs = self._inputs.read(self._most)[:, places]
-        logits = self._logits[places, : self._decoder.n_vocab]
-        return best_tokens(logits, self._masks.hidden, inputs, n_best)
+    def best(self, indices: torch.Tensor, n_best: int) -> torch.Tensor:
+        """Return the best tokens after some tokens of the pass (`token_choice.best_tokens`)."""
+        inputs = self._inputs.read(self._max_tokens)[:, indices]
+        logits = self._logits[indices, : self._decoder.n_vocab]
+        return best_tokens(logits, self._masks.forbidden, inputs, n_best)
 
 
 class DecoderRunner:
-    """Runs passes of up to ``most`` tokens.
+    """Runs passes of up to ``max_tokens`` tokens.
 
     Args:
-        decoder: runs over the cache.
-        choose: says what is chosen of the logits.
-        cache: the slots'.
-        masks: the token masks'.
+        decoder: the decoder.
+        choose: chooses tokens from logits.
+        cache: the slots' keys and values.
+        masks: the token masks.
         ids: the special tokens.
-        most: the most tokens of a pass.
-        max_passes: the most passes without the host.
-        places: where to record CUDA graphs.
+        max_tokens: the most tokens of a pass.
+        max_passes: the most consecutive passes without the host.
+        stream_slots: the streams to record CUDA graphs on.
     """
 
     def __init__(
@@ -128,48 +128,59 @@ class DecoderRunner:
         masks: MaskTable,
         ids: TokenIds,
         *,
-        most: int,
+        max_tokens: int,
         max_passes: int,
-        places: Sequence[StreamSlot] = (),
+        stream_slots: Sequence[StreamSlot] = (),
     ) -> None:
         device = cache.cross_kv.device
-        self.most, self.max_passes = most, max_passes
+        self.max_tokens, self.max_passes = max_tokens, max_passes
         self.cache, self.masks = cache, masks
         self._inputs = DecodeInputs(
-            most, device, TokenInput(token=0, slot=cache.padding_slot, position=0)
+            max_tokens, device, TokenInput(token=0, slot=cache.padding_slot, position=0)
         )
-        self._device_pass = _DecoderPass(decoder, choose, cache, masks, ids, self._inputs, most)
+        self._device_pass = _DecoderPass(
+            decoder, choose, cache, masks, ids, self._inputs, max_tokens
+        )
         on_gpu = device.type == "cuda"
-        self._host_outputs = torch.zeros((max_passes, N_OUTPUTS, most), pin_memory=on_gpu)
+        self._host_outputs = torch.zeros((max_passes, N_OUTPUTS, max_tokens), pin_memory=on_gpu)
         self._done = blocking_event() if on_gpu else None
-        self.graphs = RecordedGraphs(self._device_pass.run, recorded_sizes(most))
-        """The device's part of a pass, on what was fed last, by its number of tokens."""
-        self._between = RecordedGraphs(self._device_pass.advance, [most])
+        self.graphs = RecordedGraphs(self._device_pass.run, recorded_sizes(max_tokens))
+        """The device's part of a pass over the current inputs, by the number of tokens."""
+        self._between = RecordedGraphs(self._device_pass.advance, [max_tokens])
         self.why = "stepping is not recorded"
-        if places:
-            self.record(places)
+        if stream_slots:
+            self.record(stream_slots)
 
     def run(self, token_inputs: Sequence[TokenInput], n_passes: int = 1) -> list[PassOutputs]:
-        """`begin` and `read`."""
+        """Run passes and return their outputs."""
         return self.begin(token_inputs, n_passes, len(token_inputs))()
 
     def begin(
-        self, token_inputs: Sequence[TokenInput], n_passes: int, n_asking: int, place: int = 0
+        self,
+        token_inputs: Sequence[TokenInput],
+        n_passes: int,
+        n_continuing: int,
+        stream_slot: int = 0,
     ) -> Callable[[], list[PassOutputs]]:
-        """DecoderRunner one after another; what is returned waits for them, and tells what each said.
+        """Start consecutive passes; the returned function waits for them and returns their outputs.
 
-        The first is fed the token_inputs, and each other one what was chosen in the one before for the
-        first ``n_asking`` of them. What is told of an token_input that has come to its end means nothing.
-        No passes may begin before these are read. ``place`` is that of a recording.
+        Args:
+            token_inputs: the inputs of the first pass.
+            n_passes: the number of passes.
+            n_continuing: the number of tokens, the first ones, that continue in the next passes,
+                each with the token chosen for it. Outputs of a row that has ended are undefined.
+            stream_slot: the stream slot whose graphs are replayed.
+
+        No passes may be started before these outputs are read.
         """
         size = self.graphs.size(len(token_inputs))
         self._inputs.send(token_inputs, size)
         for i in range(n_passes):
             if i:
-                self._between.play(self.most, place)
-                size = self.graphs.size(n_asking)
-            self.graphs.play(size, place)
-            # All of it: a part would be copied twice.
+                self._between.replay(self.max_tokens, stream_slot)
+                size = self.graphs.size(n_continuing)
+            self.graphs.replay(size, stream_slot)
+            # All of it: a part is not contiguous and would be copied twice.
             self._host_outputs[i].copy_(self._device_pass.outputs, non_blocking=True)
         if self._done is not None:
             self._done.record()
@@ -183,17 +194,17 @@ class DecoderRunner:
             for tokens, logprobs, probes in self._host_outputs[:n_passes, :, :n].tolist()
         ]
 
-    def best(self, places: Sequence[int], n_best: int) -> list[RankedTokens]:
-        """The best tokens of some token_inputs of a pass that was just run, alone."""
-        found = self._device_pass.best(
-            torch.tensor(places, device=self.cache.self_kv.device), n_best
+    def best(self, indices: Sequence[int], n_best: int) -> list[RankedTokens]:
+        """Return the best tokens after some tokens of a pass, which must have been the only one."""
+        best = self._device_pass.best(
+            torch.tensor(indices, device=self.cache.self_kv.device), n_best
         )
-        tokens, logprobs = found.tolist()
+        tokens, logprobs = best.tolist()
         return [
-            RankedTokens([int(token) for token in best], likely)
-            for best, likely in zip(tokens, logprobs, strict=True)
+            RankedTokens([int(token) for token in row_tokens], row_logprobs)
+            for row_tokens, row_logprobs in zip(tokens, logprobs, strict=True)
         ]
 
-    def record(self, places: Sequence[StreamSlot]) -> None:
-        """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
-        self.why = try_to_record("stepping", (self.graphs, self._between), places)
+    def record(self, stream_slots: Sequence[StreamSlot]) -> None:
+        """Record passes as CUDA graphs if possible. Raises torch.OutOfMemoryError."""
+        self.why = try_to_record("stepping", (self.graphs, self._between), stream_slots)

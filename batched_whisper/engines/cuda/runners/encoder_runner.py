@@ -1,9 +1,8 @@
-"""Batches of windows: features or samples in, keys and values in the cache.
+"""Runs batches of windows: features or samples in, keys and values to the cache.
 
-The host lays those and numbers side by side in memory that the device copies from by itself,
-while it still computes the batch before. On a GPU what follows is recorded once for each of a few
-numbers of positions, as CUDA graphs; what is missing to one of those are positions that are no
-window's. Elsewhere it just runs, on just so many.
+The host writes these and the batch's description to pinned memory, from which the device copies
+while it still computes the batch before. On a GPU, the rest is recorded as CUDA graphs for a few
+numbers of positions; batches between those are padded. On a CPU it just runs, without padding.
 """
 
 from __future__ import annotations
@@ -36,24 +35,26 @@ from batched_whisper.models.dimensions import Dimensions
 from batched_whisper.types import Samples
 
 _IN_FULL_WINDOWS = (1 / 3, 2 / 3, 1, 4 / 3, 2, 3, 4, 5, 6, 7, 8)
-"""Recorded numbers of positions, the last the most of a batch: eight full windows fill a GPU."""
+"""Recorded numbers of positions, in full windows; the last is the most of a batch: eight full
+windows fill a GPU."""
 
 
 def recorded_positions(full: int) -> list[int]:
-    """For which numbers of positions a batch is recorded; the last is the most that it has."""
+    """Return the numbers of positions that are recorded; the last is the most of a batch."""
     return [round(full * n) for n in _IN_FULL_WINDOWS]
 
 
 class EncoderRunner:
-    """Runs batches.
+    """Runs batches of windows.
 
     Args:
-        encoder: hears windows.
-        decoder: keeps what was audio.
-        cache: where.
-        sizes: of the model.
-        from_samples: whether windows come as samples, whose features are computed here.
-        places: where to record CUDA graphs.
+        encoder: the encoder.
+        decoder: writes its output to the cache.
+        cache: the slots' keys and values.
+        sizes: the model's dimensions.
+        from_samples: whether windows are given as samples, whose features are computed on the
+            device.
+        stream_slots: the streams to record CUDA graphs on.
     """
 
     def __init__(
@@ -64,43 +65,51 @@ class EncoderRunner:
         sizes: Dimensions,
         *,
         from_samples: bool,
-        places: Sequence[StreamSlot] = (),
+        stream_slots: Sequence[StreamSlot] = (),
     ) -> None:
         device = cache.self_kv.device
         self._full = sizes.n_audio_ctx
         recorded = recorded_positions(self._full)
-        self._most = recorded[-1]
-        self._device_pass = _EncoderPass(encoder, decoder, cache, sizes, from_samples, self._most)
+        self._max_positions = recorded[-1]
+        self._device_pass = _EncoderPass(
+            encoder, decoder, cache, sizes, from_samples, self._max_positions
+        )
         self.graphs = RecordedGraphs(self._device_pass.run, recorded)
-        """The device's part of a batch, on what was sent last, by its number of positions."""
+        """The device's part of a batch, for what was sent last, by its number of positions."""
         n_staged = 2 if device.type == "cuda" else 1
         self._staged = cycle([_Staged(self._device_pass, device) for _ in range(n_staged)])
         self.why = "encoding is not recorded"
-        if places:
-            self.record(places)
+        if stream_slots:
+            self.record(stream_slots)
 
-    def run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int = 0) -> None:
-        """Encode windows into their slots, in as few batches as hold them."""
-        for each in split_batches([len(window_layout) for window_layout in layouts], self._most):
-            self._run([rows[i] for i in each], [layouts[i] for i in each], place)
+    def run(
+        self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], stream_slot: int = 0
+    ) -> None:
+        """Encode windows into their slots in as few batches as hold them."""
+        for each in split_batches(
+            [len(window_layout) for window_layout in layouts], self._max_positions
+        ):
+            self._run([rows[i] for i in each], [layouts[i] for i in each], stream_slot)
 
-    def record(self, places: Sequence[StreamSlot]) -> None:
-        """As CUDA graphs, if that can be. Raises torch.OutOfMemoryError."""
-        self.why = try_to_record("encoding", [self.graphs], places)
+    def record(self, stream_slots: Sequence[StreamSlot]) -> None:
+        """Record batches as CUDA graphs if possible. Raises torch.OutOfMemoryError."""
+        self.why = try_to_record("encoding", [self.graphs], stream_slots)
 
-    def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], place: int) -> None:
+    def _run(self, rows: Sequence[EncodeRow], layouts: Sequence[Layout], stream_slot: int) -> None:
         n_positions = self.graphs.size(sum(len(each) for each in layouts))
         batch_shape, staged = self._device_pass.batch_shape(n_positions), next(self._staged)
         staged.wait()
         write_batch([row.slot for row in rows], layouts, batch_shape, staged.numbers)
         audio = staged.audio[: self._device_pass.n_audio(batch_shape)]
         for row, window_layout, start in zip(rows, layouts, frame_starts(layouts), strict=True):
-            self._lay(row, window_layout, start, audio)
+            self._write_window(row, window_layout, start, audio)
         staged.send(batch_shape.n_numbers, len(audio))
-        self.graphs.play(n_positions, place)
+        self.graphs.replay(n_positions, stream_slot)
 
-    def _lay(self, row: EncodeRow, window_layout: Layout, start: int, audio: Samples) -> None:
-        """Write one window where its frames are."""
+    def _write_window(
+        self, row: EncodeRow, window_layout: Layout, start: int, audio: Samples
+    ) -> None:
+        """Write one window to its frames."""
         if self._device_pass.from_samples:
             lay_samples(row.features, start, window_layout.n_frames, audio)
             return
@@ -109,10 +118,10 @@ class EncoderRunner:
 
 
 class _EncoderPass:
-    """What the device does, on memory that stays where it is.
+    """The device's part of a batch, on memory at fixed addresses.
 
-    It knows nothing of how it is recorded: of two that know each other neither is gone, nor its
-    memory, when padding_slot needs them any more.
+    Holds no reference to its graphs: a reference cycle would keep GPU memory until Python's garbage
+    collector runs.
     """
 
     def __init__(
@@ -122,25 +131,25 @@ class _EncoderPass:
         cache: KVCache,
         sizes: Dimensions,
         from_samples: bool,
-        most: int,
+        max_positions: int,
     ) -> None:
         device = cache.self_kv.device
         self._encoder, self._decoder, self._cache = encoder, decoder, cache
         self._full, self._n_mels = sizes.n_audio_ctx, sizes.n_mels
         self._spectrogram = Spectrogram(sizes.n_mels, device) if from_samples else None
-        largest = self.batch_shape(most)
+        largest = self.batch_shape(max_positions)
         self.numbers = torch.zeros(largest.n_numbers, dtype=torch.int32, device=device)
-        """Where the windows lie, see `packed_batch`."""
+        """The description of the batch, see `packed_batch`."""
         self.audio = torch.zeros(self.n_audio(largest), device=device)
-        """Features or samples of all of them."""
+        """Features or samples of all windows."""
 
     @property
     def from_samples(self) -> bool:
-        """Which of both."""
+        """Whether windows are given as samples."""
         return self._spectrogram is not None
 
     def run(self, n_positions: int) -> None:
-        """Encode a batch of so many positions, which was sent."""
+        """Encode the current batch of ``n_positions``."""
         batch_shape = self.batch_shape(n_positions)
         batch = PackedBatch.of(self.numbers, batch_shape)
         audio = self.audio[: self.n_audio(batch_shape)]
@@ -152,18 +161,18 @@ class _EncoderPass:
         self._decoder.write_cross_kv(self._cache, self._encoder(features, batch), batch)
 
     def n_audio(self, batch_shape: BatchShape) -> int:
-        """Numbers that a batch's windows come as."""
+        """Return the number of features or samples of a batch."""
         if self._spectrogram is not None:
             return n_samples(batch_shape.n_frames)
         return self._n_mels * batch_shape.n_frames
 
     def batch_shape(self, n_positions: int) -> BatchShape:
-        """Of a batch of so many."""
+        """Return the shape of a batch of ``n_positions``."""
         return BatchShape(n_positions, self._full, self._cache.padding_slot)
 
 
 class _Staged:
-    """Memory of the host's that the device copies from by itself."""
+    """Pinned host memory, from which the device copies asynchronously."""
 
     def __init__(self, target: _EncoderPass, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
@@ -174,16 +183,16 @@ class _Staged:
         self._audio = torch.zeros(target.audio.shape, pin_memory=on_gpu)
         self._sent = blocking_event() if on_gpu else None
         self.numbers = self._numbers.numpy()
-        """The same memory as NumPy sees it; and so what is audio."""
+        """The same memory as NumPy arrays."""
         self.audio = self._audio.numpy()
 
     def wait(self) -> None:
-        """Until it may be written to."""
+        """Wait until the memory may be written."""
         if self._sent is not None:
             self._sent.synchronize()
 
     def send(self, n_numbers: int, n_audio: int) -> None:
-        """Begin to copy so much of it to the device."""
+        """Start to copy that many numbers to the device."""
         self._target.numbers[:n_numbers].copy_(self._numbers[:n_numbers], non_blocking=True)
         self._target.audio[:n_audio].copy_(self._audio[:n_audio], non_blocking=True)
         if self._sent is not None:

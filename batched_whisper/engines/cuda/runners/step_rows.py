@@ -1,4 +1,4 @@
-"""The rows of a step as the tokens of passes, and what those said as the rows' results."""
+"""Converts the rows of a step to the tokens of passes, and their outputs to results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from batched_whisper.decoding.rules import NOTHING, UNASKED, ConstraintState
+from batched_whisper.decoding.rules import NO_REQUEST, NOTHING, ConstraintState
 from batched_whisper.decoding.sampling import Choice
 from batched_whisper.engines.cuda.model.decode_inputs import TokenInput, float_bits
 from batched_whisper.engines.cuda.runners.decoder_runner import (
@@ -17,7 +17,7 @@ from batched_whisper.engines.cuda.runners.decoder_runner import (
 from batched_whisper.engines.interface import StepResult, StepRow
 
 MASKS_PER_TOKEN = 4
-"""Masks that one token of a pass may need: what may follow it, and those of its row's constraints."""
+"""Masks per row: for its first chosen token, and the three of its constraints."""
 
 _NO_CONSTRAINTS = ConstraintState(
     NOTHING, NOTHING, NOTHING, range(0), opens_segment=False, last_timestamp=0
@@ -25,11 +25,11 @@ _NO_CONSTRAINTS = ConstraintState(
 
 
 class StepRunner:
-    """Runs steps over passes.
+    """Runs steps as passes.
 
     Args:
-        passes: the device's.
-        eot: the token that ends a text.
+        passes: runs the passes.
+        eot: the end-of-text token.
     """
 
     def __init__(self, passes: DecoderRunner, eot: int) -> None:
@@ -37,41 +37,44 @@ class StepRunner:
         self._eot = eot
 
     def start(
-        self, rows: Sequence[StepRow], place: int = 0
+        self, rows: Sequence[StepRow], stream_slot: int = 0
     ) -> Callable[[], list[StepResult | None]]:
-        """Begin; what is returned waits, and gives a result for each row in order.
+        """Start a step; the returned function waits and returns one result per row, in order.
 
-        None where nothing was asked. ``place`` is that of recorded passes.
+        A result is None if nothing was asked. ``stream_slot`` selects the recorded graphs.
         """
-        found: dict[int, StepResult] = {}
+        results: dict[int, StepResult] = {}
         n_passes = self._n_passes(rows)
         builder, probed = _PassBuilder(), dict[int, float]()
         for row, masks in zip(rows, self._masks(rows), strict=True):
             for i in range(len(row.tokens)):
-                if len(builder) == self._decoder_runner.most:
-                    self._begin(builder, n_passes, place, found, probed)()
+                if len(builder) == self._decoder_runner.max_tokens:
+                    self._begin(builder, n_passes, stream_slot, results, probed)()
                     builder = _PassBuilder()
                 builder.add(row, i, masks)
-        finish = self._begin(builder, n_passes, place, found, probed)
+        finish = self._begin(builder, n_passes, stream_slot, results, probed)
 
-        def finished() -> list[StepResult | None]:
+        def read_results() -> list[StepResult | None]:
             finish()
-            return [found.get(row.slot) for row in rows]
+            return [results.get(row.slot) for row in rows]
 
-        return finished
+        return read_results
 
     def _n_passes(self, rows: Sequence[StepRow]) -> int:
-        """How many go on by themselves: one alone where the host must see a vocabulary."""
+        """Return the number of passes without the host; 1 if it needs the whole vocabulary."""
         n_tokens = sum(len(row.tokens) for row in rows)
-        if n_tokens > self._decoder_runner.most or any(row.n_best for row in rows):
+        if n_tokens > self._decoder_runner.max_tokens or any(row.n_best for row in rows):
             return 1
         return min(self._decoder_runner.max_passes, max((row.n_tokens for row in rows), default=1))
 
     def _masks(self, rows: Sequence[StepRow]) -> Iterator[tuple[int, ...]]:
-        """Of each row the masks' places in the table: for its first token, and its constraints's."""
+        """Return each row's indices in the mask table: its first token's, its constraints'."""
         masks = []
         for row in rows:
-            first, constraints = (row.allowed or UNASKED).mask, row.constraints or _NO_CONSTRAINTS
+            first, constraints = (
+                (row.allowed or NO_REQUEST).mask,
+                row.constraints or _NO_CONSTRAINTS,
+            )
             masks += [
                 first,
                 constraints.text_mask,
@@ -86,101 +89,103 @@ class StepRunner:
         self,
         builder: _PassBuilder,
         n_passes: int,
-        place: int,
-        found: dict[int, StepResult],
+        stream_slot: int,
+        results: dict[int, StepResult],
         probed: dict[int, float],
     ) -> Callable[[], None]:
-        """Begin passes; what is returned adds what they said, by slots."""
+        """Start passes; the returned function adds their results by slot."""
         if not len(builder):
             return lambda: None
         read = self._decoder_runner.begin(
-            builder.token_inputs, n_passes, len(builder.ending), place
+            builder.token_inputs, n_passes, len(builder.last_rows), stream_slot
         )
 
         def finish() -> None:
             outputs = read()
-            best = self._best(builder.ending)
-            for place, slot in builder.probing:
-                probed[slot] = outputs[0].probes[place]
-            for place, row in enumerate(builder.ending):
+            best = self._best(builder.last_rows)
+            for index, slot in builder.probes:
+                probed[slot] = outputs[0].probes[index]
+            for index, row in enumerate(builder.last_rows):
                 if row.allowed is not None or row.probe is not None:
-                    choice, *more = self._row_choices(place, outputs[: row.n_tokens])
-                    found[row.slot] = StepResult(
+                    choice, *more = self._row_choices(index, outputs[: row.n_tokens])
+                    results[row.slot] = StepResult(
                         choice.token,
                         choice.logprob,
                         probed.get(row.slot),
-                        best.get(place, ()),
+                        best.get(index, ()),
                         tuple(more),
                     )
 
         return finish
 
-    def _row_choices(self, place: int, outputs: Sequence[PassOutputs]) -> list[Choice]:
-        """What one token_input said in one pass after another, up to the end of its text."""
-        said = [Choice(outputs[0].tokens[place], outputs[0].logprobs[place])]
+    def _row_choices(self, index: int, outputs: Sequence[PassOutputs]) -> list[Choice]:
+        """Return what one row chose in consecutive passes, up to the end of its text."""
+        choices = [Choice(outputs[0].tokens[index], outputs[0].logprobs[index])]
         for before, after in pairwise(outputs):
-            if before.tokens[place] == self._eot:
+            if before.tokens[index] == self._eot:
                 break
-            said.append(Choice(after.tokens[place], after.logprobs[place]))
-        return said
+            choices.append(Choice(after.tokens[index], after.logprobs[index]))
+        return choices
 
-    def _best(self, ending: Sequence[StepRow]) -> dict[int, tuple[Choice, ...]]:
-        """The best tokens of the rows that want them, by their place in the pass."""
-        asking = {place: row for place, row in enumerate(ending) if row.n_best and row.allowed}
-        if not asking:
+    def _best(self, last_rows: Sequence[StepRow]) -> dict[int, tuple[Choice, ...]]:
+        """Return the best tokens of the rows that ask for them, by their index in the pass."""
+        ranked_rows = {
+            index: row for index, row in enumerate(last_rows) if row.n_best and row.allowed
+        }
+        if not ranked_rows:
             return {}
-        most = max(row.n_best for row in asking.values())
-        found = self._decoder_runner.best(list(asking), most)
+        most = max(row.n_best for row in ranked_rows.values())
+        results = self._decoder_runner.best(list(ranked_rows), most)
         return {
-            place: _choices(ranked, row.n_best)
-            for (place, row), ranked in zip(asking.items(), found, strict=True)
+            index: _choices(ranked, row.n_best)
+            for (index, row), ranked in zip(ranked_rows.items(), results, strict=True)
         }
 
 
 class _PassBuilder:
-    """The tokens that one pass is fed, and what is asked of which.
+    """Collects the tokens of one pass and what is asked after which.
 
-    Those that end a row come first: only they go on in the next pass, which is then as small as it
-    can be. (Where a token stands in a pass means nothing, see `decoder`.)
+    Last tokens of rows come first: only they continue in the next pass, which is then as small as
+    possible. (The order of tokens in a pass does not affect its results, see `decoder`.)
     """
 
     def __init__(self) -> None:
-        self.ending: list[StepRow] = []  # the rows whose last tokens come first, in order
-        self._last: list[TokenInput] = []
-        self._before: list[TokenInput] = []
-        self._probing: list[tuple[bool, int, int]] = []  # whether among the last, where, whose
+        self.last_rows: list[StepRow] = []  # the rows of the last tokens, in order
+        self._last_inputs: list[TokenInput] = []
+        self._other_inputs: list[TokenInput] = []
+        self._probes: list[tuple[bool, int, int]] = []  # is a last token, index, slot
 
     def __len__(self) -> int:
-        return len(self._last) + len(self._before)
+        return len(self._last_inputs) + len(self._other_inputs)
 
     @property
     def token_inputs(self) -> list[TokenInput]:
-        """All of them, in the order of the pass."""
-        return self._last + self._before
+        """All inputs, in the order of the pass."""
+        return self._last_inputs + self._other_inputs
 
     @property
-    def probing(self) -> list[tuple[int, int]]:
-        """Where in the pass a probe is asked, and of which slot."""
-        n_last = len(self._last)
-        return [(i if is_last else n_last + i, slot) for is_last, i, slot in self._probing]
+    def probes(self) -> list[tuple[int, int]]:
+        """The index of each probed token in the pass, and its slot."""
+        n_last = len(self._last_inputs)
+        return [(i if is_last else n_last + i, slot) for is_last, i, slot in self._probes]
 
     def add(self, row: StepRow, i: int, masks: tuple[int, ...]) -> None:
-        """The row's token number ``i``; its masks by their places in the table."""
+        """Add the row's token number ``i``; ``masks`` are the row's indices in the mask table."""
         n_tokens = len(row.tokens)
         is_last = i == n_tokens - 1
-        into = self._last if is_last else self._before
+        into = self._last_inputs if is_last else self._other_inputs
         if row.probe is not None and i == (n_tokens - 1 if row.probe_at is None else row.probe_at):
-            self._probing.append((is_last, len(into), row.slot))
+            self._probes.append((is_last, len(into), row.slot))
         if is_last:
-            self.ending.append(row)
+            self.last_rows.append(row)
             into.append(_last_token_input(row, masks))
         else:
             into.append(TokenInput(row.tokens[i], row.slot, row.position + i, probe=row.probe or 0))
 
 
 def _last_token_input(row: StepRow, masks: tuple[int, ...]) -> TokenInput:
-    """The last token of a row."""
-    allowed, constraints = row.allowed or UNASKED, row.constraints or _NO_CONSTRAINTS
+    """Return the inputs of a row's last token."""
+    allowed, constraints = row.allowed or NO_REQUEST, row.constraints or _NO_CONSTRAINTS
     span = allowed.timestamps or range(0)
     position = row.position + len(row.tokens) - 1
     first, text, unfinished_mask, segment_end_mask = masks

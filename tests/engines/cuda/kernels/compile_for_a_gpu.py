@@ -23,7 +23,7 @@ from batched_whisper.engines.cuda.kernels.fp8_linear import FP8, FP8_MAX, MIN_PE
 
 
 class AbsentDriver:
-    """As much of a driver as compiling asks for."""
+    """The part of a driver that compiling needs."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)

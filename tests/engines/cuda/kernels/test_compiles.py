@@ -1,8 +1,7 @@
-"""Triton's compiler takes every kernel for the GPUs there are, although there is none here.
+"""Triton's compiler accepts every kernel, for GPUs that need not be present.
 
-The interpreter of `test_kernels` forgives what the compiler does not: a name that becomes
-something of another type in a branch, write_self_kv. Where one kernel fails the engine works without all of
-them, and many times slower.
+The interpreter of `test_kernels` accepts what the compiler does not, such as a name whose type
+changes in a branch. A kernel that fails is replaced by plain PyTorch, many times slower.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
-if (
-    find_spec("triton") is None
-):  # not imported: `test_kernels` has to write_self_kv how it runs before
+if find_spec("triton") is None:  # not imported: `test_kernels` must set its mode first
     pytest.skip("Triton is not installed: pip install --no-deps triton", allow_module_level=True)
 
 HERE = Path(__file__).parent
@@ -36,7 +33,7 @@ least since 8.0 (CUDA C++ programming guide, technical specifications)."""
 
 @pytest.fixture(scope="module")
 def compiling() -> Iterator[dict[int, subprocess.Popen[str]]]:
-    """A process for each capability, since compiling takes its time."""
+    """Start one process per compute capability, since compiling takes time."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (HERE.parents[3], HERE)))
     processes = {
@@ -56,7 +53,7 @@ def compiling() -> Iterator[dict[int, subprocess.Popen[str]]]:
 
 
 def kernels_in(path: Path) -> set[str]:
-    """The functions that are launched: ``name[grid](...)``."""
+    """Return the functions that are launched: ``name[grid](...)``."""
     module = ast.parse(path.read_text("utf-8"))
     defined = {each.name for each in module.body if isinstance(each, ast.FunctionDef)}
     calls = [each.func for each in ast.walk(module) if isinstance(each, ast.Call)]
@@ -65,7 +62,7 @@ def kernels_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_every_kernel_compiles(
+def test_every_triton_kernel_compiles(
     compiling: dict[int, subprocess.Popen[str]], capability: int
 ) -> None:
     printed, errors = compiling[capability].communicate()

@@ -1,4 +1,4 @@
-"""Kernels are used where they work, and are tried out first."""
+"""Selection of kernels: each is checked before use, and replaced if it fails."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ CPU = torch.device("cpu")
 HEADS = Heads(3, 64)
 
 
-def test_the_processor_has_no_kernels() -> None:
+def test_best_operations_on_a_cpu_are_plain_pytorch() -> None:
     assert best_operations(CPU, torch.float32, HEADS) is PYTORCH
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_definitions_pass_their_own_trial(dtype: torch.dtype) -> None:
+def test_check_operations_accepts_plain_pytorch(dtype: torch.dtype) -> None:
     check_operations(PYTORCH, CPU, dtype, HEADS)
 
 
@@ -51,13 +51,13 @@ def once(queries, table, rows, lengths, merged=None):  # type: ignore[no-untyped
 
 
 def all_windows(heads, batch):  # type: ignore[no-untyped-def]
-    """Hears beyond the window."""
+    """Attends beyond the window."""
     longer = batch.lengths + (batch.lengths > 0).int()
     return PYTORCH.encoder_attention(heads, replace(batch, lengths=longer))
 
 
 def everywhere_alike(pair, batch, table):  # type: ignore[no-untyped-def]
-    """Keeps all in the first slot."""
+    """Writes all windows to the first slot."""
     PYTORCH.write_cross_kv(pair, replace(batch, slots=batch.slots * 0), table)
 
 
@@ -74,25 +74,25 @@ def off_by(amount: float):  # type: ignore[no-untyped-def]
 
 
 WRONG = {
-    "hears too much": {"decoder_attention": too_much},
-    "counts everything once": {"decoder_attention": once},
-    "hears the next window": {"encoder_attention": all_windows},
-    "keeps windows elsewhere": {"write_cross_kv": everywhere_alike},
-    "says it too late": {"write_self_kv": at_the_next},
-    "forgets what is deferred_bias": {"normalise": without_deferred_bias},
-    "chooses wrongly": {"choose": off_by(1)},
-    "gives no number": {"choose": off_by(float("nan"))},
+    "attends to too many positions": {"decoder_attention": too_much},
+    "ignores merged positions": {"decoder_attention": once},
+    "attends to the next window": {"encoder_attention": all_windows},
+    "writes windows to other slots": {"write_cross_kv": everywhere_alike},
+    "writes tokens to the next position": {"write_self_kv": at_the_next},
+    "ignores deferred biases": {"normalise": without_deferred_bias},
+    "gives a wrong token": {"choose": off_by(1)},
+    "gives NaN": {"choose": off_by(float("nan"))},
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_kernel_that_is_wrong_does_not(name: str) -> None:
+def test_check_operations_rejects_wrong_kernels(name: str) -> None:
     with pytest.raises(ValueError, match="off by"):
         check_operations(replace(PYTORCH, **WRONG[name]), CPU, torch.float32, HEADS)
 
 
-def test_every_operation_is_tried() -> None:
-    """Each trial alone fails where its operation does nothing right."""
+def test_check_operations_covers_every_operation() -> None:
+    """Each trial fails if its operation is wrong."""
     fields = {field for changes in WRONG.values() for field in changes}
     assert fields == {
         "decoder_attention",
@@ -106,21 +106,21 @@ def test_every_operation_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_kernel_that_does_not_work_is_left_out_alone(
+def test_working_operations_replaces_only_the_failing_kernel(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others, which are told from the definitions by nothing but their identity, stay."""
+    """The other kernels, recognised by identity, stay."""
     others = {field: lambda *a, f=f: f(*a) for field, f in vars(PYTORCH).items() if field != "why"}
     [(broken, wrong)] = WRONG[name].items()
     kernels = replace(PYTORCH, **{**others, broken: wrong}, why="kernels")
     found = working_operations(kernels, CPU, torch.float32, HEADS)
     for field, other in others.items():
         assert getattr(found, field) is (getattr(PYTORCH, field) if field == broken else other)
-    assert found.why.startswith(f"slower in plain PyTorch: {broken} (their numbers are off by")
+    assert found.why.startswith(f"slower in plain PyTorch: {broken} (results are off by")
     assert caplog.messages == [f"slower than this GPU could be, in plain PyTorch: {found.why[25:]}"]
 
 
-def test_where_no_kernel_works_the_reason_is_told_once() -> None:
+def test_working_operations_gives_a_shared_reason_once() -> None:
     def broken(*given: object) -> None:
         raise RuntimeError("Failed to find C compiler.\nPlease specify one")
 
@@ -128,18 +128,21 @@ def test_where_no_kernel_works_the_reason_is_told_once() -> None:
     found = working_operations(kernels, CPU, torch.float32, HEADS)
     assert replace(found, why=PYTORCH.why) == PYTORCH
     assert found.why == (
-        "slower in plain PyTorch: decoder_attention, encoder_attention, write_cross_kv, write_self_kv, normalise, choose "
+        "slower in plain PyTorch: decoder_attention, encoder_attention, write_cross_kv, "
+        "write_self_kv, normalise, choose "
         "(Failed to find C compiler. Please specify one)"
     )
 
 
-def test_kernels_that_work_all_stay() -> None:
+def test_working_operations_keeps_kernels_that_work() -> None:
     kernels = replace(PYTORCH, why="kernels")
     assert working_operations(kernels, CPU, torch.float32, HEADS) is kernels
 
 
-def test_what_needs_newer_matrix_units_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There it works, but slower than PyTorch's own."""
+def test_best_operations_skips_encoder_attention_on_old_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It works there, but slower than PyTorch's own."""
     tried = []
     kernels = replace(PYTORCH, encoder_attention=lambda *given: tried.append(given), why="kernels")
     monkeypatch.setattr(dispatch, "triton_operations", lambda: kernels)
@@ -152,12 +155,12 @@ def test_what_needs_newer_matrix_units_is_not_even_tried(monkeypatch: pytest.Mon
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
         found = best_operations(torch.device("cuda", 0), torch.float16, HEADS)
         assert found.encoder_attention is encoder_attention
-        assert ("encoder_attention (Triton knows" in found.why) == (capability < (8, 0))
+        assert ("encoder_attention (Triton supports" in found.why) == (capability < (8, 0))
     assert not tried
 
 
 @pytest.mark.parametrize("has_merged", [False, True])
-def test_many_rows_hear_what_each_hears_alone(
+def test_decoder_attention_of_many_rows_equals_each_row_alone(
     has_merged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "ROWS_PER_COPY", 4)
@@ -174,11 +177,13 @@ def test_many_rows_hear_what_each_hears_alone(
         assert torch.allclose(found[one], alone, atol=1e-6)
 
 
-def test_where_the_host_looks_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = []
+def test_encoding_is_not_recorded_if_encoder_attention_syncs_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream_slots = []
 
     def recorded(*given: Any, **options: Any) -> EncoderRunner:
-        places.append(options.pop("places"))
+        stream_slots.append(options.pop("stream_slots"))
         return EncoderRunner(*given, **options)
 
     class Placed(Streams):
@@ -195,10 +200,10 @@ def test_where_the_host_looks_nothing_is_recorded(monkeypatch: pytest.MonkeyPatc
         chosen = replace(PYTORCH, encoder_attention=encoder_attention)
         monkeypatch.setattr(engine, "best_operations", lambda *given, c=chosen: c)
         engine.CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")
-    assert places == [(), [StreamSlot("a stream")]]
+    assert stream_slots == [(), [StreamSlot("a stream")]]
 
 
-def test_what_fails_before_anything_is_loaded_is_an_engine_error(
+def test_failure_at_start_is_an_engine_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def busy(*given: object) -> None:

@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit floating point, as far as a processor can show."""
+"""Linear layers in 8-bit floating point, as far as a CPU can test them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batched_whisper.engines.cuda.kernels.fp8_linear import FP8_MAX, make_fp8_li
 from batched_whisper.errors import EngineError  # noqa: E402
 
 
-def test_a_row_fills_the_range_whatever_its_size_and_zeros_stay_zeros() -> None:
+def test_quantise_uses_the_full_fp8_range_and_keeps_zeros() -> None:
     rows = torch.randn(5, 64) * torch.tensor([[1e-4], [1.0], [1e4], [0.0], [3.0]])
     found = quantise(rows)
     peaks = found.numbers.float().abs().amax(1)
@@ -23,7 +23,7 @@ def test_a_row_fills_the_range_whatever_its_size_and_zeros_stay_zeros() -> None:
     assert (back[0] - rows[0]).norm() < 0.04 * rows[0].norm()
 
 
-def test_a_layer_is_near_to_the_one_in_full() -> None:
+def test_fp8_linear_is_close_to_linear() -> None:
     x, weight, bias = torch.randn(2, 48, 64), torch.randn(32, 64) / 8, torch.randn(32)
     x, weight, bias = (each.to(torch.bfloat16) for each in (x, weight, bias))
     exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
@@ -36,12 +36,12 @@ def test_a_layer_is_near_to_the_one_in_full() -> None:
     assert (found.double() - exact).norm() < 0.06 * exact.norm()
 
 
-def test_it_is_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(EngineError, match="fp8 is for GPUs"):
+def test_precision_fp8_needs_a_gpu() -> None:
+    with pytest.raises(EngineError, match="fp8 needs a GPU"):
         CudaEngine(tiny_checkpoint(), IDS, max_slots=1, precision="fp8", device="cpu")
 
 
 @pytest.mark.parametrize("precision", ["int8", "float8"])
-def test_a_precision_that_it_has_not_is_refused_and_the_others_are_named(precision: str) -> None:
+def test_unknown_precision_error_lists_the_choices(precision: str) -> None:
     with pytest.raises(EngineError, match=f"{precision}.*float16"):
         CudaEngine(tiny_checkpoint(), IDS, max_slots=1, precision=precision, device="cpu")

@@ -1,6 +1,6 @@
-"""Triton's kernels beside their definitions in plain PyTorch, on the processor by its interpreter.
+"""The Triton kernels against their definitions in plain PyTorch, on a CPU by Triton's interpreter.
 
-What the interpreter cannot show is whether a GPU's compiler takes them, and how fast they are.
+The interpreter cannot show whether a GPU's compiler accepts them, or how fast they are.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ N_ROWS, N_HEADS, WIDTH = 5, 3, 16
 
 
 def attention_case(seed: int, longest: int, dtype: torch.dtype, n: int = 4):  # type: ignore[no-untyped-def]
-    """Queries, a table, rows and lengths."""
+    """Return queries, a layer's keys and values, rows and lengths."""
     random = torch.Generator().manual_seed(seed)
     queries = torch.randn((n, 3, N_HEADS, WIDTH), generator=random)
     table = torch.randn((2, N_ROWS, N_HEADS, longest, WIDTH), generator=random)
@@ -61,7 +61,7 @@ def attention_case(seed: int, longest: int, dtype: torch.dtype, n: int = 4):  # 
 
 
 def merged_case(lengths: torch.Tensor) -> attention.MergedPositions:
-    """Some of each query's positions, none of the last one's, stand for several."""
+    """Make some positions of each query merged, but none of the last query."""
     random = torch.Generator().manual_seed(1)
     n_own = (lengths.cpu() * torch.rand(len(lengths), generator=random)).int()
     n_own[-1] = lengths[-1]
@@ -72,7 +72,7 @@ def merged_case(lengths: torch.Tensor) -> attention.MergedPositions:
 @pytest.mark.parametrize("longest", [1, 16, 17, 100, 129])
 @pytest.mark.parametrize("n_programs", [1, 24, 1000])
 @pytest.mark.parametrize("has_merged", [False, True])
-def test_attention_is_that_of_the_definition(
+def test_decoder_attention_kernel_equals_the_definition(
     longest: int, n_programs: int, has_merged: bool
 ) -> None:
     case = attention_case(longest, longest, torch.float32)
@@ -84,7 +84,7 @@ def test_attention_is_that_of_the_definition(
     )
 
 
-def test_a_position_that_stands_for_several_is_heard_as_if_they_were_there() -> None:
+def test_merged_positions_equal_repeated_positions() -> None:
     queries, table, rows, lengths = attention_case(5, 40, torch.float32, n=N_ROWS)
     n_own, times = lengths // 2, torch.arange(1, N_ROWS + 1, device=DEVICE)
     merged = attention.MergedPositions(n_own, times.log())
@@ -102,7 +102,9 @@ def test_a_position_that_stands_for_several_is_heard_as_if_they_were_there() -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_attention_in_16_bits_is_as_near_to_exact_as_the_definition(dtype: torch.dtype) -> None:
+def test_decoder_attention_kernel_in_16_bits_is_as_accurate_as_the_definition(
+    dtype: torch.dtype,
+) -> None:
     queries, table, rows, lengths = attention_case(3, 70, dtype)
     exact = attention.decoder_attention(
         queries.double(), LayerKV(table.numbers.double()), rows, lengths
@@ -119,7 +121,7 @@ def test_attention_in_16_bits_is_as_near_to_exact_as_the_definition(dtype: torch
     assert error < 2 * torch.finfo(dtype).eps
 
 
-def test_what_lies_beyond_a_rows_length_is_never_heard() -> None:
+def test_decoder_attention_kernel_never_reads_beyond_a_rows_length() -> None:
     queries, table, rows, lengths = attention_case(4, 40, torch.float32, n=N_ROWS)
     rows = torch.arange(N_ROWS, device=DEVICE)
     expected = attention.decoder_attention(queries, table, rows, lengths)
@@ -137,7 +139,7 @@ def test_what_lies_beyond_a_rows_length_is_never_heard() -> None:
 
 
 @pytest.mark.parametrize("n_programs", [1, 1000])
-def test_attention_over_8_bits_is_that_over_what_they_stand_for(n_programs: int) -> None:
+def test_int8_attention_kernel_equals_attention_over_dequantised_keys(n_programs: int) -> None:
     queries, table, rows, lengths = attention_case(6, 70, torch.float32)
     random = torch.Generator().manual_seed(2)
     numbers = torch.randint(-127, 128, table.numbers.shape, generator=random).to(DEVICE, torch.int8)
@@ -176,7 +178,7 @@ def windows_of(contexts: list[int], n_spare: int = 9) -> packed_batch.PackedBatc
 
 @pytest.mark.parametrize("contexts", BATCHES, ids=str)
 @pytest.mark.parametrize("block", [32, 64])
-def test_windows_listen_to_themselves_as_by_the_definition(contexts: list[int], block: int) -> None:
+def test_encoder_attention_kernel_equals_the_definition(contexts: list[int], block: int) -> None:
     windows = windows_of(contexts)
     random = torch.Generator().manual_seed(block)
     heads = torch.randn((len(windows.windows), 3, 2, WIDTH), generator=random).to(DEVICE)
@@ -190,7 +192,7 @@ def test_windows_listen_to_themselves_as_by_the_definition(contexts: list[int], 
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float16, torch.float32])
-def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> None:
+def test_write_cross_kv_kernel_equals_the_definition(kind: torch.dtype) -> None:
     windows, n_slots = windows_of([130, 3, FULL]), 3
     random = torch.Generator().manual_seed(3)
     pair = torch.randn((len(windows.windows), 2, N_HEADS, WIDTH), generator=random).to(DEVICE)
@@ -206,7 +208,7 @@ def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> N
         return table
 
     found, expected = kept(encoder_kernels.write_cross_kv), kept(attention.write_cross_kv)
-    assert (found.numbers[:, n_slots] == 77).all()  # padding_slot's
+    assert (found.numbers[:, n_slots] == 77).all()  # the padding slot
     torch.testing.assert_close(found.numbers[:, :n_slots], expected.numbers[:, :n_slots])
     if kind is torch.int8:
         torch.testing.assert_close(found.scales[:, :n_slots], expected.scales[:, :n_slots])
@@ -219,7 +221,7 @@ def test_what_is_kept_of_windows_is_as_by_the_definition(kind: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_what_is_said_is_kept_as_by_the_definition(dtype: torch.dtype) -> None:
+def test_write_self_kv_kernel_equals_the_definition(dtype: torch.dtype) -> None:
     random = torch.Generator().manual_seed(4)
     heads = torch.randn((4, 3, N_HEADS, WIDTH), generator=random).to(DEVICE, dtype)
     rows, positions = torch.tensor([[2, 0, 2, 4], [5, 0, 6, 6]], device=DEVICE)
@@ -237,7 +239,7 @@ def test_what_is_said_is_kept_as_by_the_definition(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("width", [48, 1280])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("has_deferred_bias", [True, False])
-def test_norms_are_those_of_the_definition(
+def test_normalise_kernel_equals_the_definition(
     width: int, dtype: torch.dtype, has_deferred_bias: bool
 ) -> None:
     random = torch.Generator().manual_seed(width)
@@ -253,7 +255,7 @@ def test_norms_are_those_of_the_definition(
     torch.testing.assert_close(found, expected, atol=near, rtol=near)
 
 
-def test_there_are_parts_only_where_programs_are_few() -> None:
+def test_decoder_attention_launch_splits_only_if_programs_are_few() -> None:
     launch = launch_config.DecoderAttentionLaunch(block=64, n_programs=4096)
     assert launch.n_parts(256 * 20, 1500) == 1
     assert launch.n_parts(20, 1500) == 32  # of 24 blocks; a power of two
@@ -279,7 +281,7 @@ def choice_case(n_vocab: int, begin: int, temperatures: list[float], n: int = 6)
 
 @pytest.mark.parametrize(("n_vocab", "begin"), [(221, 160), (9001, 7800), (8192, 4096)])
 @pytest.mark.parametrize("temperatures", [[0.0] * 6, [0.2, 0.0, 1.0, 0.6, 0.0, 2.0], [1.0] * 6])
-def test_choices_are_those_of_the_definition(
+def test_choose_kernel_equals_the_definition(
     n_vocab: int, begin: int, temperatures: list[float]
 ) -> None:
     case = choice_case(n_vocab, begin, temperatures)
@@ -290,10 +292,10 @@ def test_choices_are_those_of_the_definition(
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU runs the engine's own tests on kernels")
 @pytest.mark.parametrize("kv_cache_dtype", ["model", "int8"])
-def test_the_whole_engine_on_kernels_says_what_numpy_says(
+def test_engine_on_triton_kernels_agrees_with_numpy(
     monkeypatch: pytest.MonkeyPatch, kv_cache_dtype: str
 ) -> None:
-    """Strides, addresses and types as the engine has them."""
+    """Tests strides, addresses and types as the engine has them."""
     every = replace(dispatch.triton_operations(), why="kernels by the interpreter")
     monkeypatch.setattr(engine_module, "best_operations", lambda *given: every)
     engine = engine_module.CudaEngine(

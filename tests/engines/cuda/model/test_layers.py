@@ -1,4 +1,4 @@
-"""The layers of the GPU engine: what is left out in one place is made up for in another."""
+"""The layers of the GPU engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torc
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def test_a_norm_makes_up_for_the_biases_that_were_not_added() -> None:
+def test_layer_norm_adds_deferred_biases() -> None:
     x, ys = some(N, WIDTH), [some(N, 20, seed=i) for i in (1, 2)]
     layers = [Linear(some(WIDTH, 20, seed=i), some(WIDTH, seed=9 + i)) for i in (3, 4)]
     weight, bias = some(WIDTH, seed=5), some(WIDTH, seed=6)
@@ -29,7 +29,7 @@ def test_a_norm_makes_up_for_the_biases_that_were_not_added() -> None:
     )
 
 
-def test_nothing_is_owed_for_a_layer_without_a_bias() -> None:
+def test_layer_without_bias_defers_nothing() -> None:
     deferred_bias = some(WIDTH)
     layer = Linear(some(WIDTH, 20), None)
     assert add_deferred_bias(deferred_bias, layer) is deferred_bias
@@ -37,7 +37,7 @@ def test_nothing_is_owed_for_a_layer_without_a_bias() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_gelu_is_as_near_to_exact_as_its_type_allows(dtype: torch.dtype) -> None:
+def test_linear_gelu_is_as_accurate_as_its_type_allows(dtype: torch.dtype) -> None:
     layer = Linear(some(200, WIDTH, seed=1, dtype=dtype) / 5, some(200, seed=2, dtype=dtype))
     x = some(N, WIDTH, seed=3, dtype=dtype)
     product = torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
@@ -47,7 +47,7 @@ def test_gelu_is_as_near_to_exact_as_its_type_allows(dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_convolution_is_that_of_the_library(stride: int) -> None:
+def test_convolve_equals_conv1d(stride: int) -> None:
     weight, bias, x = some(32, 7, 3, seed=1), some(32, seed=2), some(20, 7, seed=3)
     layer = Linear(weight.transpose(1, 2).flatten(1), bias)
     expected = torch.nn.functional.conv1d(x.T[None], weight, bias, stride, padding=1)[0].T

@@ -1,4 +1,4 @@
-"""The log-mel spectrogram on the device, beside the one in NumPy."""
+"""The log-mel spectrogram on the device against the one in NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FULL = 1500
 
 
 def sound(seed: int, n: int, loud: float = 0.3) -> np.ndarray:
-    """Noise that comes and goes."""
+    """Return noise of varying loudness."""
     random = np.random.default_rng(seed)
     swell = np.sin(np.linspace(0, 9, n)) ** 8 + 1e-4
     return (loud * swell * random.standard_normal(n)).clip(-1, 1).astype(np.float32)
@@ -41,7 +41,7 @@ SOUNDS = [
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_features_on_the_device_are_those_of_the_definition(n_mels: int) -> None:
+def test_spectrogram_equals_log_mel(n_mels: int) -> None:
     layouts = [layout(context, FULL) for _, context in SOUNDS]
     batch_shape = packed_batch.BatchShape(sum(map(len, layouts)), FULL, padding_slot=9)
     numbers = np.zeros(batch_shape.n_numbers, np.int32)
@@ -58,7 +58,7 @@ def test_features_on_the_device_are_those_of_the_definition(n_mels: int) -> None
         assert off.max() < 2e-3 and off.mean() < 2e-5
 
 
-def test_an_engine_that_takes_samples_says_what_it_says_of_their_features() -> None:
+def test_engine_from_samples_agrees_with_engine_from_features() -> None:
     pairs = [(sound(i, 320 * (context - 5)), context) for i, context in enumerate((9, 40, 120))]
     make = partial(CudaEngine, tiny_checkpoint(), IDS, max_slots=3, device="cpu")
     plain, from_samples = make(), make(from_samples=True)
@@ -80,7 +80,7 @@ def test_an_engine_that_takes_samples_says_what_it_says_of_their_features() -> N
     "wrong",
     [np.zeros((N_MELS, 20), np.float32), np.zeros(3_201, np.float32), np.full(9, np.nan, "f4")],
 )
-def test_what_are_no_samples_of_so_many_positions_is_refused(wrong: np.ndarray) -> None:
+def test_encode_rejects_wrong_samples(wrong: np.ndarray) -> None:
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu", from_samples=True)
     with pytest.raises(EngineError, match=r"samples of shape|not numbers"):
         engine.encode([EncodeRow(0, wrong, 10)])

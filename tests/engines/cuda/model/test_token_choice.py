@@ -1,4 +1,4 @@
-"""Choosing on the device and going on by itself, beside the definitions of the host."""
+"""Token choice and multi-step decoding on the device against the definitions on the host."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def token_input_of(constraints: ConstraintState, position: int, end: int) -> Tok
         st.tuples(constraint_states, tokens, st.integers(0, 9), st.integers(0, 9)), min_size=1
     ),
 )
-def test_a_row_goes_on_as_its_course_says_or_is_nobodys(
+def test_next_inputs_follow_the_constraint_state_or_become_padding(
     cases: list[tuple[ConstraintState, int, int, int]],
 ) -> None:
     token_inputs = [
@@ -112,7 +112,9 @@ def test_a_row_goes_on_as_its_course_says_or_is_nobodys(
     position=st.integers(0, 447),
     timed=st.booleans(),
 )
-def test_a_choice_is_the_hosts(seed: int, temperature: float, position: int, timed: bool) -> None:
+def test_choose_equals_sampling_choose(
+    seed: int, temperature: float, position: int, timed: bool
+) -> None:
     random = np.random.default_rng(position)
     logits = 3 * random.standard_normal(IDS.n_vocab, dtype=np.float32)
     span = range(BEGIN + 2, IDS.n_vocab - 1) if timed else range(0)

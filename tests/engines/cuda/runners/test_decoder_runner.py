@@ -1,4 +1,4 @@
-"""DecoderRunner of the GPU engine: which sizes are recorded, and what happens where none can be."""
+"""The decoder's runner: recorded sizes, and what happens if nothing can be recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batched_whisper.engines.interface import StepRow  # noqa: E402
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 16, 17, 64, 100, 256, 1024])
-def test_every_number_of_tokens_fits_a_size_that_is_not_much_larger(most: int) -> None:
+def test_recorded_sizes_cover_every_number_of_tokens(most: int) -> None:
     sizes = recorded_sizes(most)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == most
@@ -30,16 +30,16 @@ def test_every_number_of_tokens_fits_a_size_that_is_not_much_larger(most: int) -
     assert len(sizes) <= 20
 
 
-def test_large_sizes_waste_less_than_half_of_what_is_used() -> None:
+def test_recorded_sizes_pad_large_passes_by_less_than_half() -> None:
     sizes = recorded_sizes(256)
     for n in range(17, 257):
         assert min(size for size in sizes if size >= n) <= 1.5 * n
 
 
-def test_where_steps_cannot_be_recorded_they_run_all_the_same(
+def test_engine_runs_without_cuda_graphs_if_recording_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A processor has no graphs to record: asked for them, the engine says so and goes on."""
+    """A CPU has no graphs: asked to record, the engine says so and continues."""
 
     def fail(self: RecordedGraphs, recorder: object) -> None:
         self._recorded.append({1: None})
@@ -58,7 +58,7 @@ def test_where_steps_cannot_be_recorded_they_run_all_the_same(
     check(result, row, reference_logits(heard, (5,))[-1], 1e-3)
 
 
-def test_where_a_part_of_the_device_cannot_be_recorded_the_whole_stays(
+def test_try_to_record_keeps_earlier_streams_if_a_later_one_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def record(self: RecordedGraphs, recorder: int) -> None:
@@ -71,12 +71,12 @@ def test_where_a_part_of_the_device_cannot_be_recorded_the_whole_stays(
     first, last = (RecordedGraphs(lambda size: None, [1]) for _ in range(2))
     said = try_to_record("stepping", [first, last], [StreamSlot(0), StreamSlot(1)])
     assert said == (
-        "stepping is recorded for the whole GPU, not for a part of it: invalid resource handle"
+        "stepping is recorded for the whole GPU, but not for a part of it: invalid resource handle"
     )
     assert first._recorded == last._recorded == [{1: 0}]
 
 
-def test_memory_that_runs_out_while_recording_is_told_from_that(
+def test_out_of_memory_while_recording_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*given: object) -> None:
@@ -90,7 +90,7 @@ def test_memory_that_runs_out_while_recording_is_told_from_that(
 
 
 class Played:
-    """In place of a CUDA graph."""
+    """Replaces a CUDA graph."""
 
     def __init__(self, place: int, played: list[int], compute: Callable[[], None]) -> None:
         self._place, self._played, self._compute = place, played, compute
@@ -101,7 +101,7 @@ class Played:
 
 
 def recorded_at_two_places(engine: CudaEngine) -> tuple[list[int], list[int]]:
-    """Where an engine, as on a divided GPU, plays steps and encodings from now on."""
+    """Give an engine graphs on two stream slots, as on a split GPU; returns what is replayed."""
     places = []
     for graphs in (engine._decoder_runner.graphs, engine._encoder_runner.graphs):
         played = list[int]()
@@ -115,15 +115,15 @@ def recorded_at_two_places(engine: CudaEngine) -> tuple[list[int], list[int]]:
     return places[0], places[1]
 
 
-def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> None:
+def test_shared_stream_slot_is_used_only_while_steps_and_encoding_overlap() -> None:
     engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=3, device="cpu")
     steps, encodings = recorded_at_two_places(engine)
     heard = [Heard(seed, 20) for seed in range(3)]
     engine.encode([heard[0].row(0)])
-    assert encodings == [0]  # nothing else is going on
+    assert encodings == [0]  # no step is in progress
     row = StepRow(0, (5,), 0, ANYTHING)
     started = engine.start([row])
-    assert steps == [1]  # a window came in, so another may
+    assert steps == [1]  # a window was encoded, so expect another
     engine.encode([heard[1].row(1)])
     assert encodings == [0, 1]
     [result] = started()
@@ -131,13 +131,13 @@ def test_the_device_is_divided_only_while_both_steps_and_encoding_go_on() -> Non
     engine.step([StepRow(1, (5,), 0, ANYTHING)])
     assert steps == [1, 1]
     engine.step([StepRow(1, (6,), 1, ANYTHING)])
-    assert steps == [1, 1, 0]  # padding_slot came in
+    assert steps == [1, 1, 0]  # no window was encoded
     engine.encode([heard[2].row(2)])
     assert encodings == [0, 1, 0]
 
 
 @pytest.mark.parametrize("said", ["high", "highest"])
-def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> None:
+def test_full_float32_precision_overrides_and_restores_the_setting(said: str) -> None:
     torch.set_float32_matmul_precision(said)
     try:
         with cuda_graphs.full_float32_precision():
@@ -148,8 +148,8 @@ def test_what_is_recorded_is_in_full_whatever_the_program_has_set(said: str) -> 
         torch.set_float32_matmul_precision("highest")
 
 
-def test_a_recording_is_made_with_products_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both the runs before it, for which libraries choose how they compute, and itself."""
+def test_graph_recorder_records_in_full_float32_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both the warm-up runs, in which libraries choose their algorithms, and the recording."""
     stream = SimpleNamespace(wait_stream=lambda other: None)
     graph = SimpleNamespace(pool=lambda: None)
     for name in ("stream", "graph"):
@@ -166,7 +166,7 @@ def test_a_recording_is_made_with_products_in_full(monkeypatch: pytest.MonkeyPat
     assert seen == (cuda_graphs.WARM_UPS + 1) * ["highest"]
 
 
-def test_it_is_so_too_where_the_newer_interface_was_used() -> None:
+def test_full_float32_precision_with_pytorchs_newer_interface() -> None:
     settings = torch.backends.cuda.matmul
     if not hasattr(settings, "fp32_precision"):
         pytest.skip("this PyTorch has no newer interface")
@@ -179,8 +179,8 @@ def test_it_is_so_too_where_the_newer_interface_was_used() -> None:
         settings.fp32_precision = before
 
 
-def test_what_fills_rows_of_logits_up_is_no_token() -> None:
-    """Were it chosen, or only counted among all probabilities, it would be seen."""
+def test_padding_columns_of_logits_are_never_chosen() -> None:
+    """Different values of the padding would change results if it were read."""
     said = []
     for filling in (0.0, 30.0, -30.0):
         engine = CudaEngine(tiny_checkpoint(), IDS, max_slots=1, device="cpu")
