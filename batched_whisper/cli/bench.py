@@ -32,7 +32,7 @@ from batched_whisper.cli.load_patterns import (
     n_differing,
     summarise,
 )
-from batched_whisper.cli.messages import FAILED, Failure, count, handle_errors, report, print_err
+from batched_whisper.cli.messages import FAILED, Failure, count, handle_errors, print_err, report
 from batched_whisper.cli.options import takes_options
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.formats import write_atomically

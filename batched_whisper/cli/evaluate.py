@@ -19,7 +19,7 @@ from batched_whisper.cli.io.manifest import Row
 from batched_whisper.cli.job.job_runner import loaded, origin
 from batched_whisper.cli.job.progress import Display
 from batched_whisper.cli.job.results import Failed, Transcribed, outcomes
-from batched_whisper.cli.messages import FAILED, count, handle_errors, report, print_err
+from batched_whisper.cli.messages import FAILED, count, handle_errors, print_err, report
 from batched_whisper.cli.options import takes_options
 from batched_whisper.cli.wer_report import Results
 from batched_whisper.config.options import DecodingOptions, Settings

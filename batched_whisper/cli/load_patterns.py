@@ -39,7 +39,7 @@ class BenchClip:
 
 @dataclass(frozen=True)
 class Pass:
-    """All calls of a round, one pattern; texts are those of the clips, in the order of the calls."""
+    """All calls of a round in one pattern; texts in the order of the calls."""
 
     pattern: LoadPattern
     audio_s: float

@@ -13,11 +13,11 @@ from scripted_whisper import ScriptedStats
 
 from batched_whisper.cli.load_patterns import (
     BenchClip,
-    Pass,
     LoadPattern,
+    Pass,
     measure,
-    n_sequential_calls,
     n_differing,
+    n_sequential_calls,
     summarise,
 )
 from batched_whisper.config.options import DecodingOptions
@@ -101,7 +101,7 @@ def test_a_checkout_says_that_others_can_be_compared_with(run, recordings, monke
 
 @dataclass
 class Counted:
-    """Counts who calls at the same time; in the pattern of many callers all must be there at once."""
+    """Counts concurrent callers; in the concurrent pattern all must meet."""
 
     meeting: threading.Barrier
     stats: Any = field(default_factory=ScriptedStats)

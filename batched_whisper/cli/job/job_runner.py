@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from batched_whisper.cli.dependencies import Info, Dependencies, Transcriber
+from batched_whisper.cli.dependencies import Dependencies, Info, Transcriber
 from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.cli.io.outputs import Output
 from batched_whisper.cli.job.progress import Display
@@ -23,8 +23,8 @@ from batched_whisper.cli.messages import (
     Failure,
     about,
     count,
-    report,
     print_err,
+    report,
 )
 from batched_whisper.config.fields import can_be_disabled
 from batched_whisper.config.options import DecodingOptions, Settings
