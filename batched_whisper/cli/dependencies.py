@@ -1,7 +1,7 @@
-"""What the commands need from the rest of the package, as one object that tests can replace.
+"""The commands' dependencies on the rest of the package, as one object that tests can replace.
 
-Knows the shape of a transcriber and where the real one is; imports it only when it is used, so
-that ``--help`` does not wait for an engine.
+Declares the part of `Whisper` that the commands use. Imports the real one only when it is used,
+so that ``--help`` does not wait for an engine.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
 
 
 class Info(Protocol):
-    """What would transcribe, and why; the words are the user's to read."""
+    """Model, engine and device, and why they were chosen."""
 
     @property
     def model(self) -> str:
-        """Its name."""
+        """The model's name."""
 
     @property
     def revision(self) -> str | None:
-        """Its commit, where there is one."""
+        """The model's commit, if it has one."""
 
     @property
     def source(self) -> str:
-        """Where its files are from."""
+        """Where the model's files come from."""
 
     @property
     def engine(self) -> str:
-        """What runs it."""
+        """The engine's name."""
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """The device's name."""
 
     @property
     def precision(self) -> str:
-        """Its arithmetic."""
+        """The engine's number format."""
 
     @property
     def threads(self) -> int | None:
-        """Processor threads."""
+        """CPU threads; None if the engine decides."""
 
     @property
     def why(self) -> Sequence[str]:
-        """Sentences."""
+        """Reasons, as sentences."""
 
 
 class Stats(Protocol):
-    """What an engine did so far."""
+    """Counters of the engine."""
 
     @property
     def n_batches(self) -> int:
@@ -63,29 +63,29 @@ class Stats(Protocol):
 
     @property
     def n_rows(self) -> int:
-        """Windows in all of them."""
+        """Windows decoded, summed over the steps."""
 
     @property
     def mean_batch_size(self) -> float:
-        """Windows in one of them."""
+        """Mean number of windows per step."""
 
     @property
     def queue_depth(self) -> int:
-        """Windows that wait."""
+        """Waiting windows."""
 
 
 class TranscribeCalls(Protocol):
-    """Recordings to transcripts; audio is whatever the transcriber accepts."""
+    """Transcribes recordings; ``audio`` is any input that `Whisper` accepts."""
 
     def __call__(self, audio: Any, *, options: DecodingOptions) -> Transcript:
-        """One recording."""
+        """Transcribe one recording."""
 
     @property
     def n_in_flight(self) -> int:
-        """How many recordings of a job are begun and not given yet, at most."""
+        """Upper bound of the recordings of a job that are in flight."""
 
     def map(self, audios: Iterable[Any], *, options: DecodingOptions) -> Iterator[Transcript]:
-        """Many, lazily, in order."""
+        """Transcribe many recordings, lazily, in input order."""
 
 
 class Transcriber(Protocol):
@@ -93,40 +93,40 @@ class Transcriber(Protocol):
 
     @property
     def transcribe(self) -> TranscribeCalls:
-        """Recordings to transcripts."""
+        """The calls that transcribe."""
 
     def submit(self, audio: Any, *, options: DecodingOptions) -> Future[Transcript]:
-        """Begin one recording; cancel the future to give it up."""
+        """Start one recording; cancel the future to abandon it."""
 
     @property
     def info(self) -> Info:
-        """What would transcribe, and why."""
+        """Model, engine and device."""
 
     @property
     def stats(self) -> Stats:
-        """What it did so far."""
+        """Counters of the engine."""
 
     def load(self) -> object:
-        """Make it ready."""
+        """Load the model."""
 
     def close(self) -> None:
-        """Stop it."""
+        """Release the model."""
 
 
 class Downloaded(Protocol):
-    """A model that is on this machine now."""
+    """A model on this machine."""
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
+        """The name as requested."""
 
     @property
     def revision(self) -> str | None:
-        """Its commit, where there is one."""
+        """The model's commit, if it has one."""
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The folder that holds it."""
 
 
 def _open_whisper(settings: Settings) -> Transcriber:
@@ -144,7 +144,7 @@ def _download(model: str, revision: str | None) -> Downloaded:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Makes a transcriber from settings, and brings models here."""
+    """Opens a `Whisper` from settings, and downloads models."""
 
     open_whisper: Callable[[Settings], Transcriber] = _open_whisper
     download: Callable[[str, str | None], Downloaded] = _download
