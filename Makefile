@@ -34,8 +34,10 @@ bench: $(VENV)/.dev  ## measure on this machine, side by side; ARGS="--quick"
 	$(BIN)/python -m benchmarks.batching $(ARGS)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 
-docs: $(VENV)/.dev  ## make docs/settings.md and the README's tables
+docs: $(VENV)/.dev  ## make the generated pages of docs/ and the benchmark tables
 	$(BIN)/python scripts/make_settings_page.py
+	$(BIN)/python scripts/make_cli_page.py
+	$(BIN)/python scripts/make_api_page.py
 	$(BIN)/python -m benchmarks.page
 
 clean:  ## remove what was made here

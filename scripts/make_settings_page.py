@@ -1,8 +1,7 @@
-"""Makes docs/settings.md, and the table of settings in README.md, from the declared options.
+"""Makes docs/settings.md from the declared options: ``python scripts/make_settings_page.py``.
 
-``python scripts/make_settings_page.py`` writes both; a test says when they are out of date. Knows
-Markdown and the declarations of `batched_whisper.config.options`; the options themselves are only
-there.
+A test fails when the page is out of date. Knows Markdown and the declarations in
+`batched_whisper.config.options`; no option by name.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from batched_whisper.config.options import (
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 
 Option = dataclasses.Field[Any]
 
@@ -34,37 +31,38 @@ INTRODUCTION = """\
 Made by `make docs` from the declarations in `batched_whisper/config/options.py`; edit those.
 
 Each option has one name. It is a keyword argument in Python, a flag on the command line and an
-environment variable. An argument or a flag wins over the variable, and the variable over the
-default. A value out of its range is refused with an `OptionError` that names the option.
+environment variable. Arguments and flags override variables, and variables override defaults. A
+value out of range raises an `OptionError` that names the option.
 
-Variables are read when a `Whisper` is made, and not again. An object given as `settings=` or
-`options=` is taken as it is, without the variables; arguments win over it.
+Variables are read once, when a `Whisper` is created. An object passed as `settings=` or `options=`
+is used as it is, without the variables; keyword arguments override it.
 
-In Python `None` is a value too. An option without a default is then not given, whatever its
-variable says (`language=None`: detect it), and one whose values are said to include `none` is
-switched off, which flags and variables do by that word. All others refuse it.
+In Python, `None` unsets an option without a default, even if its variable is set
+(`language=None`: detect the language). Options whose values include `none` are thresholds: `None`
+in Python, and the word `none` in a flag or variable, disables them. Other options reject `None`.
 """
 
 SETTINGS = """
-## Fixed for the life of an engine
+## Settings of an engine
 
-Arguments of `Whisper(...)`, together as `settings=Settings(...)`.
+Arguments of `Whisper(...)`, or fields of `settings=Settings(...)`. They are fixed once the model is
+loaded.
 
 """
 
 DECODING = """
-## From call to call
+## Options of a call
 
-Arguments of `transcribe` and all its variants, together as `options=DecodingOptions(...)`.
+Arguments of `transcribe` and its variants, or fields of `options=DecodingOptions(...)`.
 
 """
 
 SUBTITLES = """
-## How subtitles look
+## Subtitle layout
 
-Flags of `transcribe` with the formats `srt` and `vtt`; in Python together as `CueLayout`, for
-`formats.srt(transcript, layout)`. They need the times of words: the command line turns
-`word_timestamps` on by itself.
+Flags of `transcribe` with the formats `srt` and `vtt`; in Python fields of `CueLayout`, for
+`formats.srt(transcript, layout)`. They need word timestamps: the command line turns
+`word_timestamps` on.
 
 """
 
@@ -74,15 +72,18 @@ OTHER = """
 """
 
 VARIABLES = (
-    ("`BATCHED_WHISPER_DEBUG`", "1: show the traceback of an error that was not expected."),
+    ("`BATCHED_WHISPER_DEBUG`", "1: show the traceback of an unexpected error."),
     (
         "`XDG_CACHE_HOME`",
-        "Where the folder `batched-whisper` is made, for joined models and compiled graphs. "
-        "Not given: the system's own place.",
+        "Parent of the folder `batched-whisper`, for joined models and compiled graphs. "
+        "Default: the system's cache folder.",
     ),
-    ("`HF_HOME`, `HF_HUB_CACHE`", "Where the Hub's cache is."),
-    ("`HF_HUB_OFFLINE`", "1: never ask the Hub."),
-    ("`HF_ENDPOINT`, `HF_TOKEN`", "Another address of the Hub; the key to closed repositories."),
+    ("`HF_HOME`, `HF_HUB_CACHE`", "Location of the Hub's cache."),
+    ("`HF_HUB_OFFLINE`", "1: never contact the Hub."),
+    (
+        "`HF_ENDPOINT`, `HF_TOKEN`",
+        "Another address of the Hub; an access token for private repositories.",
+    ),
 )
 
 
@@ -92,21 +93,6 @@ def settings_page() -> str:
     tables = (title + _full_table(dataclasses.fields(owner)) for title, owner in sections)
     other = OTHER + _table(("variable", "meaning"), VARIABLES)
     return INTRODUCTION + "".join(tables) + other
-
-
-def readme_with_table(readme: str) -> str:
-    """The README with the table between its two markers made anew."""
-    before, found, rest = readme.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not (found and closed):
-        raise SystemExit(f"README.md lacks the lines {BEGIN.strip()} and {END.strip()}")
-    options = [*dataclasses.fields(Settings), *dataclasses.fields(DecodingOptions)]
-    return before + BEGIN + _short_table(options) + END + after
-
-
-def _short_table(options: Iterable[Option]) -> str:
-    rows = ((f"`{each.name}`", _default(each), _first_sentence(each)) for each in options)
-    return _table(("option", "default", "what it is"), rows)
 
 
 def _full_table(options: Iterable[Option]) -> str:
@@ -121,17 +107,12 @@ def _full_table(options: Iterable[Option]) -> str:
         )
         for each in options
     )
-    return _table(("option", "default", "values", "flag", "variable", "what it is"), rows)
+    return _table(("option", "default", "values", "flag", "variable", "meaning"), rows)
 
 
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [headings, tuple("---" for _ in headings), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---")
-
-
-def _first_sentence(option: Option) -> str:
-    sentence, stop, _ = str(option.metadata["help"]).partition(". ")
-    return sentence + "." if stop else sentence
 
 
 def _default(option: Option) -> str:
@@ -143,7 +124,7 @@ def _default(option: Option) -> str:
 
 
 def _range(option: Option) -> str:
-    """The values that it takes, in words."""
+    """The allowed values, in words."""
     return _values(option) + (", or `none`" if can_be_disabled(option) else "")
 
 
@@ -156,11 +137,9 @@ def _values(option: Option) -> str:
 
 
 def main() -> None:
-    """Write both."""
+    """Write the page."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(settings_page(), encoding="utf-8")
-    readme = README.read_text(encoding="utf-8")
-    README.write_text(readme_with_table(readme), encoding="utf-8")
 
 
 if __name__ == "__main__":
