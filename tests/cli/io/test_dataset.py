@@ -1,4 +1,4 @@
-"""Data sets are read as they are stored, row by row."""
+"""Datasets are read as they are stored, row by row."""
 
 from __future__ import annotations
 
