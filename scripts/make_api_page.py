@@ -85,7 +85,9 @@ def _members(owner: str, thing: type[Any]) -> Iterator[str]:
 
 def _calls(owner: str) -> Iterator[str]:
     """``transcribe`` is an object: its call, its parts, and the variant ``aio`` of each."""
-    calls = importlib.import_module("batched_whisper.calls")
+    # The class is wherever `Whisper` has it from.
+    home: Any = importlib.import_module(batched_whisper.Whisper.__module__)
+    calls: Any = importlib.import_module(home.Transcribe.__module__)
     parts = {
         "transcribe": calls.Transcribe,
         "transcribe.map": calls.TranscribeMap,
