@@ -25,6 +25,7 @@ check: $(VENV)/.dev  ## formatter, linter, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py
 
 format: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
