@@ -22,15 +22,14 @@ INTRODUCTION = """\
 
 Made by `make docs` from the help of the commands; edit that. Every command prints it with `--help`.
 
-Options marked with ⚙ can also be set by an environment variable:
-`BATCHED_WHISPER_WAIT_MS` for `--wait-ms`, and so on. A flag overrides its variable.
-[settings.md](settings.md) lists all variables.
+[settings.md](settings.md) describes the options for the model, decoding and subtitles, with their
+defaults, ranges and environment variables; here they are only listed.
 
 Exit codes: 0 success, 1 a recording or the job failed, 2 wrong usage, 130 interrupted with
 Ctrl-C, 141 the reader of standard output closed the pipe.
 """
 FROM_DECLARATIONS = ("Model", "Decoding", "Subtitles")
-"""Panels whose options are declared in `config`, and so have an environment variable."""
+"""Panels of options that are declared in `config`, and so described in settings.md."""
 
 
 def cli_page() -> str:
@@ -45,7 +44,8 @@ def _command(name: str, command: Any) -> str:
     usage = " ".join([PROGRAM, name, *command.collect_usage_pieces(context)])
     parts = [f"\n## {name}\n\n    {usage}\n\n{_paragraphs(command.help)}\n"]
     for panel, parameters in _panels(command.params).items():
-        parts.append(f"\n**{panel}**\n\n{_table(parameters)}")
+        is_declared = panel in FROM_DECLARATIONS
+        parts.append(f"\n**{panel}**\n\n{(_list if is_declared else _table)(parameters)}")
     return "".join(parts)
 
 
@@ -65,6 +65,12 @@ def _panels(parameters: Iterable[Any]) -> dict[str, list[Any]]:
     return panels
 
 
+def _list(parameters: Iterable[Any]) -> str:
+    """The flags as a paragraph."""
+    flags = (" / ".join(f"`{flag}`" for flag in _names(each)) for each in parameters)
+    return f"See [settings.md](settings.md): {', '.join(flags)}.\n"
+
+
 def _table(parameters: Iterable[Any]) -> str:
     lines = ["| name | value | meaning |", "|---|---|---|", *_rows(parameters)]
     return "".join(f"{line}\n" for line in lines)
@@ -72,14 +78,16 @@ def _table(parameters: Iterable[Any]) -> str:
 
 def _rows(parameters: Iterable[Any]) -> Iterator[str]:
     for each in parameters:
-        panel = getattr(each, "rich_help_panel", None) or ""
-        mark = " ⚙" if panel.removesuffix(", on or off") in FROM_DECLARATIONS else ""
-        is_argument = each.param_type_name == "argument"
-        names = [each.metavar] if is_argument else [*each.opts, *each.secondary_opts]
-        value = "" if is_argument else each.metavar or ""
-        written = ", ".join(f"`{name}`" for name in names) + mark
+        value = "" if each.param_type_name == "argument" else each.metavar or ""
+        written = ", ".join(f"`{name}`" for name in _names(each))
         shown = f"`{_cell(value)}`" if value else ""
         yield f"| {written} | {shown} | {_cell(_meaning(each))} |"
+
+
+def _names(parameter: Any) -> list[str]:
+    if parameter.param_type_name == "argument":
+        return [parameter.metavar]
+    return [*parameter.opts, *parameter.secondary_opts]
 
 
 def _meaning(parameter: Any) -> str:

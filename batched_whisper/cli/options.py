@@ -139,7 +139,8 @@ def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
     details: dict[str, Any] = {"metavar": metavar}
     choices = field.metadata["choices"]
     if choices is not None:
-        details = {"metavar": _alternatives(choices) or "WORD"}
+        words = _alternatives(choices) or "WORD"
+        details = {"metavar": f"N|{words}" if {int, float} & set(kinds(field)) else words}
     flag = written_flag(field)
     declaration = typer.Option(
         flag,
