@@ -25,6 +25,7 @@ check: $(VENV)/.dev  ## formatter, linter, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py
 
 format: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
@@ -34,8 +35,10 @@ bench: $(VENV)/.dev  ## measure on this machine, side by side; ARGS="--quick"
 	$(BIN)/python -m benchmarks.batching $(ARGS)
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 
-docs: $(VENV)/.dev  ## make docs/settings.md and the README's tables
+docs: $(VENV)/.dev  ## make the generated pages of docs/ and the benchmark tables
 	$(BIN)/python scripts/make_settings_page.py
+	$(BIN)/python scripts/make_cli_page.py
+	$(BIN)/python scripts/make_api_page.py
 	$(BIN)/python -m benchmarks.page
 
 clean:  ## remove what was made here

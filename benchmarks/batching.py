@@ -1,4 +1,4 @@
-"""Whether company pays: many callers of one clip each, at once and one after another.
+"""Measures the gain from batching: many callers with one clip each, concurrent and sequential.
 
 The same engine, clips and options both ways, in alternation; medians of the rounds. One after
 another means that each call begins when the one before it has been answered, so every batch is of

@@ -212,7 +212,7 @@ def _plan(given: argparse.Namespace) -> Plan:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("--all-peers", action="store_true", help="everything that is installed")
+    parser.add_argument("--all-peers", action="store_true", help="all installed systems")
     parser.add_argument(
         "--only",
         action="append",
@@ -221,27 +221,27 @@ def _parser() -> argparse.ArgumentParser:
         help="configurations of this name or system, or whose name begins so (WORD*); again for "
         "more",
     )
-    parser.add_argument("--model", default=MODEL, help="base or tiny.en, of every system")
+    parser.add_argument("--model", default=MODEL, help="base or tiny.en, for every system")
     parser.add_argument("--quick", action="store_true", help="few calls, one round")
     parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
-    parser.add_argument("--calls", type=int, help=f"short calls a turn, default {N_CALLS}")
-    parser.add_argument("--work", choices=[work.value for work in Work], help="this one alone")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the calls")
+    parser.add_argument("--calls", type=int, help=f"short calls per turn, default {N_CALLS}")
+    parser.add_argument("--work", choices=[work.value for work in Work], help="only this workload")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the order of the calls")
     parser.add_argument("--threads", type=int, help="for every system; default all processors")
     parser.add_argument(
         "--limit-s",
         type=float,
         default=150.0,
-        help="slow systems get fewer calls, so that a turn takes about so long",
+        help="target duration of a turn; slow systems get fewer calls",
     )
     parser.add_argument(
         "--python-for",
         action="append",
         default=[],
         metavar="SYSTEM=PYTHON",
-        help="a system's interpreter, where it lives in an environment of its own",
+        help="interpreter of a system that has its own environment",
     )
-    parser.add_argument("--name", help="the result file's; default compare or quick")
+    parser.add_argument("--name", help="name of the result file; default compare or quick")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of result files")
     return parser
 

@@ -46,14 +46,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "float16": {"precision": "float16"},
     "bfloat16": {"precision": "bfloat16"},
-    "float16, heard in 16 bits": {"precision": "float16", "kv_cache_dtype": "model"},
+    "float16, 16-bit cross KV": {"precision": "float16", "kv_cache_dtype": "model"},
     "float16, from samples": {"precision": "float16", "from_samples": True},
     "fp8": {"precision": "fp8"},
 }
 """In which word errors are counted; the first is what the others are held against."""
 
 NOISE_DB = (10.0, 5.0)
-"""How far below the speech the noise is that every clip is heard with as well."""
+"""Signal-to-noise ratios, in dB, of the noisy copies of every clip."""
 
 BEST = "best"
 """What ``--for-steps`` may be instead of a number."""
@@ -300,7 +300,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tiny shape on the processor")
     parser.add_argument("--shape", default="large-v3", help="a short name, such as large-v3-turbo")
     parser.add_argument("--precision", default="auto", help="of the engine; auto: float16")
-    parser.add_argument("--slots", type=int, default=320, help="the most windows together")
+    parser.add_argument("--slots", type=int, default=320, help="largest batch, in windows")
     parser.add_argument(
         "--for-steps",
         type=lambda text: text if text == BEST else int(text),
@@ -308,13 +308,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--parts", help="only these, in this order, separated by commas")
     parser.add_argument("--windows", type=int, help="of each mix, where it is not said otherwise")
-    parser.add_argument("--manifest", type=Path, help="lines of duration_s and n_tokens or text")
+    parser.add_argument(
+        "--manifest", type=Path, help="JSON lines with duration_s and n_tokens or text"
+    )
     parser.add_argument("--speech", type=Path, help="a folder of WAV files with manifest.jsonl")
     parser.add_argument("--models", type=Path, help="a folder of model folders")
     parser.add_argument("--tokenizer", type=Path, help="a model folder, if not one of --models")
-    parser.add_argument("--budget-s", type=float, help="begin no part after so many seconds")
-    parser.add_argument("--part-s", type=float, help="end where one part takes so many seconds")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    parser.add_argument("--budget-s", type=float, help="start no part after this time")
+    parser.add_argument("--part-s", type=float, help="stop if one part takes longer")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     return parser.parse_args(arguments)
 
 

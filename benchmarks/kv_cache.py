@@ -2,9 +2,9 @@
 
     python -m benchmarks.kv_cache [--model base --model tiny.en] [--context fit --context full]
 
-The engine for GPUs computes in float32 here, and keeps what is heard in float32 or in 8 bits; all
-else is the same. The clips and their variants are those of `benchmarks.gate`. This is about words
-and not about speed, so it may run on a busy machine.
+The engine for GPUs computes in float32 here, and keeps the cross-attention keys and values in
+float32 or in 8 bits; all else is the same. The clips and their variants are those of
+`benchmarks.gate`. It measures word errors, not speed, so it may run on a busy machine.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def matrix_rate(sizes: Dimensions, precision: str, threads: int, context: int) -
 
 
 def memory_rate(threads: int) -> float:
-    """Bytes a second that all processors together read, of an array larger than every cache.
+    """Bytes per second that all processors together read, of an array larger than every cache.
 
     The better of two readers, each in ``threads`` threads at once: NumPy's maximum and its
     dot product.
@@ -107,7 +107,7 @@ def best_of(work: Callable[[], object], n: int = 7) -> float:
 def attention_rate(
     sizes: Dimensions, precision: str, threads: int, context: int, n_rows: int = 64
 ) -> float:
-    """Bytes a second of keys and values that the engine's cross-attention reads, on its own.
+    """Bytes per second of keys and values that the engine's cross-attention reads, on its own.
 
     Every layer's, as a step of ``n_rows`` rows reads them; the best of some runs.
     """

@@ -43,7 +43,7 @@ def machine_slug() -> str:
 
 
 def certificate() -> dict[str, Any]:
-    """Processor, memory, system, commit and time, as JSON's types."""
+    """Processor, memory, system, commit and time, as JSON types."""
     shown = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
     flags = processor_flags()
     return {

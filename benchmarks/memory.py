@@ -112,7 +112,7 @@ def described(reading: Reading, first: Reading) -> str:
 
 
 def document(arguments: argparse.Namespace, readings: Sequence[Reading]) -> dict[str, Any]:
-    """Everything that was measured, as JSON's types."""
+    """Everything that was measured, as JSON types."""
     first = readings[0]
     return {
         **machine.certificate(),

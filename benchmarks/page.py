@@ -1,8 +1,9 @@
-"""Makes the tables of benchmarks in README.md from the result files: ``python -m benchmarks.page``.
+"""Makes the benchmark tables of docs/benchmarks.md and README.md: ``python -m benchmarks.page``.
 
-Takes the newest file of each name and machine in ``benchmarks/results``, those apart that are
-called quick. Draws a picture of each table of short clips beside them, where matplotlib is
-installed. What stands around the tables in the README is written by hand.
+Takes the newest file of each name and machine in ``benchmarks/results``, except quick runs. The
+page has all tables; the README has the most telling rows for short clips, and a sentence. Draws a
+picture of each table of short clips beside the results if matplotlib is installed. The text around
+the tables is written by hand.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from benchmarks.plot import draw, model_of
 from benchmarks.systems.catalog import OURS, Work
 
 README = RESULTS.parents[1] / "README.md"
+PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
+N_README_PEERS = 4
+"""The README's table: our fastest and our default configuration, and the fastest peers."""
+FASTER_WHISPER = "faster_whisper"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
 _STEM = re.compile(r"(?P<key>.+)-\d{4}-\d{2}-\d{2}")
 
@@ -71,13 +76,29 @@ def newest(folder: Path) -> list[Result]:
     return list(found.values())
 
 
-def readme_with_tables(readme: str, results: Sequence[Result]) -> str:
-    """The README with what stands between its two markers made anew."""
-    before, found, rest = readme.partition(BEGIN)
+def page_with_tables(page: str, results: Sequence[Result]) -> str:
+    """Replace the text between the markers by all tables."""
+    return _between_markers(page, "\n".join(_parts(results)))
+
+
+def readme_with_summary(readme: str, results: Sequence[Result]) -> str:
+    """Replace the text between the markers by the short table and a sentence.
+
+    Both are of the standard model; of several machines, the first by name.
+    """
+    standard = sorted((r for r in results if r.model == MODEL), key=lambda result: result.key)
+    short = next((result for result in standard if result.has(Work.SHORT)), None)
+    parts = [_heading(short, Work.SHORT) + _short_table(short)] if short else []
+    sentence = " ".join(_sentences(standard))
+    return _between_markers(readme, "\n".join([*parts, *([sentence + "\n"] if sentence else [])]))
+
+
+def _between_markers(page: str, contents: str) -> str:
+    before, found, rest = page.partition(BEGIN)
     _, closed, after = rest.partition(END)
     if not (found and closed):
-        raise SystemExit(f"README.md lacks the lines {BEGIN.strip()} and {END.strip()}")
-    return before + BEGIN + "\n".join(_parts(results)) + END + after
+        raise SystemExit(f"the page lacks the lines {BEGIN.strip()} and {END.strip()}")
+    return before + BEGIN + contents + END + after
 
 
 def _parts(results: Sequence[Result]) -> Iterator[str]:
@@ -88,9 +109,9 @@ def _parts(results: Sequence[Result]) -> Iterator[str]:
             if result.has(work):
                 yield _heading(result, work) + table(result, work)
                 if work is Work.SHORT and result.picture.is_file():
-                    yield f"![{_TITLES[work]}](benchmarks/results/{result.picture.name})\n"
+                    yield f"![{_TITLES[work]}](../benchmarks/results/{result.picture.name})\n"
     if any(_has_disturbed(result) for result in ordered):
-        yield f"! Other programs used more than {BUSY:.0%} of the processors; ? is not final.\n"
+        yield f"! Other programs used more than {BUSY:.0%} of the CPU time; ? is not final.\n"
     for result in ordered:
         if "gain" in result.document:
             yield _gain(result)
@@ -112,8 +133,27 @@ def _heading(result: Result, work: Work) -> str:
 
 def table(result: Result, work: Work) -> str:
     """The systems at this work as Markdown, fastest first; ours are bold."""
+    return _rows(_fastest_first(result, work), result, work)
+
+
+def _fastest_first(result: Result, work: Work) -> list[Mapping[str, Any]]:
     systems = [system for system in result.document["systems"] if work.value in system]
-    systems.sort(key=lambda system: -system[work.value]["times_real_time"])
+    return sorted(systems, key=lambda system: -system[work.value]["times_real_time"])
+
+
+def _short_table(result: Result) -> str:
+    """Our fastest and our default configuration, and the fastest of each of the fastest peers."""
+    systems = _fastest_first(result, Work.SHORT)
+    ours = [system for system in systems if system["system"] == OURS]
+    fastest: dict[str, Mapping[str, Any]] = {}
+    for system in systems:
+        fastest.setdefault(system["system"], system)
+    peers = [system for name, system in fastest.items() if name != OURS][:N_README_PEERS]
+    shown = [*ours[:1], *(system for system in ours[1:] if system["name"] == OURS), *peers]
+    return _rows([system for system in systems if system in shown], result, Work.SHORT)
+
+
+def _rows(systems: Sequence[Mapping[str, Any]], result: Result, work: Work) -> str:
     columns = {"": [_name(system, work, result.document) for system in systems]}
     figures = [system[work.value] for system in systems]
     if work is Work.SHORT:
@@ -164,14 +204,45 @@ def _ratio(value: float | None) -> str:
 
 
 def _gain(result: Result) -> str:
+    return (
+        f"**Concurrency**, whisper-{result.model}, {result.place}, {result.document['date'][:10]}: "
+        f"{_concurrency(result)}.\n"
+    )
+
+
+def _concurrency(result: Result) -> str:
     gain = result.document["gain"]
     n_different = gain["n_different_texts"]
-    texts = f"{n_different} of the texts differ" if n_different else "the texts are the same"
+    texts = f"{n_different} texts differ" if n_different else "identical texts"
     return (
-        f"**Company**, whisper-{result.model}, {result.place}, {result.document['date'][:10]}: "
-        f"{gain['n_callers']} callers at once are answered {gain['ratio']:.1f} times as fast as "
-        f"one after another ({gain['together_batch']:.0f} windows in a step on average); {texts}.\n"
+        f"{gain['n_callers']} concurrent callers get {gain['ratio']:.1f} times the throughput of "
+        f"sequential calls (mean batch {gain['together_batch']:.0f}; {texts})"
     )
+
+
+def _sentences(results: Sequence[Result]) -> Iterator[str]:
+    """Long recordings and concurrency, each of the first result that has it."""
+    for result in results:
+        systems = _fastest_first(result, Work.LONG) if result.has(Work.LONG) else []
+        best = {name: _best(systems, name) for name in (OURS, FASTER_WHISPER)}
+        if best[OURS] and best[FASTER_WHISPER]:
+            ours, theirs = best[OURS], best[FASTER_WHISPER]
+            yield (
+                f"On long recordings the fastest configurations reach "
+                f"{_number(ours['times_real_time'])} times real time here and "
+                f"{_number(theirs['times_real_time'])} in faster-whisper, with "
+                f"{_percent(ours['error_rate'])} and {_percent(theirs['error_rate'])} word errors."
+            )
+            break
+    measured = next((result for result in results if "gain" in result.document), None)
+    if measured:
+        yield f"With the same model, {_concurrency(measured)}."
+
+
+def _best(systems: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """The figures of a system's fastest configuration on long recordings; empty if none."""
+    found = (system[Work.LONG.value] for system in systems if system["system"] == name)
+    return next(found, {})
 
 
 def draw_pictures(results: Sequence[Result]) -> list[Path]:
@@ -183,14 +254,14 @@ def draw_pictures(results: Sequence[Result]) -> list[Path]:
 
 
 def main() -> int:
-    """Draw, and write the README."""
+    """Draw, and write both pages."""
     results = newest(RESULTS)
     try:
         draw_pictures(results)
     except ModuleNotFoundError as error:
-        print(f"no new pictures: pip install {error.name} to draw", file=sys.stderr)
-    readme = README.read_text("utf-8")
-    write_atomically(README, readme_with_tables(readme, results))
+        print(f"no new pictures: run pip install {error.name} to draw them", file=sys.stderr)
+    write_atomically(PAGE, page_with_tables(PAGE.read_text("utf-8"), results))
+    write_atomically(README, readme_with_summary(README.read_text("utf-8"), results))
     return 0
 
 

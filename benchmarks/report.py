@@ -116,7 +116,7 @@ def _is_shortened(figures: Figures, work: Work, workload: Workload) -> bool:
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
-    """Everything that was measured, as JSON's types."""
+    """Everything that was measured, as JSON types."""
     workload = comparison.workload
     over = {work: ratios(comparison.results, work) for work in Work}
     return {

@@ -35,7 +35,7 @@ SETTLED = 1000
 
 @dataclass(frozen=True)
 class Reading:
-    """Resident memory after so many calls, and so many seconds."""
+    """Resident memory after a number of calls, and of seconds."""
 
     n_calls: int
     resident_bytes: int
@@ -43,7 +43,7 @@ class Reading:
 
 
 def pieces(clips: Sequence[Samples], n: int, seed: int) -> Iterator[Samples]:
-    """The first 1 to 2 s of the clips; what begins in a word is mostly heard more than once."""
+    """The first 1 to 2 s of the clips; what begins in a word is mostly decoded more than once."""
     random = np.random.default_rng(seed)
     for clip in itertools.islice(itertools.cycle(clips), n):
         yield clip[: int(random.uniform(1, 2) * SAMPLING_RATE)]

@@ -1,8 +1,8 @@
 """The process of one system: it loads the system, and transcribes when told to.
 
-``python -m benchmarks.worker`` reads one JSON object a line and answers each with one. Decoding the
-short clips is done before anything is timed; a long recording's is part of its time. Memory,
-processor seconds and threads are this process's own.
+``python -m benchmarks.worker`` reads one JSON object per line and answers each with one. Short
+clips are decoded before the measurement; the time of a long recording includes decoding. Memory,
+CPU seconds and threads are those of this process.
 """
 
 from __future__ import annotations

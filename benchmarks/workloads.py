@@ -18,7 +18,7 @@ SPEECH_VARIABLE = "BATCHED_WHISPER_SPEECH"
 SHORT_COLLECTIONS = ("ljspeech", "librivox", "librispeech")
 LONG_COLLECTION = "long"
 N_CALLS = 200
-"""At least so many short calls a round."""
+"""Minimum number of short calls per round."""
 
 
 class SpeechMissing(Exception):
@@ -58,7 +58,7 @@ class Workload:
         return sum(clip.duration_s for clip in self.long)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types, for another process."""
+        """As JSON types, for another process."""
         return asdict(self)
 
     @classmethod
@@ -82,7 +82,7 @@ def speech_folder(environ: Mapping[str, str] | None = None) -> Path:
     if not (folder / "manifest.jsonl").is_file():
         raise SpeechMissing(
             f"there is no manifest.jsonl in {folder}: set {SPEECH_VARIABLE} to a folder with one "
-            "(fields audio, text, collection, duration_s; one JSON object a line)"
+            "(fields audio, text, collection, duration_s; one JSON object per line)"
         )
     return folder
 

@@ -13,7 +13,7 @@ from batched_whisper import Whisper
 
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """16-bit samples, ``[n_samples, n_channels]``, and how many there are in a second."""
+    """Read 16-bit samples, ``[n_samples, n_channels]``, and the sampling rate in Hz."""
     with wave.open(io.BytesIO(path.read_bytes())) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         return samples.reshape(-1, file.getnchannels()), file.getframerate()
@@ -23,7 +23,7 @@ def main(path: Path) -> None:
     samples, rate = read_wav(path)
     half = samples[: len(samples) // 2].mean(axis=1) / 2**15  # mono, from -1 to 1
     with Whisper("base") as whisper:
-        # Integers, floats, mono or several channels, any sampling rate: it is told, not guessed.
+        # Integers or floats, any number of channels, any sampling rate; pass the rate.
         print("all: ", whisper.transcribe(samples, sampling_rate=rate).text)
         print("half:", whisper.transcribe({"array": half, "sampling_rate": rate}).text)
 

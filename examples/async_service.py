@@ -1,4 +1,4 @@
-"""A service of many independent calls: python examples/async_service.py a.wav b.wav ..."""
+"""A service with many independent calls: python examples/async_service.py a.wav b.wav ..."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batched_whisper import BatchedWhisperError, Whisper
 
 
 async def answer(whisper: Whisper, path: str) -> str:
-    """What a request handler would do: it knows of its own recording and of no other."""
+    """Answer one request; knows only its own recording."""
     try:
         transcript = await whisper.transcribe.aio(path)
     except BatchedWhisperError as error:
@@ -19,7 +19,7 @@ async def answer(whisper: Whisper, path: str) -> str:
 
 async def main(paths: list[str]) -> None:
     async with Whisper("base") as whisper:
-        # Calls that are in flight at the same time are decoded in the same steps.
+        # Concurrent calls share decoder steps.
         for line in await asyncio.gather(*(answer(whisper, path) for path in paths)):
             print(line)
 

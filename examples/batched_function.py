@@ -1,4 +1,4 @@
-"""Batch a function of your own (a Whisper batches by itself): single calls, lists inside."""
+"""Batch a function of your own: callers pass single items, the function gets lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batched_whisper import batched, enter, exit, running
 
 
 class LoudnessMeter:
-    """A stand-in for any model that is faster on many inputs than on one."""
+    """Represents any model that is faster on many inputs than on one."""
 
     @enter()
     def load(self) -> None:

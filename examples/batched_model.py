@@ -1,4 +1,4 @@
-"""A model class and a data set: python examples/batched_model.py a.wav b.wav ...
+"""A model class and a dataset: python examples/batched_model.py a.wav b.wav ...
 
 The shape of programs for Modal. A `Whisper` batches by itself and needs no such class.
 """
@@ -26,7 +26,7 @@ class Model:
 
 
 async def main(paths: list[str]) -> None:
-    # decode=False hands out files as they are stored, so the data set needs no decoder of its own.
+    # decode=False returns the encoded files; the engine decodes them.
     dataset = Dataset.from_dict({"audio": paths}).cast_column("audio", Audio(decode=False))
     async for transcript in Model().transcribe.map.aio(dataset["audio"]):
         print(transcript.text)

@@ -11,8 +11,8 @@ from batched_whisper import Whisper
 def main(folder: Path) -> None:
     paths = sorted(folder.glob("*.wav"))
     with Whisper("base") as whisper:
-        # Read lazily, decoded together, given in order. What cannot be read stands in its own
-        # place as an error and does not stop the others.
+        # Inputs are read lazily and decoded together; results keep the input order. A recording
+        # that cannot be read gives an error as its result and does not stop the others.
         results = whisper.transcribe.map(paths, return_exceptions=True)
         for path, result in zip(paths, results, strict=True):
             print(f"{path.name}: {result if isinstance(result, Exception) else result.text}")

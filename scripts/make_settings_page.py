@@ -1,7 +1,7 @@
-"""Generates docs/settings.md, and the table of settings in README.md, from the declared options.
+"""Makes docs/settings.md from the declared options: ``python scripts/make_settings_page.py``.
 
-``python scripts/make_settings_page.py`` writes both; a test fails if they are out of date. Knows
-Markdown and the declarations of `batched_whisper.config.options`, but no option by name.
+A test fails when the page is out of date. Knows Markdown and the declarations in
+`batched_whisper.config.options`; no option by name.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from batched_whisper.config.options import (
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 
 Option = dataclasses.Field[Any]
 
@@ -33,37 +31,38 @@ INTRODUCTION = """\
 Made by `make docs` from the declarations in `batched_whisper/config/options.py`; edit those.
 
 Each option has one name. It is a keyword argument in Python, a flag on the command line and an
-environment variable. An argument or a flag overrides the variable, and the variable overrides the
-default. A value out of range raises an `OptionError` that names the option.
+environment variable. Arguments and flags override variables, and variables override defaults. A
+value out of range raises an `OptionError` that names the option.
 
 Variables are read once, when a `Whisper` is created. An object passed as `settings=` or `options=`
-is used as it is, without the variables; arguments override it.
+is used as it is, without the variables; keyword arguments override it.
 
-In Python, `None` is accepted by two kinds of options. An option without a default is then unset,
-even if its variable is set (`language=None`: detect the language). A threshold whose values include
-`none` is disabled; flags and variables do that with the word `none`. Other options reject it.
+In Python, `None` unsets an option without a default, even if its variable is set
+(`language=None`: detect the language). Options whose values include `none` are thresholds: `None`
+in Python, and the word `none` in a flag or variable, disables them. Other options reject `None`.
 """
 
 SETTINGS = """
 ## Settings of an engine
 
-Arguments of `Whisper(...)`, together as `settings=Settings(...)`.
+Arguments of `Whisper(...)`, or fields of `settings=Settings(...)`. They are fixed once the model is
+loaded.
 
 """
 
 DECODING = """
 ## Options of a call
 
-Arguments of `transcribe` and all its variants, together as `options=DecodingOptions(...)`.
+Arguments of `transcribe` and its variants, or fields of `options=DecodingOptions(...)`.
 
 """
 
 SUBTITLES = """
-## Layout of subtitles
+## Subtitle layout
 
-Flags of `transcribe` with the formats `srt` and `vtt`; in Python together as `CueLayout`, for
-`formats.srt(transcript, layout)`. They need word timestamps: the command line enables
-`word_timestamps` automatically.
+Flags of `transcribe` with the formats `srt` and `vtt`; in Python fields of `CueLayout`, for
+`formats.srt(transcript, layout)`. They need word timestamps: the command line turns
+`word_timestamps` on.
 
 """
 
@@ -76,14 +75,14 @@ VARIABLES = (
     ("`BATCHED_WHISPER_DEBUG`", "1: show the traceback of an unexpected error."),
     (
         "`XDG_CACHE_HOME`",
-        "Parent of the cache folder `batched-whisper`, which holds assembled models and compiled "
-        "graphs. Default: the cache folder of the operating system.",
+        "Parent of the folder `batched-whisper`, for joined models and compiled graphs. "
+        "Default: the system's cache folder.",
     ),
     ("`HF_HOME`, `HF_HUB_CACHE`", "Location of the Hub's cache."),
-    ("`HF_HUB_OFFLINE`", "1: never connect to the Hub."),
+    ("`HF_HUB_OFFLINE`", "1: never contact the Hub."),
     (
         "`HF_ENDPOINT`, `HF_TOKEN`",
-        "Another address of the Hub; the access token for gated or private repositories.",
+        "Another address of the Hub; an access token for private repositories.",
     ),
 )
 
@@ -94,21 +93,6 @@ def settings_page() -> str:
     tables = (title + _full_table(dataclasses.fields(owner)) for title, owner in sections)
     other = OTHER + _table(("variable", "meaning"), VARIABLES)
     return INTRODUCTION + "".join(tables) + other
-
-
-def readme_with_table(readme: str) -> str:
-    """Return the README with a new table between its two markers."""
-    before, found, rest = readme.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not (found and closed):
-        raise SystemExit(f"README.md lacks the lines {BEGIN.strip()} and {END.strip()}")
-    options = [*dataclasses.fields(Settings), *dataclasses.fields(DecodingOptions)]
-    return before + BEGIN + _short_table(options) + END + after
-
-
-def _short_table(options: Iterable[Option]) -> str:
-    rows = ((f"`{each.name}`", _default(each), _first_sentence(each)) for each in options)
-    return _table(("option", "default", "description"), rows)
 
 
 def _full_table(options: Iterable[Option]) -> str:
@@ -123,17 +107,12 @@ def _full_table(options: Iterable[Option]) -> str:
         )
         for each in options
     )
-    return _table(("option", "default", "values", "flag", "variable", "description"), rows)
+    return _table(("option", "default", "values", "flag", "variable", "meaning"), rows)
 
 
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [headings, tuple("---" for _ in headings), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---")
-
-
-def _first_sentence(option: Option) -> str:
-    sentence, stop, _ = str(option.metadata["help"]).partition(". ")
-    return sentence + "." if stop else sentence
 
 
 def _default(option: Option) -> str:
@@ -145,7 +124,7 @@ def _default(option: Option) -> str:
 
 
 def _range(option: Option) -> str:
-    """Describe the allowed values."""
+    """The allowed values, in words."""
     return _values(option) + (", or `none`" if can_be_disabled(option) else "")
 
 
@@ -158,11 +137,9 @@ def _values(option: Option) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the page."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(settings_page(), encoding="utf-8")
-    readme = README.read_text(encoding="utf-8")
-    README.write_text(readme_with_table(readme), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.types import Segment, Transcript, Word
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
-SECTION = README.split("### Coming from")[1].split("\n## ")[0]
-NAMES = " ".join(SECTION.split("\n|")[0].split()).split("The same options are")[1]
+SECTION = README.split("## Coming from")[1].split("\n## ")[0]
+NAMES = " ".join(SECTION.split("\n|")[0].split()).split("These options have the same names:")[1]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in SECTION.splitlines()

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_readme import blocks
+from test_readme import README, blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 
-[MAP_LOOP] = [block for _, block in blocks("python") if "in whisper.transcribe.map(" in block]
+[MAP_LOOP] = [
+    block for _, block in blocks(README, "python") if "in whisper.transcribe.map(" in block
+]
 
 CALLS = """
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The program ``batched-whisper``: its commands, put together."""
+"""The program ``batched-whisper`` and its commands."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def program(
         ),
     ] = False,
 ) -> None:
-    """Whisper on your own machine: many small calls become few full batches."""
+    """Self-hosted Whisper that batches the audio of all callers at every decoder step."""
     ctx.obj = ctx.obj or Dependencies()
 
 
@@ -61,11 +61,11 @@ app.command()(download)
 def run_program(
     arguments: Sequence[str] | None = None, dependencies: Dependencies | None = None
 ) -> None:
-    """Run the program and leave with its exit code.
+    """Run the program and exit with its exit code.
 
     Args:
-        arguments: the command line; the process's own if not given.
-        dependencies: what the commands work with, where it is not the real thing.
+        arguments: the command line; ``sys.argv`` if omitted.
+        dependencies: replaces the engine and the downloader, for tests.
     """
     escape_unencodable_output()
     app(args=arguments, prog_name=PROGRAM, obj=dependencies)

@@ -1,4 +1,4 @@
-"""``batched-whisper bench``: what this machine does, one call at a time and many at once."""
+"""``batched-whisper bench``: throughput of this machine, sequential and concurrent."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Your own recordings: files, folders, manifests. Not given: three readings from "
-            "the extra demo.",
+            help="Recordings: files, folders or manifests. Default: the three recordings of the "
+            "extra demo.",
             show_default=False,
         ),
     ] = None,
     *,
     calls: Annotated[
-        int, typer.Option(metavar="N", min=1, max=1024, help="Calls that come at once.")
+        int, typer.Option(metavar="N", min=1, max=1024, help="Number of concurrent calls.")
     ] = N_CALLS,
     rounds: Annotated[
-        int, typer.Option(metavar="N", min=1, max=100, help="How often; figures are medians.")
+        int, typer.Option(metavar="N", min=1, max=100, help="Repetitions; reports medians.")
     ] = 1,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write every figure to this file."),
+        typer.Option(metavar="FILE.json", help="Write all measurements to this file."),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="No word of each pass.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="No progress messages.")
     ] = False,
     settings: Settings,
     options: DecodingOptions,
 ) -> None:
-    """Measure this machine: one call at a time, many at once, and a map over all.
+    """Measure throughput on this machine: sequential calls, concurrent calls, and map.
 
-    The recordings are brought over and over until there are enough calls; reading the files is
-    part of the time. One at a time gets a fourth of the calls. To compare, run it again with
-    another --precision, --max-batch-size or --audio-context.
+    Repeats the recordings until there are enough calls; the time includes reading the files.
+    The sequential pattern makes a quarter of the calls. To compare configurations, run it again
+    with another --precision, --max-batch-size or --audio-context.
     """
     sources = find_sources(paths, lambda: sys.stdin.buffer.read()) if paths else demo_sources()
     with loaded(ctx.obj, settings, Display(quiet=quiet)) as whisper:
@@ -102,7 +102,7 @@ def bench(
 def _warm_up(
     whisper: Whisper, sources: Sequence[RecordingSource], options: DecodingOptions
 ) -> tuple[list[BenchClip], list[Failure]]:
-    """Transcribe every recording once; those that can be, and why the others cannot."""
+    """Transcribe every recording once. Return the readable ones, and the failures."""
     clips, failures = list[BenchClip](), list[Failure]()
     with closing(outcomes(whisper, sources, options)) as ended:
         for each in ended:
@@ -114,24 +114,24 @@ def _warm_up(
 
 
 def _show(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> None:
-    """The table, on standard output, and what to know about it."""
+    """Print the table and its notes to standard output."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 110
     Console(width=width, highlight=False).print(_table(summarise(passes)))
     total_s = sum(clip.duration_s for clip in clips)
-    print(f"{count(len(clips), 'recording')}, {total_s:,.1f} s, brought again and again.")
+    print(f"{count(len(clips), 'recording')}, {total_s:,.1f} s of audio, repeated.")
     n_different = n_differing(passes, len(clips))
-    print("Every pattern gave the same texts." if not n_different else _differ(n_different))
+    print("All patterns gave the same texts." if not n_different else _differ(n_different))
     peak = _peak_memory_bytes()
     if peak is not None:
         print(f"Peak memory of the process: {peak / 1e6:,.0f} MB.")
     if _is_checkout():
-        print("make bench compares with other programs.")
+        print("Run make bench to compare with other programs.")
 
 
 def _differ(n_different: int) -> str:
-    return f"{count(n_different, 'recording')} had texts that were not the same in every call."
+    return f"{count(n_different, 'recording')} had different texts in different calls."
 
 
 def _table(figures: Sequence[LoadSummary]) -> Table:
@@ -139,7 +139,7 @@ def _table(figures: Sequence[LoadSummary]) -> Table:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("calls come")
+    table.add_column("pattern")
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for each in figures:
@@ -155,11 +155,11 @@ def _table(figures: Sequence[LoadSummary]) -> Table:
     return table
 
 
-_HEADINGS = ("calls", "seconds", "calls/s", "x real time", "mean batch", "times as fast")
+_HEADINGS = ("calls", "seconds", "calls/s", "x real time", "mean batch", "speed-up")
 
 
 def _document(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> dict[str, Any]:
-    """Everything that was measured, as JSON's types."""
+    """All measurements, as JSON types."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "system": platform.platform(),
@@ -173,13 +173,13 @@ def _document(passes: Sequence[Pass], clips: Sequence[BenchClip]) -> dict[str, A
         "audio_s": sum(clip.duration_s for clip in clips),
         "peak_memory_bytes": _peak_memory_bytes(),
         "n_different_texts": n_differing(passes, len(clips)),
-        "ways": [dataclasses.asdict(each) for each in summarise(passes)],
+        "patterns": [dataclasses.asdict(each) for each in summarise(passes)],
         "passes": [dataclasses.asdict(each) for each in passes],
     }
 
 
 def _peak_memory_bytes() -> int | None:
-    """The most memory that this process ever had; None where the system does not print_err (Windows)."""
+    """Peak resident memory of this process; None where the system does not report it (Windows)."""
     try:
         import resource
     except ImportError:
@@ -189,5 +189,5 @@ def _peak_memory_bytes() -> int | None:
 
 
 def _is_checkout() -> bool:
-    """Whether the benchmarks beside other programs are here too."""
+    """Whether the package runs from a checkout, which has the other benchmarks."""
     return (Path(batched_whisper.__file__).parents[1] / "benchmarks" / "compare.py").is_file()

@@ -1,4 +1,4 @@
-"""``batched-whisper demo``: the first thing to try, on recordings that come with the extra."""
+"""``batched-whisper demo``: a first run on the recordings of the extra ``demo``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from batched_whisper.cli.io.inputs import RecordingSource, find_sources
 from batched_whisper.cli.io.outputs import StandardOutput
-from batched_whisper.cli.job.job_runner import TranscriptionJob, run
+from batched_whisper.cli.job.job_runner import TranscriptionJob, run_job
 from batched_whisper.cli.job.progress import Display
 from batched_whisper.cli.messages import handle_errors
 from batched_whisper.cli.options import takes_options
@@ -31,7 +31,7 @@ def demo(
         list[str] | None,
         typer.Argument(
             metavar="AUDIO",
-            help="Your own recordings. Not given: three readings from the extra demo.",
+            help="Your recordings. Default: the three recordings of the extra demo.",
             show_default=False,
         ),
     ] = None,
@@ -39,28 +39,28 @@ def demo(
     settings: Settings,
     options: DecodingOptions,
 ) -> None:
-    """Transcribe three recordings, or yours, and show how fast that was."""
+    """Transcribe the demo recordings, or yours, and show the speed."""
     sources = find_sources(paths, lambda: b"") if paths else demo_sources()
     display = Display(quiet=False)
     output = StandardOutput(FORMATS["text"], named=True, write=display.print)
     job = TranscriptionJob(sources=sources, outputs=[output], settings=settings, options=options)
-    raise typer.Exit(run(job, ctx.obj, display))
+    raise typer.Exit(run_job(job, ctx.obj, display))
 
 
 def demo_sources(folder_of: Callable[[str], Path | None] | None = None) -> list[RecordingSource]:
-    """The recordings of the extra; `MissingExtra` where it is not installed."""
+    """Find the recordings of the extra; raise `MissingExtra` if it is not installed."""
     folder = (folder_of or _folder_of)(PACKAGE)
     files = [folder / "assets" / name for name in RECORDINGS] if folder else []
     if not files or not all(file.is_file() for file in files):
         raise MissingExtra(
-            "the demo's recordings are not installed: "
-            "pip install 'batched-whisper[demo]', or give a recording of yours"
+            "the demo recordings are not installed: "
+            "run pip install 'batched-whisper[demo]', or name a recording"
         )
     return [RecordingSource(name=file.name, place=Path(file.name), audio=file) for file in files]
 
 
 def _folder_of(package: str) -> Path | None:
-    """Where a package is, without importing it."""
+    """Find the folder of a package without importing it."""
     spec = find_spec(package)
     places = spec.submodule_search_locations if spec else None
     return Path(next(iter(places))) if places else None

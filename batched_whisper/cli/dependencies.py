@@ -1,4 +1,4 @@
-"""What the commands need from the rest of the package, as one object that tests can replace.
+"""The commands' dependencies on the rest of the package, as one object that tests can replace.
 
 Imports the model only when it is used, so that ``--help`` does not wait for an engine.
 """
@@ -30,7 +30,7 @@ def _download(model: str, revision: str | None) -> ModelFiles:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Makes a transcriber from settings, and brings models here."""
+    """Opens a `Whisper` from settings, and downloads models."""
 
     open_whisper: Callable[[Settings], Whisper] = _open_whisper
     download: Callable[[str, str | None], ModelFiles] = _download

@@ -1,4 +1,4 @@
-"""``batched-whisper eval``: how many words come out wrong, on recordings whose text is known."""
+"""``batched-whisper eval``: word error rate on recordings with a reference text."""
 
 from __future__ import annotations
 
@@ -41,36 +41,37 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="MANIFEST",
-            help="Recordings and their texts, one a line: audio, text, and optionally language "
-            "and collection.",
+            help="Recordings and reference texts, one JSON object per line: audio, text, and "
+            "optionally language and collection.",
         ),
     ],
     *,
     collection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="This collection alone; may be given several times."),
+        typer.Option(metavar="NAME", help="Only this collection; may be repeated."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write every figure and text to this file."),
+        typer.Option(metavar="FILE.json", help="Write all results and texts to this file."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No bar.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="No progress bar.")
+    ] = False,
     settings: Settings,
     options: DecodingOptions,
 ) -> None:
-    """Measure the word error rate on recordings whose text is known.
+    """Measure the word error rate on recordings with a reference text.
 
-    Texts are normalised as in the Whisper paper.
-    Languages written without spaces are counted in characters.
-    Where --language is not given, its detection is judged too.
-    Several audio contexts (--audio-context fit,full) are measured side by side.
+    Texts are normalised as in the Whisper paper. Languages written without spaces get a character
+    error rate. Without --language, language detection is scored too. Several audio contexts
+    (--audio-context fit,full) are compared side by side.
     """
     groups = _collections(from_manifest(manifest), collection or [])
     evaluation.require()
     contexts = _by_context(options)
     language_code_or_none(
         options.language
-    )  # refuses what Whisper does not know before it is loaded
+    )  # rejects an unknown language before the model is loaded
     display = Display(quiet=quiet)
     with loaded(ctx.obj, settings, display) as whisper:
         results = _measure(whisper, contexts, groups, display)
@@ -90,7 +91,7 @@ def evaluate(
 def _collections(
     sources: Iterable[RecordingSource], wanted: Sequence[str]
 ) -> dict[str, list[RecordingSource]]:
-    """The recordings with a text, by collection."""
+    """Group the recordings that have a text by collection."""
     groups: dict[str, list[RecordingSource]] = {}
     n_without_text = 0
     for source in sources:
@@ -103,9 +104,11 @@ def _collections(
         if name not in groups:
             raise OptionError(f"--collection {name}: the manifest has {', '.join(groups)}")
     if not groups:
-        raise ManifestError("no recording of the manifest has a text to compare with")
+        raise ManifestError(
+            'no recording in the manifest has a reference text: add the field "text"'
+        )
     if n_without_text:
-        print_err(f"{count(n_without_text, 'recording')} without a text left out")
+        print_err(f"{count(n_without_text, 'recording')} without a text skipped")
     return {name: groups[name] for name in groups if not wanted or name in wanted}
 
 
@@ -115,7 +118,7 @@ def _row(source: RecordingSource) -> Row:
 
 
 def _by_context(options: DecodingOptions) -> dict[str, DecodingOptions]:
-    """The options once for each audio context of a list such as ``fit,full``, by its name."""
+    """Options per audio context in a list such as ``fit,full``, by name."""
     names = [name.strip() for name in str(options.audio_context).split(",")]
     contexts = {name: options.replace(audio_context=name) for name in names if name}
     if not contexts:
@@ -129,9 +132,9 @@ def _measure(
     groups: dict[str, list[RecordingSource]],
     display: Display,
 ) -> dict[str, Results]:
-    """Transcribe one collection after the other, so that each has a time of its own.
+    """Transcribe one collection at a time, so that each is timed by itself.
 
-    Several contexts take turns at each collection, after a recording that is not counted.
+    Several contexts alternate at each collection, after one warm-up recording.
     """
     results = {context: Results() for context in contexts}
     if len(contexts) > 1:
@@ -153,7 +156,7 @@ def _measure_one(
     results: Results,
     display: Display,
 ) -> None:
-    """One collection with one audio context, into the results."""
+    """Add one collection with one audio context to the results."""
     started_s = time.monotonic()
     with closing(outcomes(whisper, sources, options)) as ended:
         done = [_advance(display, each) for each in ended]
@@ -171,8 +174,8 @@ def _advance(display: Display, result: Transcribed | Failed) -> Transcribed | Fa
 
 def _score(done: Transcribed, collection: str, options: DecodingOptions) -> ScoredRecording:
     row, transcript = _row(done.source), done.transcript
-    told = language_code_or_none(options.language)
-    spoken = row.language or told or transcript.language or None
+    given = language_code_or_none(options.language)
+    spoken = row.language or given or transcript.language or None
     return evaluation.score(
         name=done.source.name,
         collection=collection,
@@ -181,7 +184,7 @@ def _score(done: Transcribed, collection: str, options: DecodingOptions) -> Scor
         language="en" if options.task == "translate" else spoken,
         duration_s=transcript.duration,
         language_spoken=row.language,
-        language_detected=None if told else transcript.language,
+        language_detected=None if given else transcript.language,
         n_windows=len(transcript.windows),
         n_decoded_again=sum(window.decodes > 1 for window in transcript.windows),
     )

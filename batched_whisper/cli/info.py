@@ -1,4 +1,4 @@
-"""``batched-whisper info``: what would run here, and why."""
+"""``batched-whisper info``: the model, engine and device chosen on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = ("openvino", "av", "numpy", "tokenizers", "huggingface_hub", "torch")
 @handle_errors
 @takes_options
 def info(ctx: typer.Context, *, settings: Settings) -> None:
-    """Show which model, engine, precision and threads would be used, and why."""
+    """Show the model, engine, precision and threads that would be used, and why."""
     with closing(ctx.obj.open_whisper(settings)) as whisper:
         _print_info(whisper.info)
     print()
@@ -54,7 +54,7 @@ def _print_info(info: WhisperInfo) -> None:
 
 
 def _word(value: str) -> str:
-    """Its text, also where it is one of an enum of words."""
+    """The text of a string or of an enum member."""
     return str(value.value) if isinstance(value, Enum) else value
 
 
@@ -64,7 +64,7 @@ def _print_rows(rows: dict[str, str]) -> None:
 
 
 def installed_version(package: str) -> str:
-    """The version of a package, in words where there is none."""
+    """The version of a package, or ``not installed``."""
     try:
         return version(package)
     except PackageNotFoundError:

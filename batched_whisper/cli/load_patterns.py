@@ -1,7 +1,7 @@
-"""Ways to bring the same recordings to one engine, and what each comes to.
+"""Load patterns: the same recordings sent sequentially, concurrently or through ``map``.
 
-Measures wall time and the engine's own counters; the ways take turns, round by round, and figures
-are medians of the rounds. Knows nothing of files, tables or the command line.
+Measures wall time and the engine's counters. The patterns alternate in every round; results are
+medians over the rounds. Knows nothing of files, tables or the command line.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from batched_whisper.whisper import Whisper
 
 SEQUENTIAL_SHARE = 4
-"""One caller is given a fourth of the calls, since it takes so much longer; rates are compared."""
+"""The sequential pattern makes 1/4 of the calls, because it is slower; rates are compared."""
 
 
 class LoadPattern(str, Enum):
-    """How the calls come."""
+    """How calls are sent to the engine."""
 
-    SEQUENTIAL = "one at a time"
-    CONCURRENT = "callers at once"
+    SEQUENTIAL = "sequential"
+    CONCURRENT = "concurrent"
     MAP = "map"
 
 
 @dataclass(frozen=True)
 class BenchClip:
-    """A recording that is known to be readable, and its length."""
+    """A readable recording and its duration."""
 
     audio: Any
     duration_s: float
@@ -41,7 +41,7 @@ class BenchClip:
 
 @dataclass(frozen=True)
 class Pass:
-    """All calls of a round, one pattern; texts are those of the clips, in the order of the calls."""
+    """All calls of a round in one pattern; texts in the order of the calls."""
 
     pattern: LoadPattern
     audio_s: float
@@ -52,13 +52,13 @@ class Pass:
 
     @property
     def mean_batch_size(self) -> float:
-        """Windows in a step of the decoder."""
+        """Mean number of windows per decoder step."""
         return self.n_rows / self.n_batches if self.n_batches else 0.0
 
 
 @dataclass(frozen=True)
 class LoadSummary:
-    """What the rounds of one pattern come to; medians."""
+    """Medians over the rounds of one pattern."""
 
     pattern: LoadPattern
     n_calls: int
@@ -67,11 +67,11 @@ class LoadSummary:
     times_real_time: float
     mean_batch_size: float
     speedup: float
-    """How many times the speed of one at a time."""
+    """Speed relative to the sequential pattern."""
 
 
 def n_sequential_calls(n_calls: int, n_clips: int) -> int:
-    """The calls of a single caller: whole passes over the clips, about a fourth of all."""
+    """Calls of the sequential pattern: whole passes over the clips, about a quarter of all."""
     n_passes = -(-n_calls // (SEQUENTIAL_SHARE * n_clips))
     return min(n_calls, n_passes * n_clips)
 
@@ -84,23 +84,23 @@ def measure(
     n_calls: int,
     n_rounds: int,
 ) -> Iterator[Pass]:
-    """Each pass as it ends; none without clips. Call ``i`` brings clip ``i`` modulo their count."""
+    """Yield each pass when it ends; none without clips. Call ``i`` sends clip ``i % n_clips``."""
     if not clips:
         return
     calls = [clips[i % len(clips)] for i in range(n_calls)]
     for _ in range(n_rounds):
-        for pattern, bring in _PATTERNS.items():
-            brought = (
+        for pattern, send in _PATTERNS.items():
+            sent = (
                 calls[: n_sequential_calls(n_calls, len(clips))]
                 if pattern is LoadPattern.SEQUENTIAL
                 else calls
             )
             before, began_s = whisper.stats, time.perf_counter()
-            texts = bring(whisper, [clip.audio for clip in brought], options)
+            texts = send(whisper, [clip.audio for clip in sent], options)
             wall_s, after = time.perf_counter() - began_s, whisper.stats
             yield Pass(
                 pattern=pattern,
-                audio_s=sum(clip.duration_s for clip in brought),
+                audio_s=sum(clip.duration_s for clip in sent),
                 wall_s=wall_s,
                 n_batches=after.n_batches - before.n_batches,
                 n_rows=after.n_rows - before.n_rows,
@@ -108,12 +108,12 @@ def measure(
             )
 
 
-def _alone(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+def _sequential(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
     return [whisper.transcribe(audio, options=options).text for audio in audios]
 
 
-def _callers(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
-    """Every call is a caller of its own, in a thread of its own."""
+def _concurrent(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> list[str]:
+    """Send every call from its own thread."""
     callers = ThreadPoolExecutor(len(audios))
     try:
         calls = [callers.submit(whisper.transcribe, audio, options=options) for audio in audios]
@@ -127,18 +127,18 @@ def _map(whisper: Whisper, audios: Sequence[Any], options: DecodingOptions) -> l
 
 
 _PATTERNS: dict[LoadPattern, Callable[[Whisper, Sequence[Any], DecodingOptions], list[str]]] = {
-    LoadPattern.SEQUENTIAL: _alone,
-    LoadPattern.CONCURRENT: _callers,
+    LoadPattern.SEQUENTIAL: _sequential,
+    LoadPattern.CONCURRENT: _concurrent,
     LoadPattern.MAP: _map,
 }
 
 
 def summarise(passes: Sequence[Pass]) -> list[LoadSummary]:
-    """The figures of each pattern, over all rounds."""
-    by_way = {
+    """Summarise each pattern over all rounds."""
+    by_pattern = {
         pattern: [each for each in passes if each.pattern is pattern] for pattern in LoadPattern
     }
-    alone = _speed(by_way[LoadPattern.SEQUENTIAL])
+    sequential = _speed(by_pattern[LoadPattern.SEQUENTIAL])
     return [
         LoadSummary(
             pattern=pattern,
@@ -147,21 +147,21 @@ def summarise(passes: Sequence[Pass]) -> list[LoadSummary]:
             calls_per_s=median(len(one.texts) / one.wall_s for one in each),
             times_real_time=_speed(each),
             mean_batch_size=median(one.mean_batch_size for one in each),
-            speedup=_speed(each) / alone,
+            speedup=_speed(each) / sequential,
         )
-        for pattern, each in by_way.items()
+        for pattern, each in by_pattern.items()
     ]
 
 
 def _speed(passes: Sequence[Pass]) -> float:
-    """Seconds of sound for each second that passed."""
+    """Seconds of audio per second of wall time."""
     return median(each.audio_s / each.wall_s for each in passes)
 
 
 def n_differing(passes: Sequence[Pass], n_clips: int) -> int:
-    """Clips whose text was not the same in every call, whatever the pattern."""
-    said: dict[int, set[str]] = {}
+    """Number of clips with different texts in different calls, over all patterns."""
+    texts_of: dict[int, set[str]] = {}
     for each in passes:
         for i, text in enumerate(each.texts):
-            said.setdefault(i % n_clips, set()).add(text)
-    return sum(len(texts) > 1 for texts in said.values())
+            texts_of.setdefault(i % n_clips, set()).add(text)
+    return sum(len(texts) > 1 for texts in texts_of.values())

@@ -1,7 +1,7 @@
-"""What a user reads when something goes wrong, and the exit code that a script reads.
+"""Error messages for users and exit codes for scripts.
 
-0: all went well. 1: something failed. 2: the command line is wrong. 130: stopped with Ctrl-C.
-141: whoever read our output went away. Knows nothing of what the commands do.
+0: success. 1: something failed. 2: wrong usage. 130: interrupted with Ctrl-C. 141: the reader
+of standard output closed the pipe. Knows nothing of what the commands do.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DEBUG_VARIABLE = f"{ENVIRONMENT_PREFIX}DEBUG"
 
 @dataclass(frozen=True)
 class Failure:
-    """One recording that there is no transcript of."""
+    """A recording that could not be transcribed, and why."""
 
     name: str
     why: str
 
 
 def one_line(error: BaseException) -> str:
-    """The error as one sentence; an unexpected one with its type."""
+    """Format an error as one line; an unexpected one with its type."""
     message = " ".join(str(error).split())
     if isinstance(error, BatchedWhisperError):
         return message or type(error).__name__
@@ -44,12 +44,12 @@ def one_line(error: BaseException) -> str:
 
 
 def print_err(message: str) -> None:
-    """A line for the user, apart from the results."""
+    """Print a line to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
 def report(failures: Iterable[Failure]) -> None:
-    """What failed and why, a line each."""
+    """Print what failed and why, one line per recording."""
     failures = list(failures)
     if failures:
         print_err(f"{count(len(failures), 'recording')} failed:")
@@ -58,20 +58,20 @@ def report(failures: Iterable[Failure]) -> None:
 
 
 def about(name: str, message: str) -> str:
-    """The message after the recording's name, which many messages begin with already."""
+    """Prefix a message with the recording's name, unless it begins with it."""
     return message if message.startswith(f"{name}: ") else f"{name}: {message}"
 
 
 def count(n: int, noun: str) -> str:
-    """1 recording, 2 recordings."""
+    """Format a count with its noun: 1 recording, 2 recordings."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """End with a sentence and an exit code where a command would end with a traceback."""
+    """Turn exceptions of a command into one line of text and an exit code."""
 
     @functools.wraps(command)
-    def explained(*args: P.args, **kwargs: P.kwargs) -> R:
+    def with_messages(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -80,12 +80,12 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             print_err("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            _forget_standard_output()
+            _discard_standard_output()
             raise typer.Exit(PIPE_CLOSED) from None
         except Exception as error:
             raise typer.Exit(_explain(error)) from error
 
-    return explained
+    return with_messages
 
 
 def _explain(error: Exception) -> int:
@@ -94,18 +94,18 @@ def _explain(error: Exception) -> int:
     print_err(f"Error: {one_line(error)}")
     if isinstance(error, BatchedWhisperError):
         return USAGE if isinstance(error, OptionError) else FAILED
-    print_err(f"That is unexpected; set {DEBUG_VARIABLE}=1 for the traceback.")
+    print_err(f"Unexpected error; set {DEBUG_VARIABLE}=1 to see the traceback.")
     return FAILED
 
 
-def _forget_standard_output() -> None:
-    """Keep the interpreter from complaining, at its end, of what it cannot flush any more."""
+def _discard_standard_output() -> None:
+    """Prevent the interpreter's error at exit about output that cannot be flushed."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
 
 
 def escape_unencodable_output() -> None:
-    """Let file names that are not UTF-8, and terminals that are not either, be printed."""
+    """Escape characters that standard output or standard error cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

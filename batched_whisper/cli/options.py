@@ -1,9 +1,9 @@
-"""Command-line flags from the declarations in `config`: one declaration an option.
+"""Makes command-line flags from the declarations in `config`.
 
-A command says ``settings: Settings`` or ``options: DecodingOptions`` and gets a flag for each
-field, with the declared default, help, range, words and environment variable. Which value wins is
-as everywhere: the flag, else the variable, else the default; variables are read by `config`, so
-that they mean the same in every way to start the package. Knows no option by name.
+A command declares ``settings: Settings`` or ``options: DecodingOptions`` and gets one flag per
+field, with the declared default, help, range, choices and environment variable. Precedence: flag,
+then variable, then default. `config` reads the variables, for the command line as for Python.
+Knows no option by name.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ PANELS: dict[type[Any], str] = {
     DecodingOptions: "Decoding",
     CueLayout: "Subtitles",
 }
-"""The objects that are made of flags, and the heading of each in the help."""
+"""Option classes that become flags, and their headings in the help."""
 
 ENVIRONMENT_NOTE = (
-    "The options below Model, Decoding and Subtitles can be set by environment variables too: "
-    f"{ENVIRONMENT_PREFIX}WAIT_MS for --wait-ms, and so on. A flag wins over its variable."
+    "Options under Model, Decoding and Subtitles can also be set by environment variables: "
+    f"{ENVIRONMENT_PREFIX}WAIT_MS for --wait-ms, and so on. A flag overrides its variable."
 )
 
 _PLAIN = (str, int, float, bool)
 _LONGEST_NEGATED = 22
-"""Letters of a flag that has its opposite, --no-flag: longer ones would fill the help's line."""
+"""Longest flag that also gets --no-flag; longer ones would not fit the help's column."""
 
 _METAVARS: dict[Any, str] = {int: "N", float: "N", bool: ""}
 
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command a flag for each field of the option objects that it takes."""
+    """Add a flag to a command for each field of its option parameters."""
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    owners: dict[str, list[str]] = {}  # the command's parameter -> the flags that it is made of
+    owners: dict[str, list[str]] = {}  # parameter of the command -> its flags
     for parameter in inspect.signature(command).parameters.values():
         annotation = hints[parameter.name]
         if annotation in PANELS:
@@ -78,7 +78,7 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def written_flag(field: dataclasses.Field[Any]) -> str:
-    """The flag of an option, with its opposite where it has one: ``--vad/--no-vad``."""
+    """The flag of an option, with its negation if it has one: ``--vad/--no-vad``."""
     flag = _flag_name(field.name)
     has_opposite = field.type is bool and len(flag) <= _LONGEST_NEGATED
     return f"{flag}/--no-{flag[2:]}" if has_opposite else flag
@@ -93,7 +93,7 @@ def is_set(ctx: typer.Context, owner: type[Any], name: str) -> bool:
 
 
 def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
-    """The option object of these flags; those not given are left to the environment."""
+    """Build the option object from flags; omitted ones come from the environment."""
     declared = {field.name: field for field in dataclasses.fields(owner)}
     values: dict[str, Any] = {}
     texts: dict[str, str] = {}
@@ -111,7 +111,7 @@ def _gather(owner: type[Any], given: dict[str, Any]) -> Any:
 
 
 def _named_as_flag(owner: type[Any], message: str, given: dict[str, Any]) -> str:
-    """The message about an option, with its flag where the user gave that."""
+    """Replace the option's name by its flag, if the user gave the flag."""
     name, mark, rest = message.partition("=")
     of_variable = {
         environment_variables(field)[0]: field.name for field in dataclasses.fields(owner)
@@ -125,9 +125,9 @@ def _flag_name(name: str) -> str:
 
 
 def _is_plain(field: dataclasses.Field[Any]) -> bool:
-    """Whether the flag's type says it all; a field of several types is read from text.
+    """Whether the flag has one plain type; others are parsed from text.
 
-    One that can be switched off is too: "none" is no number.
+    An option that accepts "none" is parsed from text too.
     """
     types = kinds(field)
     return len(types) == 1 and types[0] in _PLAIN and not can_be_disabled(field)
@@ -139,13 +139,14 @@ def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
     details: dict[str, Any] = {"metavar": metavar}
     choices = field.metadata["choices"]
     if choices is not None:
-        details = {"metavar": _alternatives(choices) or "WORD"}
+        words = _alternatives(choices) or "WORD"
+        details = {"metavar": f"N|{words}" if {int, float} & set(kinds(field)) else words}
     flag = written_flag(field)
     declaration = typer.Option(
         flag,
         help=_help(field),
-        show_default=False,  # the default of every flag is to leave it to the environment
-        # --no-x takes a column of its own, which the flags that have none need for their help.
+        show_default=False,  # an omitted flag is left to the environment
+        # Flags with --no-x get their own panel: the extra column would narrow the help.
         rich_help_panel=f"{panel}, on or off" if "/" in flag else panel,
         **details,
     )
@@ -158,19 +159,19 @@ def _flag(field: dataclasses.Field[Any], panel: str) -> inspect.Parameter:
 
 
 def _alternatives(choices: tuple[str, ...]) -> str | None:
-    """The words as ``a|b``, where that fits the flag's column."""
+    """The choices as ``a|b``, if that fits the flag's column."""
     written = "|".join(choices)
     return written if len(written) <= 16 else None
 
 
 def _help(field: dataclasses.Field[Any]) -> str:
-    """The declared help, with what the flag's column cannot say."""
+    """The declared help, with the choices, range, default and variables."""
     parts = [field.metadata["help"]]
     choices = field.metadata["choices"]
     if choices is not None and _alternatives(choices) is None:
         parts.append(f"One of {', '.join(choices)}.")
     variable, *others = environment_variables(field)
-    if others:  # all else follows from the flag
+    if others:  # a single variable follows from the flag
         parts.append(f"[variable: {variable}, else {', '.join(others)}]")
     facts = [fact for fact in (describe_range(field), describe_default(field)) if fact]
     if facts:

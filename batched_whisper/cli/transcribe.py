@@ -1,4 +1,4 @@
-"""``batched-whisper transcribe``: recordings to text, files or JSON lines."""
+"""``batched-whisper transcribe``: recordings to text, subtitles or JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batched_whisper.cli.io.outputs import (
     make_folder,
     open_json_lines,
 )
-from batched_whisper.cli.job.job_runner import TranscriptionJob, run
+from batched_whisper.cli.job.job_runner import TranscriptionJob, run_job
 from batched_whisper.cli.job.progress import Display
 from batched_whisper.cli.messages import handle_errors
 from batched_whisper.cli.options import is_set, takes_options
@@ -40,8 +40,8 @@ def transcribe(
         list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Files, folders (searched to the bottom), quoted globs, manifests (.jsonl), "
-            "or - for a list of paths on standard input.",
+            help="Files, folders (recursive), quoted globs, manifests (.jsonl), "
+            "or - to read a list of paths from standard input.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +51,7 @@ def transcribe(
         typer.Option(
             metavar="FILE",
             rich_help_panel=INPUT,
-            help='A list of recordings: lines such as {"audio": "a.wav"}, paths from its folder.',
+            help='JSON lines such as {"audio": "a.wav"}; paths are relative to the file.',
         ),
     ] = None,
     dataset: Annotated[
@@ -59,25 +59,27 @@ def transcribe(
         typer.Option(
             metavar="NAME",
             rich_help_panel=INPUT,
-            help=f"A Hugging Face data set, such as {EXAMPLE_DATASET}. Needs the package datasets.",
+            help=f"A Hugging Face dataset, such as {EXAMPLE_DATASET}. Needs the extra datasets.",
         ),
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The data set's configuration."),
+        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The dataset's configuration."),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The data set's split."),
+        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The dataset's split."),
     ] = None,
     column: Annotated[
         str,
-        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The data set's column of sound."),
+        typer.Option(metavar="NAME", rich_help_panel=INPUT, help="The dataset's audio column."),
     ] = "audio",
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", rich_help_panel=OUTPUT, help="Write a file a recording and format."
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            help="Write one file per recording and format.",
         ),
     ] = None,
     format: Annotated[
@@ -85,9 +87,9 @@ def transcribe(
         typer.Option(
             metavar="NAME,...",
             rich_help_panel=OUTPUT,
-            help=f"{', '.join(FORMATS)}; several go with --output-dir. "
+            help=f"{', '.join(FORMATS)}. Several formats need --output-dir. "
             f"{', '.join(form.name for form in FORMATS.values() if form.is_timed)} turn "
-            "--timestamps on. Not given: text.",
+            "--timestamps on. Default: text.",
         ),
     ] = None,
     output: Annotated[
@@ -95,8 +97,8 @@ def transcribe(
         typer.Option(
             metavar="FILE.jsonl",
             rich_help_panel=OUTPUT,
-            help="Append each result as a line of JSON as soon as its recording ends, in whatever "
-            "order they do; the name in it tells whose it is.",
+            help="Append one JSON line per recording, in completion order; the field name "
+            "identifies the recording.",
         ),
     ] = None,
     resume: Annotated[
@@ -105,13 +107,17 @@ def transcribe(
             "--resume",
             metavar="",
             rich_help_panel=OUTPUT,
-            help="Go on with an interrupted job: leave out what is written already.",
+            help="Continue an interrupted job: skip recordings whose results exist.",
         ),
     ] = False,
     quiet: Annotated[
         bool,
         typer.Option(
-            "--quiet", "-q", metavar="", rich_help_panel=OUTPUT, help="No bar, warnings or figures."
+            "--quiet",
+            "-q",
+            metavar="",
+            rich_help_panel=OUTPUT,
+            help="No progress bar, warnings or summary.",
         ),
     ] = False,
     settings: Settings,
@@ -120,14 +126,14 @@ def transcribe(
 ) -> None:
     """Transcribe recordings.
 
-    The text goes to standard output, unless --output or --output-dir says where to keep results.
+    Results go to standard output unless --output or --output-dir is given.
     """
     forms = _laid_out(_formats(format or []), layout, ctx)
     sources = _sources(
         paths or [], manifest, DatasetName(dataset, config, split, column) if dataset else None
     )
     if resume and not (output or output_dir):
-        raise OptionError("--resume needs the --output or --output-dir of the job to go on with")
+        raise OptionError("--resume needs the --output or --output-dir of the interrupted job")
     display = Display(quiet=quiet)
     with ExitStack() as stack:
         outputs: list[Output] = []
@@ -147,12 +153,12 @@ def transcribe(
             resumes=resume,
             kept_in=" and ".join(str(place) for place in (output_dir, output) if place) or None,
         )
-        code = run(job, ctx.obj, display)
+        code = run_job(job, ctx.obj, display)
     raise typer.Exit(code)
 
 
 def _formats(given: Sequence[str]) -> list[Format]:
-    """The formats asked for, each once, from ``--format a,b --format c``."""
+    """Parse ``--format a,b --format c`` into distinct formats."""
     names = [name.strip().lower() for each in given for name in each.split(",")]
     return list(dict.fromkeys(format_named(name) for name in names if name))
 
@@ -160,48 +166,50 @@ def _formats(given: Sequence[str]) -> list[Format]:
 def _sources(
     paths: Sequence[str], manifest: Path | None, dataset: DatasetName | None
 ) -> list[RecordingSource]:
-    """The recordings of all kinds of input, each once."""
+    """Collect the distinct recordings of all inputs."""
     found = find_sources(paths, lambda: sys.stdin.buffer.read())
     if manifest is not None:
         found += from_manifest(manifest)
     if dataset is not None:
         found += from_dataset(dataset)
     if not found and (paths or manifest or dataset):
-        raise ManifestError("there are no recordings in what was given")
+        raise ManifestError("the given inputs contain no recordings")
     if not found:
-        raise OptionError("say what to transcribe: files, folders, - or a manifest (see --help)")
+        raise OptionError(
+            "nothing to transcribe: name files, folders, - or a manifest (see --help)"
+        )
     return list({source.name: source for source in found}.values())
 
 
 def _check_output(output: Path, forms: Sequence[Format], output_dir: Path | None) -> None:
     if output.suffix.lower() != ".jsonl":
         raise OptionError(
-            f"--output {output}: it is written as JSON lines, so its name must end in .jsonl; "
+            f"--output {output}: the file name must end in .jsonl (JSON lines); "
             "for other formats use --output-dir with --format"
         )
     if forms and output_dir is None and forms != [FORMATS["jsonl"]]:
-        raise OptionError("--format goes with --output-dir; --output is always JSON lines")
+        raise OptionError("--format needs --output-dir; --output is always JSON lines")
 
 
 def _standard_output(
     forms: Sequence[Format], sources: Sequence[RecordingSource], display: Display
 ) -> StandardOutput:
-    """For reading: one format, and of those that are files only one recording."""
+    """Standard output takes one format, and subtitles or JSON of one recording only."""
     form, *others = forms or [FORMATS["text"]]
     is_several = len(sources) > 1
     if others or (is_several and form.name not in ("text", "jsonl")):
         what = "several formats" if others else f"{form.name} for several recordings"
-        raise OptionError(f"--format: {what} need an --output-dir to go to")
+        raise OptionError(f"--format: {what} need --output-dir")
     return StandardOutput(form, named=is_several, write=display.print)
 
 
 def _laid_out(forms: Sequence[Format], layout: CueLayout, ctx: typer.Context) -> list[Format]:
-    """The formats, subtitles among them as the user wants them to look."""
+    """Apply the subtitle layout to the formats."""
     flags = [field.name for field in dataclasses.fields(CueLayout) if ctx.params.get(field.name)]
     if flags and not any(form.has_cues for form in forms):
         subtitles = " or ".join(form.name for form in FORMATS.values() if form.has_cues)
         raise OptionError(
-            f"--{flags[0].replace('_', '-')} is about subtitles: add --format {subtitles}"
+            f"--{flags[0].replace('_', '-')} applies to subtitles only: add --format {subtitles}"
         )
     return [form.laid_out(layout) for form in forms]
 
@@ -209,14 +217,11 @@ def _laid_out(forms: Sequence[Format], layout: CueLayout, ctx: typer.Context) ->
 def _timed(
     options: DecodingOptions, forms: Sequence[Format], layout: CueLayout, ctx: typer.Context
 ) -> DecodingOptions:
-    """Turn on the times that the formats live by, unless the user said no."""
+    """Turn on the timestamps that the formats need, unless the user turned them off."""
     if any(form.is_timed for form in forms) and not is_set(ctx, DecodingOptions, "timestamps"):
         options = options.replace(timestamps=True)
     if layout == CueLayout() or not any(form.has_cues for form in forms):
         return options
     if is_set(ctx, DecodingOptions, "word_timestamps") and not options.word_timestamps:
-        raise OptionError(
-            "subtitles laid out by words need to know when each was said: "
-            "leave out --no-word-timestamps"
-        )
+        raise OptionError("this subtitle layout needs word timestamps: remove --no-word-timestamps")
     return options.replace(word_timestamps=True)

@@ -1,6 +1,6 @@
-"""What ``eval`` measured, as tables for reading and as JSON's types.
+"""Results of ``eval`` as tables and as JSON types.
 
-One table of all figures for one audio context; for several, a shorter one with them side by side.
+For one audio context a full table; for several a shorter one that compares them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class Results:
-    """What was measured on one audio context, and how long each collection took."""
+    """Scores for one audio context, and the wall time of each collection."""
 
     scored: list[ScoredRecording] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     wall_s: dict[str, float] = field(default_factory=dict)
 
     def seconds(self, collection: str | None = None) -> float:
-        """How long it took; over all collections if not given."""
+        """Wall time of a collection, or of all."""
         return sum(s for name, s in self.wall_s.items() if collection in (None, name))
 
     def speed(self, collection: str | None = None) -> float | None:
-        """Seconds of audio for each second that passed; over all collections if not given."""
+        """Seconds of audio per second of wall time, of a collection or of all."""
         wall_s = self.seconds(collection)
         durations_s = [s.duration_s for s in self.scored if collection in (None, s.collection)]
         return sum(durations_s) / wall_s if wall_s > 0 else None
 
 
 def show(results: Mapping[str, Results]) -> None:
-    """The table of these audio contexts, on standard output, and what to know about it."""
+    """Print the table of these audio contexts and its notes to standard output."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 110
@@ -51,9 +51,9 @@ def show(results: Mapping[str, Results]) -> None:
         console.print(_table(*results.values()))
         _show_decoded_again(scored)
     if any(each.unit is Unit.CHARACTER for each in scored):
-        print("Languages written without spaces are counted in characters, not in words.")
+        print("Languages written without spaces are scored in characters, not in words.")
     if len(results) == 1 and any(each.language_detected for each in scored):
-        print("language: how many were detected right, of those whose language is known.")
+        print("language: correct detections, of the recordings with a known language.")
 
 
 def _show_decoded_again(scored: list[ScoredRecording]) -> None:
@@ -114,7 +114,7 @@ def _rate(rate: float | None) -> str:
 
 @dataclass(frozen=True)
 class _Compared:
-    """One collection, or all, in one unit, on one audio context."""
+    """One collection or all, in one unit, with one audio context."""
 
     context: str
     summary: Summary
@@ -123,7 +123,7 @@ class _Compared:
 
 
 def _side_by_side(results: Mapping[str, Results]) -> Table:
-    """Each collection's audio contexts below one another."""
+    """List the audio contexts of each collection below each other."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -162,7 +162,7 @@ def _short_cells(compared: _Compared) -> list[str]:
 
 
 def _compared(results: Mapping[str, Results]) -> Iterator[list[_Compared]]:
-    """What is to be compared, one group after the other; all collections last."""
+    """Yield the rows to compare, one group per collection; all collections last."""
     groups: dict[tuple[str, Unit], list[_Compared]] = {}
     everything: dict[Unit, list[_Compared]] = {}
     for context, each in results.items():
@@ -179,7 +179,7 @@ def _compared(results: Mapping[str, Results]) -> Iterator[list[_Compared]]:
 
 
 def figures(results: Mapping[str, Results]) -> dict[str, Any]:
-    """Every figure and text as JSON's types; of several audio contexts, by context."""
+    """All results and texts as JSON types; by context if there are several."""
     documents = {context: _document(each) for context, each in results.items()}
     if len(documents) == 1:
         return next(iter(documents.values()))

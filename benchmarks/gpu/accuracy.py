@@ -51,7 +51,7 @@ def clips_of(folder: Path) -> list[Clip]:
 
 
 def with_noise(clips: Sequence[Clip], levels_db: Sequence[float]) -> list[Clip]:
-    """The clips, and each again with white noise so many decibels below it; the same each time."""
+    """The clips, and a copy of each with white noise at each of these SNRs (dB); deterministic."""
     found = list(clips)
     for level_db in levels_db:
         for i, clip in enumerate(clips):

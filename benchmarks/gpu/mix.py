@@ -1,7 +1,8 @@
-"""Which windows a benchmark of the GPU engine decodes: how long each is, and how much it says.
+"""The windows that a benchmark of the GPU engine decodes: their lengths and numbers of tokens.
 
-Weights are random, so how many tokens a window has is told, not found: by the true transcripts of
-real speech (`speech_windows`), by a file of numbers (`of_file`), or drawn after published mixes.
+Weights are random, so the number of tokens per window is given, not decoded: by the true
+transcripts of real speech (`speech_windows`), by a file (`of_file`), or drawn after published
+mixes.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class WindowSize:
     n_tokens: int
 
     def context(self, full: int, *, fitted: bool) -> int:
-        """Encoder positions, all of them or so many as the sound and a margin need."""
+        """Encoder positions: all, or enough for the audio and a margin."""
         if not fitted:
             return full
         needed = round((self.duration_s + MARGIN_S) * POSITIONS_PER_SECOND)
         return min(-(-needed // BUCKET) * BUCKET, full)
 
     def features(self, context: int) -> Features | None:
-        """What is heard, ``[n_mels, 2 * context]``; None where noise has to stand for it."""
+        """Features, ``[n_mels, 2 * context]``; None: noise instead."""
         return None
 
 
@@ -52,7 +53,7 @@ class Workload(Protocol):
     what: str
 
     def windows(self, mix: str, n: int, seed: int = 0) -> list[WindowSize]:
-        """So many of one of the mixes."""
+        """Windows of one of the mixes."""
 
 
 class DrawnWorkload:
@@ -62,7 +63,7 @@ class DrawnWorkload:
         self.what = f"drawn, noise ({why})"
 
     def windows(self, mix: str, n: int, seed: int = 0) -> list[WindowSize]:
-        """So many of one of the mixes."""
+        """Windows of one of the mixes."""
         return {SHORT: short, PACKED: mlperf_like, FULL_LENGTH: full_length}[mix](n, seed)
 
 

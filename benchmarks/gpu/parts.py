@@ -1,4 +1,4 @@
-"""What is measured of the GPU engine: each part takes a rig and gives figures as JSON's types.
+"""Measurements of the GPU engine: each part takes a rig and returns results as JSON types.
 
 A part prints nothing, and may fail without the others: `benchmarks.cuda_bench` sees to that.
 """
@@ -39,8 +39,8 @@ class Scale:
 
 
 FULL = Scale(768, 1633, 2048, 32, 10_000, (1, 8, 64), 4 << 30)
-"""As many packed windows as MLPerf Inference's data set has; of others, enough that the beginning
-and the end, where few are decoded together, are a small part."""
+"""As many packed windows as the dataset of MLPerf Inference has. Of the other mixes, enough windows
+that the beginning and the end, with their small batches, are a small part."""
 QUICK = Scale(8, 8, 8, 2, 24, (1, 4), 16 << 20, repeats=2)
 
 ALLOWED = Allowed(EVERYTHING)
@@ -163,9 +163,9 @@ CASES = ((PACKED, False), (SHORT, True))
 
 
 def throughput(rig: Rig, scale: Scale) -> Figures:
-    """Windows a second through the loop, of two mixes, on full and on fitted contexts.
+    """Windows per second through the loop, of two mixes, on full and on fitted contexts.
 
-    And of packed windows that say 70 tokens on average, as MLPerf's do: who reads faster than its
+    And of packed windows of 70 tokens on average, as MLPerf's do: who reads faster than its
     speakers, as those of `benchmarks.gpu.speech_windows`, says more in the same time.
     """
     figures: Figures = {}
@@ -188,11 +188,11 @@ def throughput(rig: Rig, scale: Scale) -> Figures:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "heard in 16 bits": {"kv_cache_dtype": "model"},
+    "16-bit cross KV": {"kv_cache_dtype": "model"},
     "one stream": {"one_stream": True},
     "from samples": {"from_samples": True},
-    "4 tokens a call": {"tokens_per_step": 4},
-    "16 tokens a call": {"tokens_per_step": 16},
+    "4 tokens per call": {"tokens_per_step": 4},
+    "16 tokens per call": {"tokens_per_step": 16},
 }
 
 

@@ -61,7 +61,7 @@ def transformers_model(rig: Rig) -> Any:
 def beside_transformers(rig: Rig, n: int) -> dict[str, Any]:
     """Ours and theirs on the very same windows: the short mix, and windows of nearly 30 s.
 
-    Theirs hears 30 s always; ours does too, and where a mix is short also on fitted contexts.
+    Theirs always encodes 30 s; ours does too, and where a mix is short also on fitted contexts.
     """
     import transformers  # noqa: F401 - if it is missing, before anything is measured
 
@@ -87,7 +87,7 @@ def beside_transformers(rig: Rig, n: int) -> dict[str, Any]:
 def _transformers_rates(
     rig: Rig, mixes: Mapping[str, Sequence[WindowSize]]
 ) -> dict[str, dict[str, Any]]:
-    """Windows a second in static batches."""
+    """Windows per second in static batches."""
     model = transformers_model(rig)
     figures = {}
     for mix, windows in mixes.items():

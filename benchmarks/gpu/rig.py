@@ -51,7 +51,7 @@ def ids_of(sizes: Dimensions) -> TokenIds:
 class Rig:
     """What all parts of a run share.
 
-    ``device`` is PyTorch's name; ``noises`` are heard where a part has no windows of its own;
+    ``device`` is PyTorch's name; ``noises`` are encoded where a part has no windows of its own;
     ``options`` are `CudaEngine`'s, of every engine.
     """
 
@@ -73,7 +73,7 @@ class Rig:
     def engine(self, **options: Any) -> Iterator[Any]:
         """A started engine, whose memory is free again afterwards; ``options`` are `CudaEngine`'s.
 
-        ``one_stream`` is not among those: nothing is encoded while a step is going on.
+        ``one_stream`` is not among those: nothing is encoded during a step.
         """
         one_stream = options.pop("one_stream", False)
         given = {
@@ -123,7 +123,7 @@ class Rig:
     def task(
         self, i: int, size: WindowSize, *, fitted: bool, as_samples: bool = False
     ) -> DecodeRequest:
-        """A window that says just so many tokens."""
+        """A window that decodes exactly this number of tokens."""
         ids, context = ids_of(self.sizes), size.context(self.sizes.n_audio_ctx, fitted=fitted)
         prompt = tuple(range(ids.eot + 2, ids.eot + 2 + PROMPT))
         # Now, before the clock starts.

@@ -1,4 +1,4 @@
-"""Windows of real speech: what is heard, and as many tokens as its true transcript has.
+"""Windows of real speech: their features, and as many tokens as its true transcript has.
 
 They are made of the English clips of a folder, as `accuracy.clips_of` reads them, in three mixes:
 
@@ -38,7 +38,7 @@ CountTokens = Callable[[str], int]
 
 @dataclass(frozen=True)
 class SpeechWindow(WindowSize):
-    """Clips one after another, for a model with so many mel bands and encoder positions."""
+    """Clips one after another, for a model with these numbers of mel bands and positions."""
 
     clips: tuple[Clip, ...] = field(repr=False, compare=False)
     n_mels: int
@@ -76,7 +76,7 @@ class SpeechWorkload:
     """The windows of a benchmark, made of real speech; the same seed makes the same ones.
 
     Args:
-        clips: English ones are taken; a model with less than 30 s hears their beginnings.
+        clips: English ones are taken; a model of less than 30 s encodes their beginnings.
         n_tokens: how many tokens a text has.
         sizes: of the model.
 
@@ -113,7 +113,7 @@ class SpeechWorkload:
         }
 
     def windows(self, mix: str, n: int, seed: int = 0) -> list[WindowSize]:
-        """So many windows: each of the different ones once, and again in another order."""
+        """Windows: each of the different ones once, then again in another order."""
         random = np.random.default_rng(seed)
         different, found = self._different[mix], list[WindowSize]()
         while len(found) < n:
@@ -124,7 +124,7 @@ class SpeechWorkload:
 def pack(
     clips: Sequence[Clip], longest: int, n: int, random: np.random.Generator
 ) -> list[tuple[Clip, ...]]:
-    """Clips for so many windows of at most ``longest`` samples, their gaps included."""
+    """Clips for this number of windows of at most ``longest`` samples, their gaps included."""
     windows, held = list[tuple[Clip, ...]](), tuple[Clip, ...]()
     shuffled = _shuffled(clips, random)
     while len(windows) < n:
@@ -139,7 +139,7 @@ def pack(
 def near_mean(
     windows: Sequence[SpeechWindow], mean_s: float, n: int, random: np.random.Generator
 ) -> list[SpeechWindow]:
-    """So many of them, some several times, whose mean duration is as told, or as near as can be.
+    """This number of them, some repeated, with a mean duration as near as possible to the target.
 
     The share of each is proportional to ``exp(tilt * duration)``: of all shares with that mean
     those that are nearest to equal ones. They are taken at even steps through the sum of shares.
@@ -158,7 +158,7 @@ def near_mean(
 
 
 def _heard(clip: Clip, longest: int) -> Clip:
-    """What of it a model hears, and its text as a model writes it.
+    """The audio that a model encodes, and the text as a model writes it.
 
     Text in capitals alone, as LibriSpeech has it, would have half as many tokens again.
     """

@@ -129,7 +129,7 @@ _CTRANSLATE2 = (
         run=Run.ALWAYS,
     ),
     Configuration(
-        "faster-whisper int8, one worker a processor, AVX-512",
+        "faster-whisper int8, one worker per processor, AVX-512",
         "faster_whisper",
         {"workers": "threads"},
         environment=_AVX512,
@@ -138,7 +138,7 @@ _CTRANSLATE2 = (
         run=Run.ALWAYS,
     ),
     Configuration(
-        "faster-whisper int8, one worker a processor",
+        "faster-whisper int8, one worker per processor",
         "faster_whisper",
         {"workers": "threads"},
         work=(Work.SHORT,),
@@ -190,8 +190,8 @@ _OTHERS = (
 # A processor without AVX-512 gets the small comparison with what CTranslate2 chooses by itself.
 _WITHOUT_AVX512 = {
     "faster-whisper int8": "faster-whisper int8, AVX-512",
-    "faster-whisper int8, one worker a processor": (
-        "faster-whisper int8, one worker a processor, AVX-512"
+    "faster-whisper int8, one worker per processor": (
+        "faster-whisper int8, one worker per processor, AVX-512"
     ),
 }
 

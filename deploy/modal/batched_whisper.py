@@ -1,6 +1,6 @@
 """Fast Whisper inference using dynamic batching, on Modal: the known recipe, on this engine.
 
-    modal run deploy/modal/batched_whisper.py                  # a data set, in batches of 64
+    modal run deploy/modal/batched_whisper.py                  # a dataset, in batches of 64
     modal run deploy/modal/batched_whisper.py --continuous     # the same, without fixed batches
     modal run deploy/modal/batched_whisper.py::download_model  # fill the volume ahead of time
     python deploy/modal/batched_whisper.py --local recordings/ # on this machine, without Modal
@@ -175,7 +175,7 @@ class Model:
         """Transcribe a list of samples; results have their order.
 
         Args:
-            audio_samples: rows or audio values of a data set, the bytes of files, or
+            audio_samples: rows or audio values of a dataset, the bytes of files, or
                 ``{"array": samples, "sampling_rate": hertz}``.
 
         Returns:
@@ -224,14 +224,14 @@ class Engine:
     # other method, this one can.
 
 
-# ## A data set
+# ## A dataset
 
 
 @app.function(timeout=3600)
 async def transcribe_hf_dataset(
     dataset_name: str, config: str = "clean", split: str = "validation", continuous: bool = False
 ) -> AsyncIterator[dict[str, Any]]:
-    """Transcribe a data set of the Hub; results come in its order."""
+    """Transcribe a dataset of the Hub; results come in its order."""
     from datasets import Audio, load_dataset
 
     print("📂 Loading dataset", dataset_name)
@@ -283,7 +283,7 @@ async def main(
     split: str = "validation",
     continuous: bool = False,
 ) -> None:
-    """Print the texts of a data set, and at the end how fast that was, containers included."""
+    """Print the texts of a dataset, and at the end how fast that was, containers included."""
     figures = Figures()
     name = dataset_name or DATASET
     async for result in transcribe_hf_dataset.remote_gen.aio(name, config, split, continuous):
@@ -295,7 +295,7 @@ async def main(
 
 
 def local_samples(source: str | None) -> list[Any]:
-    """The recordings of a folder, a file, a data set (a folder or on the Hub), or the demo's."""
+    """The recordings of a folder, a file, a dataset (a folder or on the Hub), or the demo's."""
     dataset, demo, inputs = map(package, ("cli.io.dataset", "cli.demo", "cli.io.inputs"))
     if source is None:
         found = demo.demo_sources()
@@ -333,7 +333,7 @@ def run_locally() -> int:
         nargs="?",
         required=True,
         metavar="FOLDER_OR_DATASET",
-        help="recordings, or a data set; the demo's recordings if none is given",
+        help="recordings, or a dataset; the demo's recordings if none is given",
     )
     parser.add_argument("--continuous", action="store_true", help="by Engine and not by Model")
     given = parser.parse_args()

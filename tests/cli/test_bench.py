@@ -23,7 +23,7 @@ from batched_whisper.cli.load_patterns import (
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.types import Transcript
 
-WAYS = [pattern.value for pattern in LoadPattern]
+PATTERNS = [pattern.value for pattern in LoadPattern]
 
 
 def cells(table: str) -> list[list[str]]:
@@ -40,18 +40,18 @@ def test_each_way_is_a_row_with_its_calls(run, recordings, script, folder):
     ended = run("bench", "a.wav", "b.wav", "--calls", "8", "--rounds", "2", "--output", "f.json")
     assert ended.code == 0
     assert [row[:2] for row in cells(ended.out)] == [
-        [WAYS[0], "2"],
-        [WAYS[1], "8"],
-        [WAYS[2], "8"],
+        [PATTERNS[0], "2"],
+        [PATTERNS[1], "8"],
+        [PATTERNS[2], "8"],
     ]
     assert cells(ended.out)[0][-1] == "1.00"
-    assert "Every pattern gave the same texts." in ended.out
+    assert "All patterns gave the same texts." in ended.out
     assert len(script.heard) == 2 + 2 * (2 + 8 + 8)  # the warm-up, and the rounds
-    assert ended.err.count("callers at once: 8 calls in ") == 2
+    assert ended.err.count("concurrent: 8 calls in ") == 2
 
     document = json.loads((folder / "f.json").read_text())
     assert document["model"] == "scripted" and document["options"]["task"] == "transcribe"
-    assert [each["pattern"] for each in document["ways"]] == WAYS
+    assert [each["pattern"] for each in document["patterns"]] == PATTERNS
     assert [each["audio_s"] for each in document["passes"]] == [8.0, 32.0, 32.0] * 2
     assert document["peak_memory_bytes"] > 1_000_000
 
@@ -96,12 +96,12 @@ def test_a_checkout_says_that_others_can_be_compared_with(run, recordings, monke
     assert "make bench" not in run("bench", "a.wav", "--calls", "1").out
 
 
-# --- the ways
+# --- the patterns
 
 
 @dataclass
 class Counted:
-    """Counts who calls at the same time; in the pattern of many callers all must be there at once."""
+    """Counts concurrent callers; in the concurrent pattern all must meet."""
 
     meeting: threading.Barrier
     stats: Any = field(default_factory=ScriptedStats)

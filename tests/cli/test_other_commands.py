@@ -109,9 +109,9 @@ def test_eval_measures_each_collection_and_all(run, manifest, folder):
         *("1 of 1", "1 of 1", "0 of 1", "0 of 1"),
         *("2 of 3", "0 of 1"),
     ]
-    assert "counted in characters" in ended.out
+    assert "scored in characters" in ended.out
     assert ended.code == 1 and "  e.wav: no decoder" in ended.err.replace(f"{folder}/", "")
-    assert "1 recording without a text left out" in ended.err
+    assert "1 recording without a text skipped" in ended.err
 
     document = json.loads((folder / "figures.json").read_text())
     assert document["model"] == "scripted" and document["options"]["task"] == "transcribe"
@@ -249,4 +249,4 @@ def test_a_list_of_no_audio_context_is_refused(run, unsure, script):
 def test_a_manifest_without_texts_cannot_be_evaluated(run, folder):
     (folder / "list.jsonl").write_text('{"audio": "a.wav"}\n')
     ended = run("eval", "list.jsonl")
-    assert ended.code == 1 and "has a text to compare with" in ended.err
+    assert ended.code == 1 and "has a reference text" in ended.err

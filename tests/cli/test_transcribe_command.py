@@ -137,7 +137,7 @@ def test_a_folder_keeps_its_shape(run, recordings, folder):
 def test_a_folder_that_cannot_be_made_is_said_before_an_engine_starts(run, recordings, script):
     recordings({"a.wav": "hi", "out": "a file"})
     ended = run("transcribe", "a.wav", "--output-dir", "out")
-    assert ended.code == 1 and "the folder out cannot be made" in ended.err
+    assert ended.code == 1 and "the folder out cannot be created" in ended.err
     assert not script.settings
 
 
@@ -175,7 +175,7 @@ def test_resume_transcribes_only_what_is_missing(run, recordings, folder, script
     run("transcribe", "b.wav", "--output", "out.jsonl")
     script.heard.clear()
     ended = run("transcribe", *names, "--output", "out.jsonl", "--resume")
-    assert ended.code == 0 and "1 recording of 3 from an earlier run" in ended.err
+    assert ended.code == 0 and "1 recording of 3 already done in an earlier run" in ended.err
     assert script.heard == ["1", "3"]
     assert [line["name"] for line in lines_of(folder / "out.jsonl")] == ["b.wav", "a.wav", "c.wav"]
 
@@ -216,14 +216,17 @@ def test_two_places_are_each_resumed_where_they_stand(run, recordings, folder):
         (["--format", "docx"], "there is no format 'docx'"),
         (["--max-batch-size", "0"], "--max-batch-size"),
         (["--device", "toaster"], "--device"),
-        (["--max-line-width", "40"], "--max-line-width is about subtitles: add --format srt"),
-        (["--highlight-words", "--format", "text"], "--highlight-words is about subtitles"),
+        (
+            ["--max-line-width", "40"],
+            "--max-line-width applies to subtitles only: add --format srt",
+        ),
+        (["--highlight-words", "--format", "text"], "--highlight-words applies to subtitles only"),
         (["--max-line-width", "0", "--format", "srt"], "--max-line-width"),
         (["--max-lines", "2", "--format", "srt"], "max_line_width"),
         (["--highlight-words", "--no-word-timestamps", "--format", "srt"], "--no-word-timestamps"),
         (["--wait-ms", "soon"], "--wait-ms"),
         (["--no-such-flag"], "--no-such-flag"),
-        (["https://example.org/a.wav"], "download it"),
+        (["https://example.org/a.wav"], "download the file"),
     ],
 )
 def test_a_wrong_command_line_is_told_with_exit_code_2(run, recordings, script, arguments, told):
@@ -261,7 +264,7 @@ def test_a_path_that_no_file_can_have_does_not_stop_the_others(run, recordings, 
     job = ("transcribe", "x" * 300 + ".wav", "a.wav", "--output-dir", "out")
     for way in ([], ["--resume"]):
         ended = run(*job, *way)
-        assert ended.code == 1 and "xxx.wav: there can be no such file: File name" in ended.err
+        assert ended.code == 1 and "xxx.wav: the file cannot be opened: File name" in ended.err
         assert (folder / "out/a.txt").read_text() == "1\n"
 
 
@@ -270,7 +273,7 @@ def test_sound_in_the_place_of_a_list_of_paths_is_a_wrong_command_line(
 ):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"RIFF\x10\0\0\0WAVE")))
     ended = run("transcribe", "-")
-    assert ended.code == 2 and "give its file's name" in ended.err.replace("\n", " ")
+    assert ended.code == 2 and "name its file" in ended.err.replace("\n", " ")
     assert not script.settings
 
 
@@ -346,7 +349,7 @@ def test_an_unexpected_error_is_one_sentence_and_the_way_to_its_traceback(
     assert ended.code == 1
     assert ended.err == (
         "Error: ZeroDivisionError: by zero\n"
-        "That is unexpected; set BATCHED_WHISPER_DEBUG=1 for the traceback.\n"
+        "Unexpected error; set BATCHED_WHISPER_DEBUG=1 to see the traceback.\n"
     )
     monkeypatch.setenv("BATCHED_WHISPER_DEBUG", "1")
     assert "Traceback" in run("transcribe", "a.wav").err
@@ -372,7 +375,7 @@ def test_ctrl_c_says_what_is_written_and_how_to_go_on(run, recordings, script, f
     assert ended.code == 130
     assert ended.err.splitlines()[-1] == (
         "Interrupted: 1 of 3 recordings are in out.jsonl. "
-        "The same command with --resume goes on from there."
+        "Run the same command with --resume to continue."
     )
     assert script.events == ["load", "close"]
     recordings({"b.wav": "calm"})
@@ -410,7 +413,9 @@ def test_a_killed_job_loses_nothing_that_had_ended_behind_a_long_recording(
     job = ("transcribe", *names, *where)
     assert start(*job, dies_after=1).code == -9
     ended = start(*job, "--resume")
-    assert ended.code == 0 and ended.err.startswith("1 recording of 4 from an earlier run\n")
+    assert ended.code == 0 and ended.err.startswith(
+        "1 recording of 4 already done in an earlier run\n"
+    )
     if where[0] == "--output":
         kept = [line["name"] for line in lines_of(folder / where[1])]
         assert kept[0] == "b.wav" and sorted(kept) == names

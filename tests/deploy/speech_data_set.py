@@ -1,4 +1,4 @@
-"""Real speech as a data set of the Hub, in the layout of ``librispeech_asr_dummy``."""
+"""Real speech as a dataset of the Hub, in the layout of ``librispeech_asr_dummy``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rows_of(speech: Path, n: int) -> list[dict[str, object]]:
 
 
 def data_set_hub(rows: list[dict[str, object]]) -> StandInHub:
-    """A Hub that has these rows as the data set's configuration ``clean``, split validation."""
+    """A Hub that has these rows as the dataset's configuration ``clean``, split validation."""
     table = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio())
     parquet = io.BytesIO()
     table.to_parquet(parquet)

@@ -1,1 +1,1 @@
-"""Which recordings are meant, and where results go."""
+"""Input recordings and output files of a job."""

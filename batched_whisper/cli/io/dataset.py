@@ -1,7 +1,7 @@
-"""Recordings of a Hugging Face data set, through the optional package ``datasets``.
+"""Recordings of a Hugging Face dataset, through the optional package ``datasets``.
 
-Knows that package; imports it when a data set is asked for. Sound is taken as the bytes that the
-data set holds and decoded as every other recording is.
+Imports the package when a dataset is requested. Takes the encoded bytes from the dataset; they
+are decoded like any other recording.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from batched_whisper.cli.io.inputs import RecordingSource
 from batched_whisper.errors import ManifestError, MissingExtra, OptionError, UnreadableAudio
 
 EXAMPLE_DATASET = "hf-internal-testing/librispeech_asr_dummy"
-"""73 short recordings of LibriSpeech: what one tries first."""
+"""73 short recordings of LibriSpeech, for a first try."""
 
 
 @dataclass(frozen=True)
 class DatasetName:
-    """Which rows of which data set. None: the only one there is."""
+    """Names a dataset's configuration, split and column. None: the only one."""
 
     name: str
     config: str | None = None
@@ -29,7 +29,7 @@ class DatasetName:
     column: str = "audio"
 
     def completed(self) -> DatasetName:
-        """With the configuration and split of the data set that we know."""
+        """Fill in configuration and split for `EXAMPLE_DATASET`."""
         if self.name != EXAMPLE_DATASET:
             return self
         return DatasetName(
@@ -38,12 +38,12 @@ class DatasetName:
 
 
 def from_dataset(wanted: DatasetName) -> list[RecordingSource]:
-    """The recordings of a data set, in its order, not read yet.
+    """List the recordings of a dataset, in its order, without reading them.
 
     Raises:
         MissingExtra: the package ``datasets`` is not installed.
-        ManifestError: the data set cannot be loaded.
-        OptionError: it has no such column, or several splits and none was chosen.
+        ManifestError: the dataset cannot be loaded.
+        OptionError: no such column, or several splits and none chosen.
     """
     wanted = wanted.completed()
     rows = _undecoded(_load(wanted), wanted)
@@ -59,28 +59,27 @@ def from_dataset(wanted: DatasetName) -> list[RecordingSource]:
 
 
 def _load(wanted: DatasetName) -> Any:
-    """One split, as `datasets.Dataset`."""
+    """Load one split as `datasets.Dataset`."""
     try:
         import datasets
     except ImportError as error:
         raise MissingExtra(
-            "--dataset needs the package datasets: "
-            "install it with pip install 'batched-whisper[datasets]'"
+            "--dataset needs the package datasets: run pip install 'batched-whisper[datasets]'"
         ) from error
     from batched_whisper.models import hub
 
     is_here = Path(wanted.name).exists() or hub.is_reachable()
     try:
-        with nullcontext() if is_here else _what_is_kept_alone():
+        with nullcontext() if is_here else _offline():
             loaded = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
-    except Exception as error:  # every kind of trouble has its own class there
+    except Exception as error:  # datasets raises many unrelated classes
         reason = " ".join(str(error).split()) or type(error).__name__
         if not is_here:
             reason = (
-                f"the Hub ({hub.endpoint()}) cannot be reached, and this machine keeps no copy; "
-                "connect to the network, or give the data set's folder"
+                f"the Hub ({hub.endpoint()}) cannot be reached, and there is no local copy; "
+                "connect to the network, or name the dataset's folder"
             )
-        raise ManifestError(f"the data set {wanted.name} cannot be loaded: {reason}") from error
+        raise ManifestError(f"the dataset {wanted.name} cannot be loaded: {reason}") from error
     if not isinstance(loaded, dict):
         return loaded
     if len(loaded) > 1:
@@ -89,8 +88,8 @@ def _load(wanted: DatasetName) -> Any:
 
 
 @contextmanager
-def _what_is_kept_alone() -> Iterator[None]:
-    """Data sets of the cache at once: without it every one of many requests is tried for long."""
+def _offline() -> Iterator[None]:
+    """Use the local cache only: offline, each of many requests would time out."""
     import datasets
     from huggingface_hub import constants
 
@@ -103,7 +102,7 @@ def _what_is_kept_alone() -> Iterator[None]:
 
 
 def _undecoded(rows: Any, wanted: DatasetName) -> Any:
-    """Its column of sound alone, as it was stored."""
+    """Select the audio column, without decoding it."""
     import datasets
 
     if wanted.column not in rows.column_names:
@@ -114,19 +113,19 @@ def _undecoded(rows: Any, wanted: DatasetName) -> Any:
     try:
         return rows.cast_column(wanted.column, datasets.Audio(decode=False))
     except Exception as error:
-        raise OptionError(f"--column {wanted.column}: there is no sound in it") from error
+        raise OptionError(f"--column {wanted.column}: this is not an audio column") from error
 
 
 def _reader(rows: Any, number: int, column: str) -> Callable[[], bytes]:
     def read() -> bytes:
         stored = rows[number][column]
         if stored is None:
-            raise UnreadableAudio("there is no sound in this row")
+            raise UnreadableAudio("this row has no audio")
         if stored.get("bytes") is not None:
             return bytes(stored["bytes"])
         try:
             return Path(stored["path"]).read_bytes()
         except (OSError, TypeError) as error:
-            raise UnreadableAudio(f"the sound of this row cannot be read: {error}") from error
+            raise UnreadableAudio(f"the audio of this row cannot be read: {error}") from error
 
     return read

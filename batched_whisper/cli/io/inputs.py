@@ -1,8 +1,7 @@
-"""Finds the recordings that a command line means: files, folders, globs, lists and manifests.
+"""Finds the recordings named on a command line: files, folders, globs, lists and manifests.
 
-Knows names of files and nothing of what is in them. A path that is not there, or that no file can
-have, is a recording that fails when its turn comes, so that one wrong path does not stop the
-others.
+Knows file names and nothing of their content. A missing or impossible path becomes a recording
+that fails when it is opened, so that one wrong path does not stop the others.
 """
 
 from __future__ import annotations
@@ -30,29 +29,29 @@ EXTENSIONS = frozenset(
         """,
     )
 )
-"""What is taken from a folder: names of sound and video that FFmpeg reads. A file that is named
-itself may have any."""
+"""Extensions of the audio and video files that are taken from a folder. A file that is named
+explicitly may have any extension."""
 
 
 @dataclass(frozen=True)
 class RecordingSource:
-    """One recording of a job, not opened yet."""
+    """One recording of a job, not yet opened."""
 
     name: str
-    """What it is called in results and messages; no two of a job are called the same."""
+    """Its name in results and messages; unique in a job."""
     place: PurePath
-    """Where it is among the others, for the names of the files that are made of it."""
+    """Its relative path, from which output file names are made."""
     audio: Path | Callable[[], bytes]
-    """Its file, or what brings its bytes."""
+    """Its file, or a function that returns its bytes."""
     row: Row | None = None
-    """What a manifest says of it."""
+    """Its row in a manifest, if it comes from one."""
 
     def is_there(self) -> bool:
-        """Whether it is worth starting an engine for."""
+        """Whether the file exists, as far as that is known before it is opened."""
         return not isinstance(self.audio, Path) or stat.S_ISREG(_mode(self.audio))
 
     def open(self) -> Path | bytes:
-        """What the transcriber reads; `UnreadableAudio` where there is no such file."""
+        """The path or bytes to transcribe; raise `UnreadableAudio` if there is no such file."""
         if not isinstance(self.audio, Path):
             return self.audio()
         try:
@@ -62,21 +61,21 @@ class RecordingSource:
                 "no file matches" if glob.has_magic(self.name) else "there is no such file"
             ) from error
         except (OSError, ValueError) as error:
-            raise UnreadableAudio(f"there can be no such file: {_reason(error)}") from error
+            raise UnreadableAudio(f"the file cannot be opened: {_reason(error)}") from error
         if not is_file:
-            raise UnreadableAudio("this is not a file")
+            raise UnreadableAudio("not a regular file")
         return self.audio
 
 
 def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[RecordingSource]:
-    """The recordings that these paths mean, each once, in the order given, folders sorted.
+    """List the distinct recordings of these paths, in the given order, folders sorted.
 
-    ``-`` stands for the paths that ``read_list`` gives, one a line (or NUL-separated, as
+    ``-`` stands for the paths that ``read_list`` returns, one per line (or NUL-separated, as
     ``find -print0`` writes them).
 
     Raises:
-        OptionError: a URL, or sound where a list was expected.
-        ManifestError: a list or manifest that cannot be read, or a folder without recordings.
+        OptionError: a URL, or audio instead of a list of paths.
+        ManifestError: an unreadable list or manifest, or a folder without recordings.
     """
     found: dict[str, RecordingSource] = {}
     for path in paths:
@@ -90,8 +89,8 @@ def find_sources(paths: Iterable[str], read_list: Callable[[], bytes]) -> list[R
 def _split_list(listed: bytes) -> list[str]:
     if _NO_LIST in listed:
         raise OptionError(
-            "- reads a list of paths from standard input, one a line, and this is no list; "
-            "for a recording give its file's name"
+            "- reads a list of paths from standard input, one per line, and got binary data; "
+            "to transcribe a recording, name its file"
         )
     separator = b"\0" if b"\0" in listed else b"\n"
     lines = (line.rstrip(b"\r") for line in listed.split(separator))
@@ -99,12 +98,12 @@ def _split_list(listed: bytes) -> list[str]:
 
 
 _NO_LIST = bytes(3)
-"""NULs in a row, as headers of sound have them: between paths there is one, or the list is text."""
+"""Several NULs in a row mark binary data: a list has at most one between two paths."""
 
 
 def _expand(path: str) -> Iterator[RecordingSource]:
     if "://" in path:
-        raise OptionError(f"{path}: addresses are not fetched; download it and give the file")
+        raise OptionError(f"{path}: URLs are not supported; download the file and name it")
     here = Path(path)
     if stat.S_ISDIR(_mode(here)):
         yield from _inside(here)
@@ -118,7 +117,7 @@ def _expand(path: str) -> Iterator[RecordingSource]:
 
 
 def _mode(path: Path) -> int:
-    """What it is, as `stat` has it; 0 where nothing is there, or can be."""
+    """The file's mode; 0 if there is no such file."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):
@@ -137,11 +136,11 @@ def _file(path: Path) -> RecordingSource:
 
 
 def _inside(folder: Path) -> Iterator[RecordingSource]:
-    """The recordings of a folder and its subfolders; hidden ones (``.x``, ``._x``) are not."""
+    """The recordings of a folder and its subfolders, except hidden ones (``.x``, ``._x``)."""
     unread: list[OSError] = []
     found = sorted(_walk(folder, unread.append))
     if not found and not unread:
-        raise ManifestError(f"the folder {folder} has no recordings in it")
+        raise ManifestError(f"the folder {folder} contains no recordings")
     for path in found:
         yield RecordingSource(name=str(path), place=path.relative_to(folder), audio=path)
     for error in unread:
@@ -166,7 +165,7 @@ def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
 
 
 def from_manifest(path: Path) -> Sequence[RecordingSource]:
-    """The recordings of a manifest; `ManifestError` where it cannot be read."""
+    """List the recordings of a manifest; raise `ManifestError` if it cannot be read."""
     return [
         RecordingSource(name=str(row.audio), place=_within(row.place), audio=row.audio, row=row)
         for row in read_manifest(path)
@@ -174,8 +173,8 @@ def from_manifest(path: Path) -> Sequence[RecordingSource]:
 
 
 def _within(place: str) -> PurePath:
-    """The place, unless it leads out of the manifest's folder: then the last name alone."""
+    """The path, or only its last name if it leaves the manifest's folder."""
     path = PurePath(place)
     if path.is_absolute() or ".." in path.parts or not path.name:
-        return PurePath(path.name or "recording")  # "." and "/" have no name; they are no files
+        return PurePath(path.name or "recording")  # "." and "/" have no name
     return path

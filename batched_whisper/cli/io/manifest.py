@@ -1,8 +1,8 @@
-"""Reads manifests: lists of recordings, one JSON object a line.
+"""Reads manifests: lists of recordings, one JSON object per line.
 
-Knows the fields ``audio`` (a path, relative to the manifest) and, all optional, ``text``,
-``language``, ``duration_s`` and ``collection``; other fields are left alone. Knows nothing of
-audio: whether a file is there and can be read shows when its turn comes.
+Reads the field ``audio`` (a path, relative to the manifest) and the optional fields ``text``,
+``language``, ``duration_s`` and ``collection``; ignores others. Does not look at the audio: a
+missing file fails when it is opened.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from batched_whisper.tokens.languages import known_language
 
 @dataclass(frozen=True)
 class Row:
-    """One recording of a manifest, with what is known of it; None where nothing is."""
+    """One recording of a manifest; absent fields are None."""
 
     audio: Path
     place: str
-    """The path as it is written in the manifest."""
+    """The path as written in the manifest."""
     text: str | None = None
     language: str | None = None
-    """Its code, however it is written; None where Whisper does not know it."""
+    """The language code; None if Whisper does not support it."""
     duration_s: float | None = None
     collection: str | None = None
 
@@ -40,15 +40,15 @@ _CALLED = {str: "a string", int: "a number"}
 
 
 def read_manifest(path: Path) -> list[Row]:
-    """The rows of a manifest, in its order; blank lines are skipped.
+    """Read the rows of a manifest, in order; skip blank lines.
 
     Raises:
-        ManifestError: it cannot be read, or a line is not as it should be; says which and why.
+        ManifestError: unreadable file, or a malformed line; the message names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"the manifest {path} is not text in UTF-8") from error
+        raise ManifestError(f"the manifest {path} is not UTF-8 text") from error
     except (OSError, ValueError) as error:  # a name with NUL in it is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"the manifest {path} cannot be read: {reason}") from error
@@ -64,10 +64,10 @@ def _row(line: str, manifest: Path, where: str) -> Row:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ManifestError(
-            f"{where}: this is not JSON; a manifest has one object a line"
+            f"{where}: not JSON; a manifest has one JSON object per line"
         ) from error
     if not isinstance(fields, dict):
-        raise ManifestError(f'{where}: this is not an object such as {{"audio": "a.wav"}}')
+        raise ManifestError(f'{where}: expected an object such as {{"audio": "a.wav"}}')
     audio = fields.get("audio")
     if not isinstance(audio, str) or not audio or "\0" in audio:
         raise ManifestError(f'{where}: the field "audio" must be the path of a recording')

@@ -1,7 +1,7 @@
-"""Names for the files that are made of recordings: short, and no two the same.
+"""Names of output files: short and unique.
 
-Knows nothing of what is written. ``talk.wav`` becomes ``talk.srt``; where two recordings would
-share a name, both get longer ones: with the extension, then with their folders, then a number.
+``talk.wav`` becomes ``talk.srt``. If two recordings would share a name, both get longer names:
+with the extension, then with their folders, then with a number.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from batched_whisper.cli.io.inputs import RecordingSource
 
 
 def output_names(sources: Sequence[RecordingSource]) -> Mapping[str, PurePath]:
-    """For each source's name, the path of its files below the output folder, without suffix.
+    """Map each source's name to its path below the output folder, without suffix.
 
-    The same sources give the same names. Names that differ in case alone count as the same,
-    as they are one file on some disks.
+    Deterministic. Names that differ only in case count as equal, because some file systems
+    ignore case.
     """
     candidates = [_candidates(source, number) for number, source in enumerate(sources, start=1)]
     chosen = [0] * len(sources)
@@ -36,7 +36,7 @@ def _key(name: PurePath) -> str:
 
 
 def _candidates(source: RecordingSource, number: int) -> list[PurePath]:
-    """Names from short to long; the last is no other source's, as its number is its own."""
+    """Names from short to long; the last is unique, because it ends in the source's number."""
     folders = [part for part in PurePath(source.name).parts[:-1] if part not in ("/", ".", "..")]
     place = source.place
     longer = [

@@ -1,7 +1,7 @@
-"""Where results go: standard output, a folder of files, or a file of JSON lines.
+"""Outputs for results: standard output, a folder of files, or a file of JSON lines.
 
-Each place takes transcripts one at a time, can say what it already has, and is never left with
-half of one, whatever ends the program. Knows nothing of how transcripts are made.
+Each output takes one transcript at a time, knows which results it already has, and never keeps
+a partial one, however the program ends. Knows nothing of how transcripts are made.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
 _APPENDED = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # that: Windows
 
 SYNC_EVERY_S = 1.0
-"""How much finished work a power failure may cost; a killed process costs none of it."""
+"""Finished work that a power failure may lose; a killed process loses none."""
 
 
 class Output(Protocol):
-    """One place for results."""
+    """A destination for results."""
 
     def has(self, source: RecordingSource) -> bool:
-        """Whether the result of this recording is there from an earlier run."""
+        """Whether an earlier run already wrote this recording's result."""
 
     def write(self, source: RecordingSource, transcript: Transcript) -> None:
-        """Put a result there; `OutputError` where it cannot be, with nothing of it written."""
+        """Write a result whole, or raise `OutputError` and write nothing."""
 
 
 class StandardOutput:
-    """Results for reading, or for a pipe."""
+    """Writes results to standard output."""
 
     def __init__(
         self, form: Format, *, named: bool, write: Callable[[str], None] | None = None
     ) -> None:
-        """Named results begin with the recording's name; ``write`` replaces standard output."""
+        """Prefix texts with their recording's name if ``named``; ``write`` replaces the stream."""
         self._form, self._named = form, named
         self._write = write or _write_standard_output
 
     def has(self, source: RecordingSource) -> bool:
-        """Never: what was printed is gone."""
+        """Always False: printed results cannot be resumed."""
         return False
 
     def write(self, source: RecordingSource, transcript: Transcript) -> None:
-        """Print it at once."""
+        """Print the result."""
         if self._named and self._form is FORMATS["text"]:
             self._write(f"{source.name}: {' '.join(transcript.text.split())}\n")
         else:
@@ -68,21 +68,21 @@ def _write_standard_output(text: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FolderOfFiles:
-    """A file a recording and format, each written whole or not at all."""
+    """One file per recording and format, each written whole or not at all."""
 
     folder: Path
     forms: Sequence[Format]
     names: Mapping[str, PurePath]
 
     def has(self, source: RecordingSource) -> bool:
-        """Whether all its files are there."""
+        """Whether all files of this recording exist."""
         try:
             return all(self._path(source, form).is_file() for form in self.forms)
-        except (OSError, ValueError):  # such as of a name that no file can have
+        except (OSError, ValueError):  # for example an impossible file name
             return False
 
     def write(self, source: RecordingSource, transcript: Transcript) -> None:
-        """Write its files."""
+        """Write the files of this recording."""
         for form in self.forms:
             path = self._path(source, form)
             make_folder(path.parent)
@@ -94,30 +94,30 @@ class FolderOfFiles:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; `OutputError` where that cannot be."""
+    """Make a folder and its parents, or raise `OutputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the folder {folder} cannot be made ({error.strerror}); choose another place"
+            f"the folder {folder} cannot be created ({error.strerror}); choose another one"
         ) from error
 
 
 class JsonLinesFile:
-    """A file that grows by one whole line a recording. Make it with `open_json_lines`."""
+    """A file that grows by one whole line per recording. Open it with `open_json_lines`."""
 
     def __init__(self, path: Path, descriptor: int, names: frozenset[str], size: int) -> None:
-        """``names`` are those of the recordings in its ``size`` bytes."""
+        """``names`` are the recordings already in the file; ``size`` is its length in bytes."""
         self._path, self._descriptor = path, descriptor
         self._names, self._size = names, size
         self._synced_s = time.monotonic()
 
     def has(self, source: RecordingSource) -> bool:
-        """Whether a line of an earlier run is this recording's."""
+        """Whether an earlier run wrote a line for this recording."""
         return source.name in self._names
 
     def write(self, source: RecordingSource, transcript: Transcript) -> None:
-        """Append its line in one write, so that no end of the process can split it."""
+        """Append the line in one write, so that a killed process cannot split it."""
         line = FORMATS["jsonl"].write(transcript).encode("utf-8")
         try:
             if os.write(self._descriptor, line) != len(line):
@@ -126,7 +126,7 @@ class JsonLinesFile:
             os.ftruncate(self._descriptor, self._size)
             raise OutputError(
                 f"{self._path} cannot be written ({error.strerror}); "
-                "what was finished is in it, and --resume goes on from there"
+                "it holds all finished results, and --resume continues from there"
             ) from error
         self._size += len(line)
         if time.monotonic() - self._synced_s >= SYNC_EVERY_S:
@@ -137,33 +137,33 @@ class JsonLinesFile:
         self._synced_s = time.monotonic()
 
     def close(self) -> None:
-        """Bring what was written to the disk."""
+        """Sync the file to disk and close it."""
         self._sync()
         os.close(self._descriptor)
 
 
 @contextmanager
 def open_json_lines(path: Path, *, resume: bool) -> Iterator[JsonLinesFile]:
-    """Open a file of results for one job at a time.
+    """Open a file of results, exclusively for one job.
 
-    With ``resume``, what an earlier job left is kept, apart from a last line that was torn.
+    With ``resume``, keep the results of an earlier job, except an incomplete last line.
 
     Raises:
-        OutputError: it cannot be opened, another job writes to it, it is not ours, or it has
-            results in it and ``resume`` was not asked for.
+        OutputError: the file cannot be opened, another job writes to it, it is not a file of
+            results, or it has results and ``resume`` is False.
     """
     make_folder(path.parent)
     try:
         descriptor = os.open(path, _APPENDED, 0o666)
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}); choose another place"
+            f"{path} cannot be written ({error.strerror}); choose another file"
         ) from error
     try:
         _lock(descriptor, path)
         if not resume and os.fstat(descriptor).st_size:
             raise OutputError(
-                f"{path} has results in it: --resume goes on with them; else give another name"
+                f"{path} already has results: add --resume to continue, or choose another file"
             )
         names, size = _keep_whole_lines(descriptor, path)
     except BaseException:
@@ -184,13 +184,13 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(f"{path}: another job is writing to it; give another name") from error
+        raise OutputError(f"{path}: another job is writing to it; choose another file") from error
     except OSError:
-        pass  # a file system without locks: the same
+        pass  # no locks on this file system either
 
 
 def _keep_whole_lines(descriptor: int, path: Path) -> tuple[frozenset[str], int]:
-    """The names in the file and its size, after cutting off a last line that was torn."""
+    """Cut off an incomplete last line; return the names in the file and its size."""
     names: set[str] = set()
     size = 0
     with open(descriptor, "rb", closefd=False) as file:
@@ -209,5 +209,5 @@ def _name_in(line: bytes, where: str) -> str:
     except (ValueError, TypeError, KeyError):
         name = None
     if not isinstance(name, str):
-        raise OutputError(f"{where}: this is not a result of an earlier run; give another name")
+        raise OutputError(f"{where}: not a result of an earlier run; choose another file")
     return name

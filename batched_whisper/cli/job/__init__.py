@@ -1,1 +1,1 @@
-"""A job from beginning to end: each recording's outcome, and what the user sees of it."""
+"""Runs a job: the outcome of each recording, progress and summary."""

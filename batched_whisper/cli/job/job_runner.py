@@ -1,6 +1,6 @@
-"""Runs a job of recordings from beginning to end: engine, results, bar, figures, exit code.
+"""Runs a job of recordings: engine, outputs, progress, summary, exit code.
 
-What the commands that transcribe share. Knows nothing of the command line.
+Shared by the commands that transcribe. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TranscriptionJob:
-    """What to transcribe, how, and where to put it."""
+    """What to transcribe, with which options, into which outputs."""
 
     sources: Sequence[RecordingSource]
     outputs: Sequence[Output]
@@ -43,14 +43,14 @@ class TranscriptionJob:
     options: DecodingOptions
     quiet: bool = False
     resumes: bool = False
-    """Whether to leave out what the outputs have from an earlier run."""
+    """Whether to skip results that the outputs have from an earlier run."""
     kept_in: str | None = None
-    """Where results stay, in words; None where they are only shown."""
+    """Names the files that keep the results; None if they are only printed."""
 
     @property
     def is_kept(self) -> bool:
-        """Whether results stay: then each is written as its recording ends, so that it is not
-        lost with one before it. What is only shown is read in the order that was asked for."""
+        """Whether results go to files. Then they are written in completion order, so that no
+        finished result waits in memory; printed ones keep the input order."""
         return self.kept_in is not None
 
     def is_wanted(self, source: RecordingSource, output: Output) -> bool:
@@ -60,7 +60,7 @@ class TranscriptionJob:
 
 @dataclass
 class _Tally:
-    """What became of the recordings so far."""
+    """Counts results and failures so far."""
 
     n_written: int = 0
     duration_s: float = 0.0
@@ -68,7 +68,7 @@ class _Tally:
 
 
 def as_json(options: Settings | DecodingOptions) -> dict[str, Any]:
-    """The options as JSON's types, those left open apart."""
+    """The options as JSON types, without unset ones."""
     values = {each: getattr(options, each.name) for each in dataclasses.fields(options)}
     return {
         each.name: list(value) if isinstance(value, tuple) else value
@@ -78,7 +78,7 @@ def as_json(options: Settings | DecodingOptions) -> dict[str, Any]:
 
 
 def origin(info: WhisperInfo, settings: Settings, options: DecodingOptions) -> dict[str, Any]:
-    """What figures are of, as JSON's types."""
+    """Model, engine and options of a measurement, as JSON types."""
     return {
         "model": info.model,
         "revision": info.revision,
@@ -93,22 +93,24 @@ def origin(info: WhisperInfo, settings: Settings, options: DecodingOptions) -> d
 
 @contextmanager
 def loaded(dependencies: Dependencies, settings: Settings, display: Display) -> Iterator[Whisper]:
-    """A transcriber that is ready, closed at the end."""
+    """Load a model for the duration of the context."""
     with closing(dependencies.open_whisper(settings)) as whisper:
         with display.loading():
             whisper.load()
         yield whisper
 
 
-def run(job: TranscriptionJob, dependencies: Dependencies, display: Display) -> int:
-    """Do the job, telling the user how it went; the exit code."""
+def run_job(job: TranscriptionJob, dependencies: Dependencies, display: Display) -> int:
+    """Run the job, report to the user, and return the exit code."""
     todo = [s for s in job.sources if any(job.is_wanted(s, output) for output in job.outputs)]
     n_kept = len(job.sources) - len(todo)
     if n_kept and not job.quiet:
-        print_err(f"{count(n_kept, 'recording')} of {len(job.sources):,} from an earlier run")
+        print_err(
+            f"{count(n_kept, 'recording')} of {len(job.sources):,} already done in an earlier run"
+        )
     if not todo:
         return 0
-    if not any(source.is_there() for source in todo):  # not worth an engine
+    if not any(source.is_there() for source in todo):  # do not load a model for nothing
         report(_unopened(source) for source in todo)
         return FAILED
     tally = _Tally()
@@ -119,7 +121,7 @@ def run(job: TranscriptionJob, dependencies: Dependencies, display: Display) -> 
             report(tally.failures)
             print_err(_interrupted(job, n_kept + tally.n_written))
             return INTERRUPTED
-        except Exception:  # such as that no engine is left
+        except Exception:  # for example: no engine is left
             report(tally.failures)
             raise
     report(tally.failures)
@@ -174,7 +176,7 @@ def _unopened(source: RecordingSource) -> Failure:
         source.open()
     except Exception as error:
         return Failed(source, error).failure
-    raise AssertionError(f"{source.name} is there")
+    raise AssertionError(f"{source.name} exists")
 
 
 def _interrupted(job: TranscriptionJob, n_written: int) -> str:
@@ -182,5 +184,5 @@ def _interrupted(job: TranscriptionJob, n_written: int) -> str:
         return "Interrupted."
     return (
         f"Interrupted: {n_written:,} of {count(len(job.sources), 'recording')} are in "
-        f"{job.kept_in}. The same command with --resume goes on from there."
+        f"{job.kept_in}. Run the same command with --resume to continue."
     )

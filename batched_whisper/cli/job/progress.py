@@ -1,6 +1,6 @@
-"""Shows how far a job is, on a terminal, and puts lines of text around the bar.
+"""Shows the progress of a job on a terminal, and prints text above the progress bar.
 
-Knows rich. Shows nothing where standard error is not a terminal, and then changes nothing.
+Uses rich. Shows no bar if standard error is not a terminal.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """What a job shows while it runs."""
+    """The progress bar and messages of a running job."""
 
     def __init__(self, *, quiet: bool) -> None:
-        """Quiet shows no bar and no warnings."""
+        """``quiet`` hides the bar and the warnings."""
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._duration_s = 0.0
 
     def warn(self, message: str) -> None:
-        """A line for the user, above the bar."""
+        """Print a line to standard error, above the bar."""
         if self._quiet:
             return
         if self._bar is None:
@@ -38,7 +38,7 @@ class Display:
             self._above(message)
 
     def print(self, text: str) -> None:
-        """A result to standard output, above the bar where both are the same terminal."""
+        """Print a result to standard output, above the bar if both share a terminal."""
         if self._bar is not None and sys.stdout.isatty():
             self._above(text.removesuffix("\n"))
         else:
@@ -46,7 +46,7 @@ class Display:
             sys.stdout.flush()
 
     def advance(self, duration_s: float) -> None:
-        """One recording more is done, of this length."""
+        """Count one more finished recording of this duration."""
         self._duration_s += duration_s
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, audio_s=self._duration_s)
@@ -57,7 +57,7 @@ class Display:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """While the engine starts."""
+        """Show a status while the model loads."""
         if self._quiet or not sys.stderr.isatty():
             yield
             return
@@ -68,7 +68,7 @@ class Display:
 
     @contextmanager
     def running(self, whisper: Whisper, n_recordings: int) -> Iterator[None]:
-        """While recordings are transcribed."""
+        """Show the bar while recordings are transcribed."""
         if self._quiet or not sys.stderr.isatty():
             yield
             return
@@ -86,16 +86,16 @@ def _bar(whisper: Whisper) -> Progress:
     from rich.text import Text
 
     class FiguresColumn(ProgressColumn):
-        """Asks the engine anew each time that it is drawn."""
+        """Reads the engine's counters each time it is drawn."""
 
         def render(self, task: Task) -> Text:
             audio_s, waiting = task.fields["audio_s"], whisper.stats.queue_depth
             speed = audio_s / task.elapsed if task.elapsed else 0.0
-            told = f"{audio_s:,.0f} s, {speed:,.1f} x real time, {waiting:,} waiting"
-            return Text(told, no_wrap=True)
+            text = f"{audio_s:,.0f} s, {speed:,.1f} x real time, {waiting:,} waiting"
+            return Text(text, no_wrap=True)
 
     return Progress(
-        BarColumn(bar_width=20),  # leaves room for the figures on 80 columns
+        BarColumn(bar_width=20),  # leaves room for the figures in 80 columns
         MofNCompleteColumn(),
         FiguresColumn(),
         console=Console(stderr=True),

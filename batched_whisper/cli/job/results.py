@@ -1,7 +1,7 @@
-"""Sends the recordings of a job to the transcriber and tells what became of each.
+"""Submits the recordings of a job and yields the outcome of each.
 
-Knows how to keep a job going when some of its recordings are bad, and how to stop it when the
-engine is. Knows nothing of where results go.
+A bad recording is an outcome; an error that would fail every recording ends the job. Knows
+nothing of outputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Transcribed:
-    """A recording and what was said in it."""
+    """A recording and its transcript."""
 
     source: RecordingSource
     transcript: Transcript
@@ -40,7 +40,7 @@ class Failed:
 
     @property
     def failure(self) -> Failure:
-        """For the list at the end."""
+        """Its entry in the list of failures."""
         return Failure(self.source.name, one_line(self.error))
 
 
@@ -51,15 +51,15 @@ def outcomes(
     *,
     in_order: bool = True,
 ) -> Generator[Transcribed | Failed, None, None]:
-    """What became of each recording: in the order of the sources, or as they end.
+    """Yield the outcome of each recording, in input order or in completion order.
 
-    Sources are opened as the transcriber can take them. Close the generator to stop early.
+    Opens sources only as the engine can take them. Close the generator to stop early.
 
     Raises:
         EngineError: no engine is left.
-        ModelError, OptionError, Closed: no recording can be transcribed like this.
+        ModelError, OptionError, Closed: every recording would fail.
     """
-    from batched_whisper.concurrency.bounded_map import Mapper  # the help need not wait for asyncio
+    from batched_whisper.concurrency.bounded_map import Mapper  # keeps asyncio out of --help
 
     run = _JobStarter(whisper, options)
     mapper = Mapper(new_run=lambda: run, n_in_flight=whisper.transcribe.n_in_flight)
@@ -68,7 +68,7 @@ def outcomes(
 
 @dataclass(frozen=True)
 class _JobStarter:
-    """Begins the recordings of a job; each future has its own source with what became of it."""
+    """Starts the recordings of a job; each future gives the outcome of its source."""
 
     whisper: Whisper
     options: DecodingOptions
@@ -82,19 +82,19 @@ class _JobStarter:
             ended.set_result(Failed(source, error))
             return ended
         result = self.whisper.submit(audio, options=self.options)
-        result.add_done_callback(partial(_hand_on, source, ended))
-        ended.add_done_callback(lambda _: result.cancel())  # where it was given up
+        result.add_done_callback(partial(_forward, source, ended))
+        ended.add_done_callback(lambda _: result.cancel())  # if abandoned
         return ended
 
     async def aio(self, arguments: tuple[RecordingSource]) -> Future[Transcribed | Failed]:
-        """The same: nothing in it waits for long."""
+        """Start a recording; does not block."""
         return self(arguments)
 
 
-def _hand_on(
+def _forward(
     source: RecordingSource, ended: Future[Transcribed | Failed], result: Future[Transcript]
 ) -> None:
-    """Where ``ended`` was given up already, nothing is handed on."""
+    """Copy the result to ``ended``, unless that was cancelled."""
     if result.cancelled():
         ended.cancel()
         return
@@ -106,29 +106,29 @@ def _hand_on(
         ended.set_exception(error)
 
 
-_OF_ALL = (ModelError, OptionError, Closed)
+_FATAL = (ModelError, OptionError, Closed)
 
 
-def _is_of_all(error: BaseException) -> bool:
-    """Whether it is not one recording's: every other would fail as well."""
+def _is_fatal(error: BaseException) -> bool:
+    """Whether the error would fail every recording."""
     if isinstance(error, EngineError):
         return error.none_left
-    return isinstance(error, _OF_ALL)
+    return isinstance(error, _FATAL)
 
 
 def _outcome(source: RecordingSource, result: Future[Transcript]) -> Transcribed | Failed:
-    """Raises what is not this recording's error."""
+    """The outcome of a recording; raise an error that is not specific to it."""
     error = result.exception()
     if error is None:
         return Transcribed(source, dataclasses.replace(result.result(), name=source.name))
-    if _is_of_all(error) or not isinstance(error, Exception):
+    if _is_fatal(error) or not isinstance(error, Exception):
         raise error
     return Failed(source, error)
 
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What a job came to."""
+    """Totals of a job."""
 
     n_recordings: int
     duration_s: float
@@ -138,7 +138,7 @@ class JobSummary:
 
     @property
     def times_real_time(self) -> float:
-        """Seconds of audio for each second that passed."""
+        """Seconds of audio per second of wall time."""
         return self.duration_s / self.wall_s if self.wall_s > 0 else 0.0
 
     def __str__(self) -> str:

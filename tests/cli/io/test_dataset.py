@@ -1,4 +1,4 @@
-"""Data sets are read as they are stored, row by row."""
+"""Datasets are read as they are stored, row by row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batched_whisper.errors import ManifestError, MissingExtra, OptionError, Unr
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """A data set of three rows on this disk: bytes, a file, and nothing."""
+    """A dataset of three rows on this disk: bytes, a file, and nothing."""
     datasets = pytest.importorskip("datasets", reason="the extra datasets is not installed")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
@@ -38,7 +38,7 @@ def test_each_row_is_a_recording_with_a_name_of_its_own(stored):
     sources = from_dataset(DatasetName(stored, split="test"))
     assert [source.name for source in sources] == [f"{stored}/test/{n:06d}" for n in range(3)]
     assert [source.open() for source in sources[:2]] == [b"one", b"two"]
-    with pytest.raises(UnreadableAudio, match="no sound in this row"):
+    with pytest.raises(UnreadableAudio, match="this row has no audio"):
         sources[2].open()
 
 
@@ -60,7 +60,9 @@ def test_without_a_network_it_is_told_at_once(stored, monkeypatch):
     before = datasets.config.HF_HUB_OFFLINE
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)
-    with pytest.raises(ManifestError, match=r"127.0.0.1:9\) cannot be reached, and this machine"):
+    with pytest.raises(
+        ManifestError, match=r"127.0.0.1:9\) cannot be reached, and there is no local copy"
+    ):
         from_dataset(DatasetName("somebody/speech"))
     assert not slept  # no request is tried again
     assert before == datasets.config.HF_HUB_OFFLINE

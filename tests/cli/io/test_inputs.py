@@ -49,7 +49,7 @@ def test_a_folder_is_searched_to_the_bottom_for_sound_alone_in_one_order(recordi
 
 def test_a_folder_without_sound_is_said(recordings):
     recordings({"in/notes.txt": ""})
-    with pytest.raises(ManifestError, match="folder in has no recordings"):
+    with pytest.raises(ManifestError, match="folder in contains no recordings"):
         found("in")
 
 
@@ -76,7 +76,7 @@ def test_a_list_on_standard_input_may_hold_any_name(recordings):
 
 
 def test_addresses_are_refused():
-    with pytest.raises(OptionError, match="download it"):
+    with pytest.raises(OptionError, match="download the file"):
         found("https://example.org/a.wav")
 
 
@@ -167,7 +167,7 @@ def wav() -> bytes:
     ],
 )
 def test_sound_on_standard_input_is_refused_with_what_to_do(sound):
-    with pytest.raises(OptionError, match=r"list of paths .* give its file's name"):
+    with pytest.raises(OptionError, match=r"list of paths .* name its file"):
         find_sources(["-"], lambda: sound)
 
 

@@ -39,7 +39,7 @@ def test_a_language_is_known_however_it_is_written(tmp_path, written, code):
     ("line", "told"),
     [
         ('{"audio": "a.wav"', "not JSON"),
-        ('["a.wav"]', "not an object"),
+        ('["a.wav"]', "expected an object"),
         ('{"text": "a"}', '"audio" must be'),
         ('{"audio": ""}', '"audio" must be'),
         ('{"audio": 1}', '"audio" must be'),
@@ -62,7 +62,7 @@ def test_a_manifest_that_cannot_be_read_is_said(tmp_path):
     with pytest.raises(ManifestError, match=r"cannot be read: .*null"):
         read_manifest(tmp_path / "\0.jsonl")
     (tmp_path / "sound.jsonl").write_bytes(b"RIFF\xff\xfe")
-    with pytest.raises(ManifestError, match="not text in UTF-8"):
+    with pytest.raises(ManifestError, match="not UTF-8 text"):
         read_manifest(tmp_path / "sound.jsonl")
 
 

@@ -76,7 +76,7 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path, line):
     path = tmp_path / "out.jsonl"
     contents = f'{{"name": "a"}}\n{line}\n'
     path.write_text(contents)
-    with pytest.raises(OutputError, match="line 2: this is not a result"):
+    with pytest.raises(OutputError, match="line 2: not a result"):
         add(path, "b")
     assert path.read_text() == contents
 
