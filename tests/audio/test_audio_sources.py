@@ -20,7 +20,7 @@ from batched_whisper.errors import EmptyAudio, InvalidSamples, OptionError, Unre
 from batched_whisper.types import Samples
 
 PCM = (np.sin(np.arange(8_000) / 9) * 20_000).astype(np.int16)
-SOUND: Samples = PCM.astype(np.float32) / 32_768
+SOUND: Samples = PCM.astype(np.float32) / np.float32(32_768)
 
 
 class Tensor:
@@ -123,7 +123,7 @@ def test_an_audio_value_of_datasets_itself_is_understood(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_eight_bits_are_eight_bits_of_the_same_sound(dtype: type) -> None:
+def test_eight_bits_are_eight_bits_of_the_same_sound(dtype: Any) -> None:
     coarse = np.round(SOUND * 127).astype(np.int16)
     values = (coarse + (128 if dtype is np.uint8 else 0)).astype(dtype)
     np.testing.assert_allclose(decode(values).samples, SOUND, atol=0.01)
@@ -344,7 +344,7 @@ def test_several_recordings_in_the_place_of_one_are_told_to_use_map(several: Any
 
 def test_arrays_of_several_lengths_in_the_place_of_one_are_told_to_use_map() -> None:
     with pytest.raises(InvalidSamples, match=r"several recordings go to map\(\[\.\.\.\]\)"):
-        decode([SOUND, SOUND[:10]])
+        decode([SOUND, SOUND[:10]])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.page import BEGIN, END, README, RESULTS, newest, readme_with_tables, table
+from benchmarks.compare import RESULTS
+from benchmarks.page import BEGIN, END, README, newest, readme_with_tables, table
 from benchmarks.systems.catalog import Work
 
 HOW = "out of date: run make docs"

@@ -412,7 +412,7 @@ def test_a_killed_job_loses_nothing_that_had_ended_behind_a_long_recording(
     ended = start(*job, "--resume")
     assert ended.code == 0 and ended.err.startswith("1 recording of 4 from an earlier run\n")
     if where[0] == "--output":
-        kept = [line["name"] for line in lines_of(folder / where[1])]
+        kept = [str(line["name"]) for line in lines_of(folder / where[1])]
         assert kept[0] == "b.wav" and sorted(kept) == names
 
 

@@ -134,7 +134,7 @@ def test_one_beam_takes_the_most_probable_token_every_time(table: Table, max_tok
         text = (*text, first.token)
     ended = len(text) < max_tokens
     found = search(table, SINGLE_BEAM, max_tokens)
-    assert found == Heard(text, pytest.approx(total), ended)
+    assert found == Heard(text, pytest.approx(total), ended)  # type: ignore[arg-type]
     assert search(table, Beams(1, 1.0, 0.7), max_tokens) == found
 
 
@@ -148,7 +148,7 @@ def test_one_candidate_each_time_is_said_whatever_it_is(table: Table, n_steps: i
     ended = said[-1].token == EOT
     tokens = tuple(choice.token for choice in said if choice.token != EOT)
     total = sum(choice.logprob for choice in said)
-    assert found.result() == Hypothesis(tokens, pytest.approx(total), ended)
+    assert found.result() == Hypothesis(tokens, pytest.approx(total), ended)  # type: ignore[arg-type]
     assert found.is_over is ended
 
 

@@ -130,9 +130,8 @@ def test_every_stream_can_follow_the_widest_beam_where_nobody_says_how_many_wind
     assert min(engine.max_slots for engine in engines) >= beam_size.metadata["maximum"]
     assert sum(engine.max_slots for engine in engines) >= factory.max_concurrent_windows(settings)
     some = settings.replace(max_batch_size=2 * len(engines))
-    assert {
-        engine.max_slots for engine in factory.make_engines(tiny_checkpoint(), IDS, some, None)
-    } == {2}
+    engines = factory.make_engines(tiny_checkpoint(), IDS, some, None)
+    assert {engine.max_slots for engine in engines} == {2}
 
 
 # --- one engine on each GPU -----------------------------------------------------------------------

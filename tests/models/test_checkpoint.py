@@ -179,7 +179,7 @@ def test_weights_cannot_be_written_to(folder):
     with pytest.raises(ValueError, match="read-only"):
         weights["encoder.conv1.weight"][0] = 0
     with pytest.raises(TypeError):
-        weights["encoder.conv1.weight"] = np.zeros(1)
+        weights["encoder.conv1.weight"] = np.zeros(1)  # type: ignore[index]
 
 
 # Settings beside the weights

@@ -99,7 +99,7 @@ def test_every_position_and_frame_is_its_windows_and_the_rest_nobodys(
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 700]))
 def test_tiles_cover_every_query_once_and_no_other(contexts: list[int], n_spare: int) -> None:
     found, _extent = described(contexts, n_spare)
-    seen = []
+    seen = list[int]()
     for window, first in zip(found.tile_windows.tolist(), found.tile_firsts.tolist(), strict=True):
         if found.lengths[window]:
             end = int(found.starts[window] + found.lengths[window])
