@@ -1,4 +1,4 @@
-# Two commands: `make demo` transcribes real speech, `make test` runs the tests.
+# Two commands: `make demo` transcribes real speech, `make test` runs the fast tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 AUDIO ?=
 ARGS ?=
 
-.PHONY: help demo recipe test check format bench docs clean
+.PHONY: help demo recipe test test-all check format bench docs clean
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## transcribe the demo's recordings, or AUDIO="a.mp3 b.wav"
 	$(BIN)/batched-whisper demo $(AUDIO)
@@ -17,8 +17,11 @@ demo: $(VENV)/.demo  ## transcribe the demo's recordings, or AUDIO="a.mp3 b.wav"
 recipe: $(VENV)/.recipe  ## the recipe of deploy/modal without Modal; AUDIO="folder or data set"
 	$(BIN)/python deploy/modal/batched_whisper.py --local $(AUDIO) $(ARGS)
 
-test: $(VENV)/.dev  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## run the fast tests, in less than a minute; ARGS="tests/batching -k queue"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev  ## run every test, with all examples of Hypothesis
+	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev  ## formatter, linter, types, layers
 	$(BIN)/ruff format --check .

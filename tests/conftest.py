@@ -17,6 +17,8 @@ from batched_whisper.models.model_files import ModelFiles
 from batched_whisper.models.wheels import from_wheel
 from batched_whisper.tokens.tokenizer import Tokenizer
 
+pytest_plugins = ("tiers", "pytester")
+
 SPEECH_VARIABLE = "BATCHED_WHISPER_SPEECH"
 
 

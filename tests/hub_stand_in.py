@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": name} for name in hub.files]
         return self._json({"id": hub.repository, "sha": commit, "siblings": siblings})
 
-    def _entries(self) -> list[dict[str, object]]:
+    def _entries(self) -> list[Mapping[str, object]]:
         """The files, and the folders that they are in."""
         files = self.served.files
         folders = {str(folder) for name in files for folder in PurePosixPath(name).parents} - {"."}

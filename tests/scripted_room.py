@@ -9,6 +9,7 @@ from scripted_speech import Listener
 
 from batched_whisper import whisper as whisper_module
 from batched_whisper.engines.factory import max_concurrent_windows
+from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Transcript
 from batched_whisper.whisper import Whisper
 
@@ -23,6 +24,8 @@ class Room:
         self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, **settings: Any
     ) -> None:
         monkeypatch.setenv("BATCHED_WHISPER_VAD", "false")  # nobody speaks in tones
+        # The tokenizer is the session's: reading it again takes longer than most tests.
+        monkeypatch.setattr(Tokenizer, "from_folder", lambda _folder: model.tokenizer)
         self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
         self.tokenizer = model.tokenizer
         self.listener = Listener(model.tokenizer, max_concurrent_windows(self.whisper.settings))

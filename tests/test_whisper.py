@@ -240,7 +240,7 @@ def test_one_recording_in_the_place_of_many_is_refused_at_once(whisper: Whisper,
         with pytest.raises(UnreadableAudio, match=r"use transcribe\(\.\.\.\) for it"):
             way(one)
     with pytest.raises(InvalidSamples, match=r"use transcribe\.map\("):
-        whisper.transcribe(["a.wav", "b.wav"])  # type: ignore[arg-type]
+        whisper.transcribe(["a.wav", "b.wav"])  # type: ignore[list-item]
 
 
 def test_a_failure_of_the_engine_fails_that_recording_alone(start: Start) -> None:

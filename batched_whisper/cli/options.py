@@ -13,7 +13,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -53,22 +53,26 @@ _METAVARS: dict[Any, str] = {int: "N", float: "N", bool: ""}
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add a flag to a command for each field of its option parameters."""
-    hints = get_type_hints(command, include_extras=True)
+    # Not get_type_hints: before Python 3.11 it wraps parameters with the default None in Optional,
+    # and Typer then sees no Annotated.
+    declared = inspect.signature(command, eval_str=True).parameters
     parameters: list[inspect.Parameter] = []
     owners: dict[str, list[str]] = {}  # parameter of the command -> its flags
-    for parameter in inspect.signature(command).parameters.values():
-        annotation = hints[parameter.name]
-        if annotation in PANELS:
-            flags = [_flag(field, PANELS[annotation]) for field in dataclasses.fields(annotation)]
+    for parameter in declared.values():
+        owner = parameter.annotation
+        if owner in PANELS:
+            flags = [_flag(field, PANELS[owner]) for field in dataclasses.fields(owner)]
             owners[parameter.name] = [flag.name for flag in flags]
             parameters += flags
         else:
-            parameters.append(parameter.replace(annotation=annotation))
+            parameters.append(parameter)
 
     @functools.wraps(command)
     def with_flags(*args: Any, **given: Any) -> Any:
         for name, flags in owners.items():
-            given[name] = _gather(hints[name], {flag: given.pop(flag) for flag in flags})
+            given[name] = _gather(
+                declared[name].annotation, {flag: given.pop(flag) for flag in flags}
+            )
         return command(*args, **given)
 
     annotations = {parameter.name: parameter.annotation for parameter in parameters}

@@ -20,7 +20,7 @@ from batched_whisper.errors import EmptyAudio, InvalidSamples, OptionError, Unre
 from batched_whisper.types import Samples
 
 PCM = (np.sin(np.arange(8_000) / 9) * 20_000).astype(np.int16)
-SOUND: Samples = PCM.astype(np.float32) / 32_768
+SOUND: Samples = PCM.astype(np.float32) / np.float32(32_768)
 
 
 class Tensor:
@@ -123,7 +123,7 @@ def test_audio_values_of_datasets_are_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_8_bit_samples_decode_to_8_bit_precision(dtype: type) -> None:
+def test_8_bit_samples_decode_to_8_bit_precision(dtype: Any) -> None:
     coarse = np.round(SOUND * 127).astype(np.int16)
     values = (coarse + (128 if dtype is np.uint8 else 0)).astype(dtype)
     np.testing.assert_allclose(decode(values).samples, SOUND, atol=0.01)
@@ -346,7 +346,7 @@ def test_a_list_of_recordings_for_one_recording_suggests_map(several: Any) -> No
 
 def test_arrays_of_different_lengths_for_one_recording_suggest_map() -> None:
     with pytest.raises(InvalidSamples, match=r"use map\(\[\.\.\.\]\) for several recordings"):
-        decode([SOUND, SOUND[:10]])
+        decode([SOUND, SOUND[:10]])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.compare import RESULTS
 from benchmarks.page import (
     BEGIN,
     END,
     PAGE,
     README,
-    RESULTS,
     newest,
     page_with_tables,
     readme_with_summary,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
@@ -49,6 +51,17 @@ def sample(monkeypatch):
         return got[0] if got else None
 
     return run
+
+
+def test_what_is_no_option_object_stays_as_the_command_declares_it():
+    """Where a default is None, Python 3.10 would wrap the kind in Optional, which hides it."""
+    declared = Annotated[list[str] | None, typer.Argument(metavar="PATH")]
+
+    def command(paths: declared = None) -> None: ...
+
+    command.__annotations__ = {"paths": declared, "return": None}
+    (parameter,) = inspect.signature(flags.takes_options(command)).parameters.values()
+    assert parameter.annotation == declared
 
 
 def test_nothing_given_is_the_defaults(sample):

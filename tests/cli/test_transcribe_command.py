@@ -417,7 +417,7 @@ def test_a_killed_job_loses_nothing_that_had_ended_behind_a_long_recording(
         "1 recording of 4 already done in an earlier run\n"
     )
     if where[0] == "--output":
-        kept = [line["name"] for line in lines_of(folder / where[1])]
+        kept = [str(line["name"]) for line in lines_of(folder / where[1])]
         assert kept[0] == "b.wav" and sorted(kept) == names
 
 

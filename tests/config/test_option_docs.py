@@ -43,7 +43,8 @@ def test_the_signature_has_every_option_with_its_type_and_default(
 
 @pytest.mark.parametrize(("call", "owner"), SHOWN, ids=lambda value: type(value).__name__)
 def test_help_describes_every_option(call: Callable[..., Any], owner: type[CheckedOptions]) -> None:
-    told = " ".join(pydoc.render_doc(call, renderer=pydoc.plaintext).replace("|", " ").split())
+    told = pydoc.render_doc(call, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    told = " ".join(told.replace("|", " ").split())
     for field in dataclasses.fields(owner):
         explained = " ".join(field.metadata["help"].replace("|", " ").split())
         assert explained in told or field.name == "model"

@@ -130,7 +130,7 @@ def test_beam_size_1_is_greedy(table: Table, max_tokens: int) -> None:
         text = (*text, first.token)
     ended = len(text) < max_tokens
     found = search(table, SINGLE_BEAM, max_tokens)
-    assert found == Heard(text, pytest.approx(total), ended)
+    assert found == Heard(text, pytest.approx(total), ended)  # type: ignore[arg-type]
     assert search(table, Beams(1, 1.0, 0.7), max_tokens) == found
 
 
@@ -144,7 +144,7 @@ def test_a_single_candidate_is_always_chosen(table: Table, n_steps: int) -> None
     ended = said[-1].token == EOT
     tokens = tuple(choice.token for choice in said if choice.token != EOT)
     total = sum(choice.logprob for choice in said)
-    assert found.result() == Hypothesis(tokens, pytest.approx(total), ended)
+    assert found.result() == Hypothesis(tokens, pytest.approx(total), ended)  # type: ignore[arg-type]
     assert found.is_over is ended
 
 

@@ -177,7 +177,7 @@ def test_weights_are_read_only(folder):
     with pytest.raises(ValueError, match="read-only"):
         weights["encoder.conv1.weight"][0] = 0
     with pytest.raises(TypeError):
-        weights["encoder.conv1.weight"] = np.zeros(1)
+        weights["encoder.conv1.weight"] = np.zeros(1)  # type: ignore[index]
 
 
 # Settings beside the weights

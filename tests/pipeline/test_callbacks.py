@@ -55,7 +55,7 @@ def test_callbacks_are_called_in_their_order_before_it_is_closed(room: Room) -> 
     made = list[int]()
     future = room.whisper.submit(tone(0))
     for number in range(20):
-        future.add_done_callback(lambda _, number=number: made.append(number))
+        future.add_done_callback(lambda _, number=number: made.append(number))  # type: ignore[misc]
     room.close()
     assert made == list(range(20))
 

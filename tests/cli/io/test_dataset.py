@@ -58,7 +58,7 @@ def test_without_a_network_it_is_told_at_once(stored, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     before = datasets.config.HF_HUB_OFFLINE
-    slept = []
+    slept = list[float]()
     monkeypatch.setattr("time.sleep", slept.append)
     with pytest.raises(
         ManifestError, match=r"127.0.0.1:9\) cannot be reached, and there is no local copy"

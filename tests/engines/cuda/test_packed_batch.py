@@ -99,7 +99,7 @@ def test_packed_batch_maps_positions_and_frames_to_windows(
 @given(st.lists(CONTEXTS, min_size=1, max_size=8), st.sampled_from([0, 700]))
 def test_packed_batch_tiles_cover_every_query_once(contexts: list[int], n_spare: int) -> None:
     found, _extent = described(contexts, n_spare)
-    seen = []
+    seen = list[int]()
     for window, first in zip(found.tile_windows.tolist(), found.tile_firsts.tolist(), strict=True):
         if found.lengths[window]:
             end = int(found.starts[window] + found.lengths[window])

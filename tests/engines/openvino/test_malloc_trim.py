@@ -14,6 +14,7 @@ def test_release_trims_memory_after_a_burst_of_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given_back = list[int]()
+    engine: OpenVinoEngine
     monkeypatch.setattr(malloc_trim, "trim", lambda: given_back.append(engine._n_encoded))
     monkeypatch.setattr(module, "WINDOWS_PER_TRIM", 3)
     engine = OpenVinoEngine(tiny_checkpoint(), IDS, max_slots=4, precision="float32", threads=1)

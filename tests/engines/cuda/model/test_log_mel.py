@@ -72,7 +72,7 @@ def test_engine_from_samples_agrees_with_engine_from_features() -> None:
     from_samples.encode([EncodeRow(i, s, context) for i, (s, context) in enumerate(pairs)])
     rows = [StepRow(slot, random_text(slot, 6), 0, ANYTHING) for slot in range(3)]
     for one, other in zip(plain.step(rows), from_samples.step(rows), strict=True):
-        assert one.token == other.token
+        assert one and other and one.token == other.token
         assert one.logprob == pytest.approx(other.logprob, abs=1e-2)
 
 
