@@ -330,8 +330,8 @@ def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) ->
     """How many windows of one recording are with the engine, waiting or decoded, at a time.
 
     Enough to fill the slots, and some that wait. On a processor, where more company gains little,
-    and nobody said how much there should be, `MAX_WINDOWS_AHEAD_CPU`: a slot of a full context takes 18 MB
-    with base, and more with larger models.
+    and nobody said how much there should be, `MAX_WINDOWS_AHEAD_CPU`: a slot of a full
+    context takes 18 MB with base, and more with larger models.
     """
     if not devices.on_gpu and isinstance(settings.max_batch_size, str):
         return MAX_WINDOWS_AHEAD_CPU

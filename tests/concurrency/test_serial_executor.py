@@ -45,5 +45,5 @@ def test_nobody_waits_for_the_calls_of_others() -> None:
 def test_where_the_pool_was_shut_down_the_call_is_made_all_the_same() -> None:
     pool, made = ThreadPoolExecutor(1), list[int]()
     pool.shutdown()
-    SerialExecutor(pool).ask(lambda: made.append(1))
+    SerialExecutor(pool).submit(lambda: made.append(1))
     assert made == [1]

@@ -74,7 +74,7 @@ def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
 def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
     workers = ReaderPool(max_open=1)
     told: SimpleQueue[bool] = SimpleQueue()
-    workers.serial_executor().ask(lambda: told.put(workers.is_own_thread()))
+    workers.serial_executor().submit(lambda: told.put(workers.is_own_thread()))
     assert told.get(timeout=SOON_S)
     for own in threading.enumerate():
         if own.name.startswith("whisper-"):
