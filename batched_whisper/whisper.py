@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from batched_whisper.batching.engine_group import EngineGroup
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import FixedWait
 from batched_whisper.calls import Transcribe
+from batched_whisper.concurrency import process_end
 from batched_whisper.config.device import Devices
 from batched_whisper.config.option_docs import shows_options_of
 from batched_whisper.config.options import DecodingOptions, Settings
@@ -40,7 +40,7 @@ from batched_whisper.models.sources import find
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.pipeline.reader_pool import ReaderPool
 from batched_whisper.pipeline.recording_job import RecordingContext, RecordingJob
-from batched_whisper.pipeline.shutdown import Shutdown, keep_for_ever
+from batched_whisper.pipeline.shutdown import Shutdown
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import OnSegment, Transcript
 
@@ -119,7 +119,7 @@ class Whisper:
         self._running: _Running | None = None
         self._closing: Shutdown | None = None
         self._closed = False
-        _made.add(self)
+        process_end.watch_forks(self)
 
     def load(self) -> Whisper:
         """Find and read the model and start its engine, once; returns itself.
@@ -210,7 +210,7 @@ class Whisper:
             overrides: single options by name, which win over those.
         """
         decoding = self._decoding(options, **overrides)
-        future = self._ready().means.workers.future()
+        future = self._ready().means.workers.callback_future()
         return self._submit(audio, decoding, sampling_rate, on_segment, future)
 
     def _decoding(
@@ -267,29 +267,14 @@ class Whisper:
                 self._running = _start(self.settings)
                 self._closing = self._running.closing
                 # What holds a model's threads holds no Whisper, so a dropped one is collected.
-                weakref.finalize(self, self._closing.ask).atexit = False
+                weakref.finalize(self, self._closing.begin).atexit = False
             return self._running
 
-    def _leave_threads(self) -> None:
+    def after_fork(self) -> None:
         """In a process that was forked: what is loaded has no thread here."""
         self._lock = threading.Lock()
         self._closed = self._closed or self._running is not None
         self._running = None
-
-
-_made: weakref.WeakSet[Whisper] = weakref.WeakSet()
-
-
-def _leave_all_threads() -> None:
-    for whisper in tuple(_made):
-        whisper._leave_threads()
-    if _speech_detector.cache_info().currsize:
-        keep_for_ever(_speech_detector())
-        _speech_detector.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_threads)
 
 
 def _start(settings: Settings) -> _Running:
@@ -338,11 +323,29 @@ def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) ->
     return max_batch_size + max(2, max_batch_size // 4)
 
 
-@cache
-def _speech_detector() -> SpeechDetector:
-    """One serves all recordings; loaded when the first one asks for it."""
-    return SileroDetector()
+class _SharedDetector:
+    """One detector for all recordings of the process; loaded when the first one needs it."""
 
+    def __init__(self) -> None:
+        self._detector: SpeechDetector | None = None
+        self.after_fork()
+        process_end.watch_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked process: its graph has no threads, so the next recording loads another."""
+        if self._detector is not None:
+            process_end.leak(self._detector)
+        self._detector = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> SpeechDetector:
+        with self._lock:
+            if self._detector is None:
+                self._detector = SileroDetector()
+            return self._detector
+
+
+_speech_detector = _SharedDetector()
 
 _SOURCES = {
     Source.FOLDER: "a folder",
