@@ -38,7 +38,8 @@ def test_as_many_calls_are_made_at_a_time_as_the_limit() -> None:
 
 
 def test_no_more_calls_are_made_at_a_time_than_the_limit() -> None:
-    executor, lock = ThreadPool("test").executor(2), threading.Lock()
+    pool, lock = ThreadPool("test"), threading.Lock()
+    limited, other = pool.executor(2), pool.executor(8)
     running, most = 0, 0
 
     def call() -> None:
@@ -46,12 +47,16 @@ def test_no_more_calls_are_made_at_a_time_than_the_limit() -> None:
         with lock:
             running += 1
             most = max(most, running)
+        passed = threading.Event()
+        other.submit(passed.set)  # others may run meanwhile
+        assert passed.wait(SOON_S)
         with lock:
             running -= 1
 
-    for _ in range(200):
-        executor.submit(call)
-    executor.shutdown()
+    for _ in range(50):
+        limited.submit(call)
+    limited.shutdown()
+    assert running == 0
     assert most <= 2
 
 
