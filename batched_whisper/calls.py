@@ -1,6 +1,6 @@
 """``whisper.transcribe``: the ways to call a model, waiting or not, one recording or many.
 
-All of them end in the model's ``submit``. Knows nothing of how a recording is transcribed.
+All of them end in the backend's ``submit``. Knows nothing of how a recording is transcribed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from batched_whisper.audio.decode import AudioSource
 from batched_whisper.audio.sources import check_several
+from batched_whisper.backends.base import Backend
 from batched_whisper.concurrency.bounded_map import Inputs, Mapper
 from batched_whisper.config.option_docs import shows_options_of
-from batched_whisper.config.options import DecodingOptions, Settings
-from batched_whisper.engines.factory import max_concurrent_windows
+from batched_whisper.config.options import DecodingOptions
 from batched_whisper.types import OnSegment, Segment, Transcript
 
 if TYPE_CHECKING:
@@ -28,31 +28,29 @@ if TYPE_CHECKING:
     from batched_whisper.config.keyword_types import DecodingArguments
 
 
-class Submits(Protocol):
-    """A model, as these calls know it."""
+@dataclass(frozen=True)
+class _Caller:
+    """Makes the calls of one `Whisper`: its backend, and the options that calls start from."""
 
-    settings: Settings
+    backend: Backend
+    options: DecodingOptions
 
     @property
-    def _is_loaded(self) -> bool:
-        """Whether a recording can be submitted at once."""
+    def n_in_flight(self) -> int:
+        """So many that a slot that becomes free finds a recording read."""
+        return 2 * self.backend.max_windows
 
-    def load(self) -> object:
-        """Make it so; blocks."""
-
-    def _decoding(
+    def decoding(
         self, options: DecodingOptions | None, **overrides: Unpack[DecodingArguments]
     ) -> DecodingOptions:
-        """The options of a call: those of the object, or else the model's, with some changed."""
+        """The options of a call: those given, or else the model's, with some changed."""
+        start = self.options if options is None else options
+        return DecodingOptions.from_base(start, **overrides)
 
-    def _submit(
-        self,
-        audio: AudioSource,
-        options: DecodingOptions,
-        sampling_rate: int | None = None,
-        on_segment: OnSegment | None = None,
-    ) -> Future[Transcript]:
-        """Start to transcribe a recording; its callbacks, which must return at once, hold it up."""
+    async def load(self) -> None:
+        """Load the model if need be, without blocking the event loop."""
+        if not self.backend.is_loaded:
+            await asyncio.to_thread(self.backend.load)
 
 
 class Transcribe:
@@ -63,15 +61,15 @@ class Transcribe:
     ``whisper.transcribe.segments(audio)``, and for ``async for`` ``.segments.aio(audio)``.
     """
 
-    def __init__(self, whisper: Submits) -> None:
-        self._whisper = whisper
-        self.map = TranscribeMap(whisper)
-        self.segments = TranscribeSegments(whisper)
+    def __init__(self, backend: Backend, options: DecodingOptions) -> None:
+        self._caller = _Caller(backend, options)
+        self.map = TranscribeMap(self._caller)
+        self.segments = TranscribeSegments(self._caller)
 
     @property
     def n_in_flight(self) -> int:
         """How many recordings a run of ``map`` has begun and not given yet, at most."""
-        return _n_in_flight(self._whisper)
+        return self._caller.n_in_flight
 
     @shows_options_of(DecodingOptions)
     def __call__(
@@ -92,8 +90,10 @@ class Transcribe:
             CallbackError: ``on_segment`` raised something.
             Closed: the model was closed.
         """
-        decoding = self._whisper._decoding(options, **overrides)
-        future = self._whisper._submit(audio, decoding, sampling_rate, on_segment)
+        decoding = self._caller.decoding(options, **overrides)
+        future = self._caller.backend.submit(
+            audio, decoding, sampling_rate=sampling_rate, on_segment=on_segment
+        )
         try:
             return future.result()
         except BaseException:  # Ctrl-C while waiting: let go of its windows
@@ -111,18 +111,19 @@ class Transcribe:
         **overrides: Unpack[DecodingArguments],
     ) -> Transcript:
         """The same without blocking the event loop; cancelling the task drops the recording."""
-        decoding = self._whisper._decoding(options, **overrides)
-        if not self._whisper._is_loaded:
-            await asyncio.to_thread(self._whisper.load)
-        future = self._whisper._submit(audio, decoding, sampling_rate, on_segment)
+        decoding = self._caller.decoding(options, **overrides)
+        await self._caller.load()
+        future = self._caller.backend.submit(
+            audio, decoding, sampling_rate=sampling_rate, on_segment=on_segment
+        )
         return await asyncio.wrap_future(future)
 
 
 class TranscribeMap:
     """``whisper.transcribe.map``: many recordings, read lazily, a bounded number in flight."""
 
-    def __init__(self, whisper: Submits) -> None:
-        self._whisper = whisper
+    def __init__(self, caller: _Caller) -> None:
+        self._caller = caller
 
     @overload
     def __call__(
@@ -172,8 +173,8 @@ class TranscribeMap:
             UnreadableAudio: at once, where one recording was given and not several.
             OptionError: at once too, an option that does not exist or is out of its range.
         """
-        decoding = self._whisper._decoding(options, **overrides)
-        mapper = self._mapper(audios, _Run(self._whisper, decoding, sampling_rate, on_segment))
+        decoding = self._caller.decoding(options, **overrides)
+        mapper = self._mapper(audios, _MapRun(self._caller, decoding, sampling_rate, on_segment))
         return mapper(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
     @overload
@@ -213,20 +214,20 @@ class TranscribeMap:
         **overrides: Unpack[DecodingArguments],
     ) -> AsyncGenerator[Transcript | Exception, None]:
         """The same for ``async for``; the recordings may come from an async generator."""
-        decoding = self._whisper._decoding(options, **overrides)
-        mapper = self._mapper(audios, _Run(self._whisper, decoding, sampling_rate, on_segment))
+        decoding = self._caller.decoding(options, **overrides)
+        mapper = self._mapper(audios, _MapRun(self._caller, decoding, sampling_rate, on_segment))
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
 
-    def _mapper(self, audios: Inputs, run: _Run) -> Mapper[Transcript]:
+    def _mapper(self, audios: Inputs, run: _MapRun) -> Mapper[Transcript]:
         check_several(audios)
-        return Mapper(new_run=lambda: run, n_in_flight=_n_in_flight(self._whisper))
+        return Mapper(new_run=lambda: run, n_in_flight=self._caller.n_in_flight)
 
 
 class TranscribeSegments:
     """``whisper.transcribe.segments``: one recording's segments while it is being decoded."""
 
-    def __init__(self, whisper: Submits) -> None:
-        self._whisper = whisper
+    def __init__(self, caller: _Caller) -> None:
+        self._caller = caller
 
     @shows_options_of(DecodingOptions)
     def __call__(
@@ -245,9 +246,11 @@ class TranscribeSegments:
         Args:
             audio: the recording; this and the others as for `Whisper.submit`.
         """
-        decoding = self._whisper._decoding(options, **overrides)
+        decoding = self._caller.decoding(options, **overrides)
         arrived: SimpleQueue[Segment | None] = SimpleQueue()
-        future = self._whisper._submit(audio, decoding, sampling_rate, arrived.put)
+        future = self._caller.backend.submit(
+            audio, decoding, sampling_rate=sampling_rate, on_segment=arrived.put
+        )
         future.add_done_callback(lambda _: arrived.put(None))
         try:
             while (segment := arrived.get()) is not None:
@@ -266,12 +269,13 @@ class TranscribeSegments:
         **overrides: Unpack[DecodingArguments],
     ) -> AsyncGenerator[Segment, None]:
         """The same for ``async for``, without blocking the event loop."""
-        decoding = self._whisper._decoding(options, **overrides)
-        if not self._whisper._is_loaded:
-            await asyncio.to_thread(self._whisper.load)
+        decoding = self._caller.decoding(options, **overrides)
+        await self._caller.load()
         arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
         put = partial(_put_from_elsewhere, asyncio.get_running_loop(), arrived)
-        future = self._whisper._submit(audio, decoding, sampling_rate, put)
+        future = self._caller.backend.submit(
+            audio, decoding, sampling_rate=sampling_rate, on_segment=put
+        )
         future.add_done_callback(lambda _: put(None))
         try:
             while (segment := await arrived.get()) is not None:
@@ -291,25 +295,24 @@ def _put_from_elsewhere(
         loop.call_soon_threadsafe(arrived.put_nowait, segment)
 
 
-def _n_in_flight(whisper: Submits) -> int:
-    """So many that a slot that becomes free finds a recording read."""
-    return 2 * max_concurrent_windows(whisper.settings)
-
-
 @dataclass(frozen=True)
-class _Run:
+class _MapRun:
     """Starts the recordings of one map."""
 
-    whisper: Submits
+    caller: _Caller
     options: DecodingOptions
     sampling_rate: int | None
     on_segment: OnSegment | None
 
     def __call__(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
         [audio] = arguments
-        return self.whisper._submit(audio, self.options, self.sampling_rate, self.on_segment)
+        return self.caller.backend.submit(
+            audio,
+            self.options,
+            sampling_rate=self.sampling_rate,
+            on_segment=self.on_segment,
+        )
 
     async def aio(self, arguments: tuple[Any, ...]) -> Future[Transcript]:
-        if not self.whisper._is_loaded:
-            await asyncio.to_thread(self.whisper.load)
+        await self.caller.load()
         return self(arguments)

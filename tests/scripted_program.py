@@ -21,7 +21,7 @@ import os, sys, threading
 from pathlib import Path
 from scripted_speech import Listener, sentence, tone
 from batched_whisper import Whisper
-from batched_whisper import whisper as whisper_module
+from batched_whisper.backends import local
 from batched_whisper.errors import Closed
 from batched_whisper.tokens.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ class Told(Listener):
 
 folder = Path(sys.argv[1])
 listener = Told(Tokenizer.from_folder(folder), 4)
-whisper_module.make_engines = lambda *_: [listener]
+local.make_engines = lambda *_: [listener]
 whisper = Whisper(folder, wait_ms=0, max_batch_size=4, max_queue_size=8).load()
 """
 

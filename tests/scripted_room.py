@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_speech import Listener
 
-from batched_whisper import whisper as whisper_module
+from batched_whisper.backends import local
 from batched_whisper.engines.factory import max_concurrent_windows
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Transcript
@@ -29,7 +29,7 @@ class Room:
         self.whisper = Whisper(model.files.folder, **{"wait_ms": 0, **settings})
         self.tokenizer = model.tokenizer
         self.listener = Listener(model.tokenizer, max_concurrent_windows(self.whisper.settings))
-        monkeypatch.setattr(whisper_module, "make_engines", lambda *_: [self.listener])
+        monkeypatch.setattr(local, "make_engines", lambda *_: [self.listener])
 
     def hear(self, audio: Any, **options: Any) -> Transcript:
         return self.whisper.transcribe(audio, **options)

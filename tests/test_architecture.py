@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,24 @@ def test_every_room_is_in_one_layer() -> None:
     parser.read(ROOT / ".importlinter")
     layers = parser["importlinter:contract:layers"]["layers"].replace("|", " ").split()
     assert sorted(layers) == [f"batched_whisper.{room}" for room in ROOMS if room not in OUTSIDE]
+
+
+def thread_names() -> set[str]:
+    """Those that are written down in the package: string constants such as ``whisper-engine``."""
+    nodes = [
+        node
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text("utf-8")))
+    ]
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    return {text for text in strings if isinstance(text, str) and _THREAD.fullmatch(text)}
+
+
+def test_the_threads_on_the_map_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = {name for name in re.findall(r"`([^`]+)`", text) if _THREAD.fullmatch(name)}
+    assert named == thread_names()
+    assert {"whisper-engine", "whisper-worker"} <= named
+
+
+_THREAD = re.compile("whisper-[a-z]+")

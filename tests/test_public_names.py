@@ -49,7 +49,7 @@ SEGMENTS = f"options=None, sampling_rate=None, {by_name(DecodingOptions)}"
 MAP = "order_outputs=True, return_exceptions=False"
 
 SIGNATURES: dict[Callable[..., Any], str] = {
-    Whisper: f"(model=None, *, settings=None, {by_name(Settings)})",
+    Whisper: f"(model=None, *, settings=None, backend=None, {by_name(Settings)})",
     Whisper.load: "(self)",
     Whisper.close: "(self)",
     Whisper.transcribe_batch: f"(self, audios, *, {CALL})",

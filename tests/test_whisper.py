@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scripted_speech import LANGUAGES, RATE, SOON_S, Listener, sentence, tone
 
-from batched_whisper import whisper as whisper_module
+from batched_whisper.backends import local
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.engines.factory import max_concurrent_windows
 from batched_whisper.engines.scripted import Script
@@ -47,7 +47,7 @@ def start(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         options = {"wait_ms": 0, **settings}
         whisper = Whisper(base_model.files.folder, **options)
         listener = Listener(base_model.tokenizer, max_concurrent_windows(whisper.settings))
-        monkeypatch.setattr(whisper_module, "make_engines", lambda *_: [listener])
+        monkeypatch.setattr(local, "make_engines", lambda *_: [listener])
         made.append((whisper, listener))
         return whisper, listener
 
@@ -509,9 +509,7 @@ def test_it_loads_once_however_many_call_at_the_same_time(
 ) -> None:
     whisper, listener = start()
     n_loads = itertools.count()
-    monkeypatch.setattr(
-        whisper_module, "make_engines", lambda *_: [listener] if next(n_loads) == 0 else []
-    )
+    monkeypatch.setattr(local, "make_engines", lambda *_: [listener] if next(n_loads) == 0 else [])
     assert texts(from_threads(whisper, [tone(2)] * 8)) == [sentence(2)] * 8
     assert next(n_loads) == 1
 

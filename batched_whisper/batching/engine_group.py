@@ -80,11 +80,11 @@ class EngineGroup:
             )
         return self._smallest.submit(task, group=group, priority=priority, wait=wait)
 
-    def close(self, *, drain: bool = True) -> None:
+    def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
         """Let nobody in any more and return when all engines are closed; see `EngineLoop.close`."""
         self.queue.close(drain=drain)
         for loop in self._loops:
-            loop.close(drain=drain)
+            loop.close(drain=drain, timeout_s=timeout_s)
 
     def is_own_thread(self) -> bool:
         """Whether the caller is one of the loops' threads."""

@@ -122,15 +122,15 @@ class EngineLoop:
         put = self.queue.put if wait else self.queue.put_queued
         return put(task, group=group, priority=priority, size=n_slots)
 
-    def close(self, *, drain: bool = True) -> None:
-        """Let nobody in any more and return when the engine is closed.
+    def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
+        """Let nobody in any more and return when the engine is closed, or after ``timeout_s``.
 
         With ``drain`` everything accepted is answered first; without, what waits fails with
         Closed and what is being decoded is answered.
         """
         self.queue.close(drain=drain)
         if not self.is_own_thread():
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     def is_own_thread(self) -> bool:
         """Whether the caller is the thread that touches the engine."""

@@ -1,7 +1,7 @@
-"""A future for callers, whose callbacks may take their time, or wait for more of the same.
+"""A future for callers, whose callbacks may block, or wait for more of the same.
 
-A future calls back on the thread that ends it; if that is one for which everybody waits, a callback
-that waits for something else of it waits for ever. Knows nothing of what the future is of.
+A future calls back on the thread that ends it. If others wait for that thread, a callback that
+waits for something which only it can do waits for ever. Knows nothing of the future's result.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ T = TypeVar("T")
 
 
 class CallbackFuture(Future[T]):
-    """Calls back on threads where others do not wait, in turn; else a future like any other.
+    """Makes its callbacks in their order on threads for which nobody waits; else any future.
 
-    Who cancels it, or adds a callback when it is done, is called back at once, as usual.
+    Whoever cancels it, or adds a callback after it is done, is called back at once, as usual.
 
     Args:
-        calls: on those threads.
+        executor: makes the callbacks.
     """
 
-    def __init__(self, calls: SerialExecutor) -> None:
+    def __init__(self, executor: SerialExecutor) -> None:
         super().__init__()
-        self._calls = calls
+        self._executor = executor
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """Have it called when this is done, with this."""
+        """Have it called with this future when this is done."""
         if self.done():
             super().add_done_callback(fn)
         else:
@@ -43,7 +43,7 @@ class CallbackFuture(Future[T]):
         if self.cancelled():
             fn(self)
         else:
-            self._calls.submit(partial(self._call, fn))
+            self._executor.submit(partial(self._call, fn))
 
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
@@ -53,5 +53,5 @@ class CallbackFuture(Future[T]):
 
 
 def add_internal_callback(future: Future[Any], fn: Callable[[Future[Any]], object]) -> None:
-    """Have something called by the thread that ends the future, of whatever kind it is."""
+    """Have ``fn`` called by the thread that ends the future, whatever kind of future it is."""
     Future.add_done_callback(future, fn)

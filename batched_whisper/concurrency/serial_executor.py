@@ -4,43 +4,37 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
 
-
-class Pool(Protocol):
-    """Threads that make calls."""
-
-    def submit(self, call: Callable[[], object], /) -> object:
-        """Have something called. Raises RuntimeError if it was shut down."""
+from batched_whisper.concurrency.thread_pool import Call, LimitedExecutor
 
 
 class SerialExecutor:
-    """Makes calls in the order in which they were asked for, never two at a time.
+    """Makes calls in the order in which they were submitted, never two at a time.
 
     Args:
-        pool: whose threads make them; one that is shut down leaves them to who asks.
+        executor: makes them. Those that it refuses, because it was shut down or no thread can be
+            started, are made by the caller of `submit`.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, executor: LimitedExecutor) -> None:
+        self._executor = executor
         self._lock = threading.Lock()
-        self._calls: deque[Callable[[], object]] = deque()
+        self._calls: deque[Call] = deque()
         self._is_busy = False
 
-    def submit(self, call: Callable[[], object]) -> None:
-        """Have something called, which raises nothing; returns at once."""
+    def submit(self, call: Call) -> None:
+        """Have something called that raises nothing; returns at once."""
         with self._lock:
             self._calls.append(call)
             if self._is_busy:
                 return
             self._is_busy = True
         try:
-            self._pool.submit(self._work)
-        except RuntimeError:  # it was shut down
-            self._work()
+            self._executor.submit(self._make_calls)
+        except RuntimeError:
+            self._make_calls()
 
-    def _work(self) -> None:
+    def _make_calls(self) -> None:
         while True:
             with self._lock:
                 if not self._calls:

@@ -19,11 +19,10 @@ The rules:
 from __future__ import annotations
 
 import asyncio
-import atexit
+import contextlib
 import functools
 import inspect
 import logging
-import os
 import queue
 import threading
 import weakref
@@ -32,16 +31,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from batched_whisper.errors import Closed, OptionError
+from batched_whisper.concurrency import process_end
+from batched_whisper.errors import BatchingError, Closed, OptionError
 from batched_whisper.functions.event_loop_thread import EventLoopThread
 
 log = logging.getLogger(__name__)
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 Instance = TypeVar("Instance")
-
-EXIT_PATIENCE_S = 30.0
-"""How long the interpreter's end waits for the batches that are running."""
 
 _ENTER_MARK = "__batched_whisper_enter__"
 _EXIT_MARK = "__batched_whisper_exit__"
@@ -124,6 +121,7 @@ class Lifecycle:
 
         Raises:
             Closed: this lifecycle has ended.
+            BatchingError: no thread can be started.
         """
         with self._lock:
             if self._closing:
@@ -136,13 +134,28 @@ class Lifecycle:
             thread = threading.Thread(
                 target=self._run, args=(part,), name=f"{self._name} worker", daemon=True
             )
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise BatchingError(
+                    f"no thread can be started for {self._name}: the process is ending, or has as "
+                    "many as it may have"
+                ) from error
             self._threads[part] = thread
             self._n_running += 1
-        _alive.add(self)
+        process_end.track(self, ends_first=True)
 
-    def forget_threads(self) -> None:
-        """In a process that was forked: the threads stayed behind, so nothing can be answered."""
+    def cancel_all(self) -> None:
+        """At the end of the process: fail what waits, and end; returns at once."""
+        self.close(drain=False, wait=False)
+
+    def finish(self, timeout_s: float) -> None:
+        """Return when all is done, or after so long; errors of exit methods were logged."""
+        with contextlib.suppress(BaseException):
+            self.close(timeout_s=timeout_s)
+
+    def after_fork(self) -> None:
+        """In a forked process: the threads are gone, so nothing can be answered."""
         self._lock = threading.Lock()
         self._closing = True
         self._threads = {}
@@ -221,7 +234,7 @@ class Lifecycle:
         try:
             self._loop.stop()
         finally:
-            _alive.discard(self)
+            process_end.untrack(self)
             self._ended.set()
 
 
@@ -242,13 +255,77 @@ class _Orphan:
     life: Lifecycle
 
 
-_alive: set[Lifecycle] = set()
-"""Those with a worker: the interpreter's end closes them."""
-_by_id: dict[int, _Entry] = {}
-_by_id_lock = threading.Lock()
-_orphans: queue.SimpleQueue[_Orphan] = queue.SimpleQueue()
-"""Those whose instance was garbage collected. A finaliser may run in a thread that holds any lock,
-so it only puts the life here, which is safe, and a thread of its own closes it."""
+class _Lives:
+    """The lives of all instances.
+
+    An instance's finaliser may run in a thread that holds any lock, so it only puts the life into
+    a queue, which is safe, and a thread of its own closes it.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, _Entry] = {}  # by the `id` of the instance
+        self.after_fork()
+        process_end.watch_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked process: any lock may be held for ever, and the closing thread is gone."""
+        self._lock = threading.Lock()
+        self._orphans: queue.SimpleQueue[_Orphan] = queue.SimpleQueue()
+        self._closes_orphans = False
+
+    def of(self, instance: object) -> Lifecycle:
+        """See `lifecycle_of`."""
+        with self._lock:
+            entry = self._entries.get(id(instance))
+            if entry is None or entry.instance() is not instance:
+                entry = self._entries[id(instance)] = self._new_entry(instance)
+            return entry.life
+
+    def _new_entry(self, instance: object) -> _Entry:
+        cls = type(instance)
+        life = Lifecycle(
+            cls.__qualname__, enter=_marked(cls, _ENTER_MARK), exit=_marked(cls, _EXIT_MARK)
+        )
+        try:
+            reference = weakref.ref(instance)
+            orphan = _Orphan(id(instance), life)
+            weakref.finalize(instance, self._add_orphan, orphan).atexit = False
+        except TypeError as error:
+            raise OptionError(
+                f"{cls.__qualname__} has @batched methods and __slots__: "
+                "add '__weakref__' to its slots, so that its workers can end with it"
+            ) from error
+        self._start_closing_orphans()
+        return _Entry(reference, life)
+
+    def _add_orphan(self, orphan: _Orphan) -> None:
+        self._orphans.put(orphan)
+
+    def _start_closing_orphans(self) -> None:
+        if self._closes_orphans:
+            return
+        thread = threading.Thread(
+            target=self._close_orphans,
+            args=(self._orphans,),
+            name="batched_whisper orphans",
+            daemon=True,
+        )
+        with contextlib.suppress(RuntimeError):  # at the interpreter's end, which closes them all
+            thread.start()
+            self._closes_orphans = True
+
+    def _close_orphans(self, orphans: queue.SimpleQueue[_Orphan]) -> None:
+        while True:
+            orphan = orphans.get()
+            with self._lock:
+                entry = self._entries.get(orphan.key)
+                if entry is not None and entry.life is orphan.life:  # else the id was given again
+                    del self._entries[orphan.key]
+            orphan.life.close(wait=False)
+            del orphan, entry
+
+
+_lives = _Lives()
 
 
 def lifecycle_of(instance: object) -> Lifecycle:
@@ -257,51 +334,7 @@ def lifecycle_of(instance: object) -> Lifecycle:
     Raises:
         OptionError: the class has ``__slots__`` without ``__weakref__``.
     """
-    with _by_id_lock:
-        entry = _by_id.get(id(instance))
-        if entry is None or entry.instance() is not instance:
-            entry = _by_id[id(instance)] = _new_entry(instance)
-        return entry.life
-
-
-def _new_entry(instance: object) -> _Entry:
-    cls = type(instance)
-    life = Lifecycle(
-        cls.__qualname__, enter=_marked(cls, _ENTER_MARK), exit=_marked(cls, _EXIT_MARK)
-    )
-    try:
-        reference = weakref.ref(instance)
-        orphan = _Orphan(id(instance), life)
-        weakref.finalize(instance, _orphan_left, orphan).atexit = False
-    except TypeError as error:
-        raise OptionError(
-            f"{cls.__qualname__} has @batched methods and __slots__: "
-            "add '__weakref__' to its slots, so that its workers can end with it"
-        ) from error
-    _start_burying()
-    return _Entry(reference, life)
-
-
-def _orphan_left(orphan: _Orphan) -> None:
-    _orphans.put(orphan)
-
-
-@functools.cache
-def _start_burying() -> None:
-    threading.Thread(
-        target=_bury_orphans, args=(_orphans,), name="batched_whisper orphans", daemon=True
-    ).start()
-
-
-def _bury_orphans(orphans: queue.SimpleQueue[_Orphan]) -> None:
-    while True:
-        orphan = orphans.get()
-        with _by_id_lock:
-            entry = _by_id.get(orphan.key)
-            if entry is not None and entry.life is orphan.life:  # else the id was given again
-                del _by_id[orphan.key]
-        orphan.life.close(wait=False)
-        del orphan, entry
+    return _lives.of(instance)
 
 
 @dataclass(frozen=True)
@@ -334,30 +367,3 @@ class running(Generic[Instance]):  # noqa: N801  used as a verb: with running(mo
         traceback: TracebackType | None,
     ) -> None:
         await asyncio.to_thread(lifecycle_of(self.instance).close)
-
-
-def _forget_all() -> None:
-    """In a process that was forked, where no other thread is left, and any lock may be taken."""
-    global _orphans, _by_id_lock
-    for life in tuple(_alive):
-        life.forget_threads()
-    _alive.clear()
-    _by_id_lock = threading.Lock()
-    _orphans = queue.SimpleQueue()
-    _start_burying.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
-
-
-@atexit.register
-def _close_all() -> None:
-    lives = tuple(_alive)
-    for life in lives:
-        life.close(drain=False, wait=False)
-    for life in lives:
-        try:
-            life.close(timeout_s=EXIT_PATIENCE_S)
-        except BaseException:  # already logged; the interpreter ends all the same
-            continue

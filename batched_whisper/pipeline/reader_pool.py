@@ -1,4 +1,4 @@
-"""The threads around the engine's: they read recordings, and tell callers what was found.
+"""The threads around the engine's: they read recordings, and run code of the user.
 
 A recording that is far ahead of the engine would hold its thread for nothing, so recordings read
 a little, give their thread back and are resumed; any number of them advance together on a few
@@ -19,9 +19,13 @@ from batched_whisper.concurrency.serial_executor import SerialExecutor
 from batched_whisper.concurrency.thread_pool import ThreadPool
 from batched_whisper.errors import Closed
 
+POOL_NAME = "whisper-worker"
+"""What the names of the threads begin with."""
+
 MAX_WORKERS = 4
-"""Threads of each kind: those that begin to read recordings and compute features ahead of the
-engine, those that read on, those that tell segments, and those that call callers back."""
+"""Calls of each kind at a time: recordings that begin, recordings that are resumed, ``on_segment``
+and callbacks of futures. Each kind has its own limit, since one may wait for another: recordings
+that begin wait for the engine, and callbacks for recordings that they submitted themselves."""
 
 
 class Job(Protocol):
@@ -38,74 +42,86 @@ class Job(Protocol):
 
 
 class ReaderPool:
-    """The threads of one loaded model.
+    """The threads of one loaded model but the engine's; started as they are needed.
 
     Args:
         max_open: how many recordings may be open at a time; others wait.
     """
 
     def __init__(self, max_open: int) -> None:
-        n_threads = min(MAX_WORKERS, 2 * (os.cpu_count() or 1))
-        self._readers = ThreadPool(n_threads, "whisper-audio")
-        self._resumers = ThreadPool(n_threads, "whisper-resumed")
-        self._tellers = ThreadPool(MAX_WORKERS, "whisper-segments")
-        self._callers = ThreadPool(MAX_WORKERS, "whisper-callbacks")
+        n_reading = min(MAX_WORKERS, 2 * (os.cpu_count() or 1))
+        self._pool = ThreadPool(POOL_NAME)
+        self._starting = self._pool.executor(n_reading)
+        self._resuming = self._pool.executor(n_reading)
+        self._segments = self._pool.executor(MAX_WORKERS)
+        self._callbacks = self._pool.executor(MAX_WORKERS)
         self._max_open = max_open
         self._is_closed = False
         self._open: set[Job] = set()
         self._waiting: deque[Job] = deque()
-        # Reentrant: a recording may be given up by the garbage collector, anywhere.
+        # Reentrant: a recording may be cancelled by the garbage collector, anywhere.
         self._changed = threading.Condition(threading.RLock())
 
     def start(self, job: Job) -> None:
-        """Begin a recording. Raises Closed after `finish_reading` or `cancel_all`."""
+        """Begin a recording. Where no thread can be started, the caller reads it.
+
+        Raises:
+            Closed: after `finish_reading` or `cancel_all`.
+        """
         with self._changed:
             if self._is_closed:
                 raise _closed()
             self._waiting.append(job)
-        self._open_more()
+        for refused in self._open_more():
+            refused.run()
 
     def resume(self, job: Job) -> None:
-        """Let a recording read on. Raises Closed when all recordings are done."""
-        _submit(self._resumers, job)
+        """Let a recording read on.
+
+        Raises:
+            Closed: all recordings are done, or no thread can be started.
+        """
+        try:
+            self._resuming.submit(job.run)
+        except RuntimeError:
+            raise self._refusal() from None
 
     def serial_executor(self) -> SerialExecutor:
-        """Calls one after another, whose callees may take their time."""
-        return SerialExecutor(self._tellers)
+        """For calls one after another that may block, such as a recording's ``on_segment``."""
+        return SerialExecutor(self._segments)
 
-    def future(self) -> Future[Any]:
+    def callback_future(self) -> Future[Any]:
         """For a caller, whose callbacks may wait for what other threads here do."""
-        return CallbackFuture(SerialExecutor(self._callers))
+        return CallbackFuture(SerialExecutor(self._callbacks))
 
     def is_own_thread(self) -> bool:
         """Whether the caller is one of these threads, for which it must not wait then."""
-        pools = (self._readers, self._resumers, self._tellers, self._callers)
-        return any(pool.is_own_thread() for pool in pools)
+        return self._pool.is_own_thread()
 
     def cancel_all(self) -> None:
-        """Let nobody begin any more, and cancel all recordings; returns at once."""
+        """Accept nothing more, and cancel all recordings; returns at once."""
         with self._changed:
             self._is_closed = True
             jobs = (*self._open, *self._waiting)
         for job in jobs:
             job.future.cancel()
 
-    def finish_reading(self) -> None:
-        """Let nobody begin any more, and return when all recordings are done."""
+    def finish_reading(self, timeout_s: float | None = None) -> None:
+        """Accept nothing more, and return when all recordings are done, or after so long."""
         with self._changed:
             self._is_closed = True
-            while self._open or self._waiting:
-                self._changed.wait()
-        self._readers.shutdown()
-        self._resumers.shutdown()
+            self._changed.wait_for(lambda: not self._open and not self._waiting, timeout_s)
+        self._starting.shutdown(timeout_s)
+        self._resuming.shutdown(timeout_s)
 
-    def finish_telling(self) -> None:
-        """Return when everything is told; the engine must be done by then."""
-        self._tellers.shutdown()
-        self._callers.shutdown()
+    def finish_callbacks(self, timeout_s: float | None = None) -> None:
+        """Return when all callbacks were called; the engine must be done by then."""
+        self._segments.shutdown(timeout_s)
+        if self._callbacks.shutdown(timeout_s):
+            self._pool.shutdown(timeout_s)
 
-    def _open_more(self) -> None:
-        """Begin as many of those who wait as may be open."""
+    def _open_more(self) -> list[Job]:
+        """Begin as many of those that wait as may be open; returns those without a thread."""
         opened: list[Job] = []
         with self._changed:
             while self._waiting and len(self._open) < self._max_open:
@@ -114,22 +130,33 @@ class ReaderPool:
                     self._open.add(job)
                     opened.append(job)
             self._changed.notify_all()
+        refused: list[Job] = []
         for job in opened:
             add_internal_callback(job.future, partial(self._when_done, job))
-            _submit(self._readers, job)
+            try:
+                self._starting.submit(job.run)
+            except RuntimeError:
+                refused.append(job)
+        return refused
 
     def _when_done(self, job: Job, _: Future[Any]) -> None:
         with self._changed:
             self._open.discard(job)
-        self._open_more()
+        # This may be the engine's thread, which must not read: it would wait for itself.
+        for refused in self._open_more():
+            if refused.future.set_running_or_notify_cancel():
+                refused.future.set_exception(self._refusal())
 
-
-def _submit(pool: ThreadPool, job: Job) -> None:
-    try:
-        pool.submit(job.run)
-    except RuntimeError:  # it was shut down
-        raise _closed() from None
+    def _refusal(self) -> Closed:
+        return _closed() if self._is_closed else _no_thread()
 
 
 def _closed() -> Closed:
     return Closed("this Whisper was closed; make a new one to go on")
+
+
+def _no_thread() -> Closed:
+    return Closed(
+        "no thread can be started for this recording: the process is ending, or has as many as it "
+        "may have; wait for all recordings before the main thread ends"
+    )

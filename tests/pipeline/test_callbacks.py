@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -29,21 +30,37 @@ def test_a_callback_may_transcribe_however_many_do_it_at_a_time(room: Room, way:
             options = {"on_segment": lambda _: None} if way == "on_segment" else {}
             told.put(transcribe(tone(1), **options).text)
 
+    room.listener.hold = 0  # a future that is done calls back at once
     for _ in range(MAX_WORKERS):
         room.whisper.submit(tone(0)).add_done_callback(more)
+    room.listener.go.set()
     assert [told.get(timeout=SOON_S) for _ in range(MAX_WORKERS)] == [sentence(1)] * MAX_WORKERS
 
 
-@pytest.mark.parametrize("audio", [tone(0), b"this is not a recording"])
-def test_nobody_waits_for_callbacks_that_do_not_return(room: Room, audio: object) -> None:
+class Unreadable(io.BytesIO):
+    """No recording, which is found out when `opened` is set."""
+
+    opened = threading.Event()
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.opened.wait(SOON_S)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nobody_waits_for_callbacks_that_do_not_return(room: Room, fails: bool) -> None:
     go, begun = threading.Event(), threading.Semaphore(0)
 
     def wait(_: Future[Transcript]) -> None:
         begun.release()
         go.wait(SOON_S)
 
+    room.listener.hold = 0  # none is done, and calls back at once, before all are submitted
     for _ in range(2 * MAX_WORKERS):
+        audio = Unreadable(b"this is not a recording") if fails else tone(0)
         room.whisper.submit(audio).add_done_callback(wait)
+    room.listener.go.set()
+    Unreadable.opened.set()
     for _ in range(MAX_WORKERS):
         assert begun.acquire(timeout=SOON_S)
     assert room.hear(tone(1)).text == sentence(1)

@@ -74,7 +74,7 @@ def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
 def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
     workers = ReaderPool(max_open=1)
     told: SimpleQueue[bool] = SimpleQueue()
-    workers.serial_executor().ask(lambda: told.put(workers.is_own_thread()))
+    workers.serial_executor().submit(lambda: told.put(workers.is_own_thread()))
     assert told.get(timeout=SOON_S)
     for own in threading.enumerate():
         if own.name.startswith("whisper-"):
@@ -93,3 +93,26 @@ def test_giving_up_cancels_who_is_open_and_who_waits_and_lets_nobody_begin() -> 
     assert all(job.future.cancelled() for job in jobs)
     with pytest.raises(Closed):
         workers.start(Job(workers, 1, by_itself=True))
+
+
+def test_where_no_thread_can_be_started_who_brings_a_recording_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers = ReaderPool(max_open=1)
+    short, long = Job(workers, 1, by_itself=False), Job(workers, 2, by_itself=False)
+    behind = Job(workers, 1, by_itself=False)
+    workers.start(short)
+    assert short.future.done()
+    workers.start(long)
+    workers.start(behind)  # it waits for the other one
+    with pytest.raises(Closed, match="no thread can be started"):
+        workers.resume(long)
+    long.future.cancel()
+    with pytest.raises(Closed, match="no thread can be started"):
+        behind.future.result(SOON_S)
+    workers.finish_reading()
+    workers.finish_callbacks()

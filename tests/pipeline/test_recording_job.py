@@ -15,6 +15,7 @@ from scripted_room import Room
 from scripted_speech import RATE, SOON_S, hum, sentence, tone
 
 from batched_whisper.audio.features import log_mel
+from batched_whisper.backends.local import MAX_WINDOWS_AHEAD_CPU, MAX_WINDOWS_AHEAD_CPU_STREAMING
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.decoding.rules import MaskMode, TokenMask
@@ -23,7 +24,6 @@ from batched_whisper.errors import EmptyAudio, OptionError
 from batched_whisper.pipeline import decode_requests
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.pipeline.recording_job import RecordingJob
-from batched_whisper.whisper import MAX_WINDOWS_AHEAD_CPU, MAX_WINDOWS_AHEAD_CPU_STREAMING
 
 if TYPE_CHECKING:
     from conftest import LoadedModel

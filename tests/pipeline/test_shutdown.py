@@ -14,7 +14,8 @@ from scripted_program import run_program
 from scripted_room import Room
 from scripted_speech import SOON_S, sentence, tone
 
-from batched_whisper import whisper as whisper_module
+from batched_whisper.backends import local
+from batched_whisper.whisper import Whisper
 
 if TYPE_CHECKING:
     from conftest import LoadedModel
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def narrow(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Room:
     """One window at a time, and no more than two recordings open."""
-    monkeypatch.setattr(whisper_module, "MIN_OPEN_RECORDINGS", 2)
+    monkeypatch.setattr(local, "MIN_OPEN_RECORDINGS", 2)
     return Room(base_model, monkeypatch, max_batch_size=1)
 
 
@@ -103,19 +104,19 @@ def test_one_that_is_dropped_answers_what_it_accepted(
     assert closed.wait(SOON_S)
 
 
-def test_one_of_which_only_a_call_is_left_is_not_dropped(room: Room) -> None:
+def test_one_of_which_only_a_call_is_left_is_not_closed(room: Room) -> None:
     transcribe = room.whisper.transcribe
     segments = transcribe.segments(tone(0))
-    drop(room, is_gone=False)
+    drop(room)
     assert [segment.text.strip() for segment in segments] == [sentence(0)]
     assert transcribe(tone(1)).text == sentence(1)
 
 
-def drop(room: Room, *, is_gone: bool = True) -> None:
+def drop(room: Room) -> None:
     """Let go of a room's model; another that was never loaded takes its place."""
     dropped: weakref.ref[Any] = weakref.ref(room.whisper)
-    room.whisper = whisper_module.Whisper("base")
-    assert (dropped() is None) is is_gone
+    room.whisper = Whisper("base")
+    assert dropped() is None
     gc.collect()
 
 
@@ -157,6 +158,41 @@ def test_threads_that_outlive_the_main_one_are_answered(base_model: LoadedModel)
     ended = run_program(program, base_model)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.split("\n")[1:] == ["1 1", "engine closed", ""]
+
+
+NO_THREADS = """
+import atexit
+from batched_whisper.errors import CallbackError
+
+def refuse(_):
+    raise RuntimeError("can't start new thread")
+
+def last():
+    threading.Thread.start = refuse
+    print(whisper.transcribe(tone(1)).text == sentence(1), flush=True)
+    print(whisper.submit(tone(2)).result().text == sentence(2), flush=True)
+    heard = []
+    whisper.transcribe(tone(3), on_segment=lambda segment: heard.append(segment.text.strip()))
+    print(heard == [sentence(3)], flush=True)
+    try:
+        whisper.transcribe(tone(5, 400))
+    except Closed as error:  # where the one that brings it would have to read it alone
+        assert "no thread can be started" in str(error)
+    try:
+        whisper.transcribe(tone(4), on_segment=lambda _: whisper.transcribe(tone(1)))
+    except CallbackError as error:
+        print("no thread can be started" in str(error), flush=True)
+
+atexit.register(last)
+"""
+
+
+def test_what_ends_the_process_may_transcribe_though_no_thread_can_be_started(
+    base_model: LoadedModel,
+) -> None:
+    ended = run_program(NO_THREADS, base_model)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [*["True"] * 4, "engine closed"]
 
 
 REAL = """
@@ -216,7 +252,8 @@ def test_a_forked_process_may_load_its_own(base_model: LoadedModel) -> None:
     warnings.simplefilter("ignore")
     if os.fork() == 0:
         listener = Told(Tokenizer.from_folder(folder), 4)
-        print(Whisper(folder, wait_ms=0, max_batch_size=4).transcribe(tone(2)).text, flush=True)
+        own = Whisper(folder, wait_ms=0, max_batch_size=4)
+        print(own.transcribe(tone(2)).text, flush=True)
         sys.exit()
     os.wait()
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from numpy_whisper import NumpyWhisper
 from tiny_whisper import SIZES
 
-from batched_whisper import whisper as whisper_module
+from batched_whisper.backends import local
 from batched_whisper.config.options import Settings
 from batched_whisper.decoding.rules import EVERYTHING, Allowed, Rules, TokenIds
 from batched_whisper.engines.interface import EncodeRow, Engine, StepResult, StepRow
@@ -176,7 +176,7 @@ def tokens_of(
 
     for replacement in (None, make_engines):
         if replacement is not None:
-            monkeypatch.setattr(whisper_module, "make_engines", replacement)
+            monkeypatch.setattr(local, "make_engines", replacement)
         with Whisper(model.files.folder, device="cpu", precision="float32") as whisper:
             found = whisper.transcribe_batch(
                 clips, timestamps=True, temperature_increment=0.0, audio_context=320

