@@ -20,17 +20,17 @@ from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
-from batched_whisper.batching.engine_health import LoopRoster, EngineHealth, failure, refusal
-from batched_whisper.batching.metrics import LoopStats, LoopMetrics
+from batched_whisper.batching.engine_health import EngineHealth, LoopRoster, failure, refusal
+from batched_whisper.batching.metrics import LoopMetrics, LoopStats
 from batched_whisper.batching.policy import FixedWait, OfBatch, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.batching.scheduler import Limits, enough_encodes, plan
 from batched_whisper.batching.sequence import (
     DecodedTokens,
-    StepInputs,
+    DecodeRequest,
     Sequence,
     SequenceState,
-    DecodeRequest,
+    StepInputs,
 )
 from batched_whisper.batching.slots import SlotTable
 from batched_whisper.engines.interface import (

@@ -32,7 +32,7 @@ from functools import partial
 from typing import Any, Generic
 
 from batched_whisper.batching.clock import Clock, MonotonicClock
-from batched_whisper.batching.fair_order import Item, Payload, Result, FairOrder
+from batched_whisper.batching.fair_order import FairOrder, Item, Payload, Result
 from batched_whisper.batching.policy import Policy, WaitUntil
 from batched_whisper.errors import (
     BatchingError,

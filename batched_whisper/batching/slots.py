@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from batched_whisper.batching.sequence import Sequence, DecodeRequest
+from batched_whisper.batching.sequence import DecodeRequest, Sequence
 
 
 class SlotTable:

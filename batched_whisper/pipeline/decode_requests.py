@@ -17,16 +17,16 @@ from batched_whisper.audio.features import log_mel, pad_features
 from batched_whisper.batching.sequence import (
     AlignedText,
     DecodedTokens,
-    SharedLanguage,
     DecodeRequest,
+    SharedLanguage,
 )
 from batched_whisper.config.options import LANGUAGE_PER_WINDOW, DecodingOptions
 from batched_whisper.decoding.audio_context import context_policy, token_limit
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import (
     Attempt,
-    TextMetrics,
     FallbackPolicy,
+    TextMetrics,
     Thresholds,
     Verdict,
     compression_ratio,
@@ -208,7 +208,7 @@ class RequestBuilder:
             decoded.ended or self._is_cut_as_asked(decoded),
             says_twice(text),
         )
-        return self._thresholds.judge(figures)
+        return self._thresholds.evaluate(figures)
 
     def _is_cut_as_asked(self, decoded: DecodedTokens) -> bool:
         """Whether it has all the tokens that the caller lets it have."""

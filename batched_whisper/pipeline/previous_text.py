@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batched_whisper.batching.sequence import DecodeRequest
-from batched_whisper.pipeline.decode_requests import WindowPosition, RequestBuilder
+from batched_whisper.pipeline.decode_requests import RequestBuilder, WindowPosition
 from batched_whisper.tokens.prompt import PreviousText
 from batched_whisper.types import DecodedWindow
 

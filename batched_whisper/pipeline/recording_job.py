@@ -18,11 +18,11 @@ from functools import partial
 from batched_whisper.audio.decode import AudioSource, open_audio
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.batching.engine_group import EngineGroup
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
 from batched_whisper.concurrency.callback_future import add_internal_callback
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.errors import CallbackError, Closed, EmptyAudio
-from batched_whisper.pipeline.decode_requests import WindowPosition, RequestBuilder
+from batched_whisper.pipeline.decode_requests import RequestBuilder, WindowPosition
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.pipeline.previous_text import Send, WindowChain
 from batched_whisper.pipeline.reader_pool import ReaderPool

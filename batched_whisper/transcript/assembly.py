@@ -1,8 +1,8 @@
 """Windows of several channels in, in any order; segments in the order of time out.
 
-A segment is given as soon as it is ready: its window is not stitched to a later one any more, and no
-channel can still bring an earlier one. What is given does not depend on the order in which windows
-are done. Knows no engine and no thread.
+A segment is given as soon as it is ready: its window is not stitched to a later one any more, and
+no channel can still bring an earlier one. What is given does not depend on the order in which
+windows are done. Knows no engine and no thread.
 """
 
 from __future__ import annotations

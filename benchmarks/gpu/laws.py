@@ -33,7 +33,7 @@ def laws(device: str) -> dict[str, Any]:
     # Without the fixtures for speech and real models, whose needs may not be installed.
     folders = (ROOT, tests, tests / "engines", tests / "models")
     paths = os.pathsep.join(map(str, folders))
-    name = "cuda" if device != "cpu" else "pytorch-cpu-float32 and one_token_allowed"
+    name = "cuda" if device != "cpu" else "pytorch-cpu-float32 and allowed_of_one_token"
     command = ["pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-k", name, *files]
     ran = subprocess.run(
         [sys.executable, "-m", *command],

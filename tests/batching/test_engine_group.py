@@ -27,7 +27,7 @@ from batched_whisper.batching.engine_health import MAX_FAILED_ROUNDS, LoopRoster
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
 from batched_whisper.decoding.rules import MaskMode, TokenMask
 from batched_whisper.engines.interface import EncodeRow, StepRow
 from batched_whisper.engines.scripted import Script

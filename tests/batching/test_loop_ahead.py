@@ -24,7 +24,7 @@ from scripted_windows import (
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.scripted import Script

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batched_whisper.batching.metrics import LoopStats, LoopMetrics
+from batched_whisper.batching.metrics import LoopMetrics, LoopStats
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1)), max_size=20))

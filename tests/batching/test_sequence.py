@@ -22,10 +22,10 @@ from scripted_windows import (
 
 from batched_whisper.batching.sequence import (
     DecodedTokens,
-    StepInputs,
     Sequence,
     SequenceState,
     SharedLanguage,
+    StepInputs,
 )
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.interface import StepResult, StepRow

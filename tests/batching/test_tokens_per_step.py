@@ -16,7 +16,7 @@ from scripted_windows import (
 
 from batched_whisper.batching.clock import ManualClock
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, SharedLanguage, DecodeRequest
+from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
 from batched_whisper.decoding.fallback import Attempt
 
 N_SLOTS = 8

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from batched_whisper.decoding.fallback import (
     Attempt,
-    TextMetrics,
     FallbackPolicy,
+    TextMetrics,
     Thresholds,
     Verdict,
     says_twice,
