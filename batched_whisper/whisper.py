@@ -304,6 +304,7 @@ def _start(settings: Settings) -> _Running:
         engines,
         policy=FixedWait(settings.wait_ms),
         max_queue_size=settings.max_queue_size,
+        detokenizer=tokens,
     )
     chosen = "as asked for" if settings.model else f"the default on {devices}"
     about = combined_info([engine.info for engine in engines])

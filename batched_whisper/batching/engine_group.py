@@ -12,12 +12,13 @@ from concurrent.futures import Future
 from dataclasses import fields
 
 from batched_whisper.batching.clock import Clock
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest, Detokenizer
 from batched_whisper.batching.engine_health import LoopRoster
-from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.loop import EngineLoop, WindowQueue
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import Policy
 from batched_whisper.batching.queue import ItemQueue
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.engines.interface import Engine
 from batched_whisper.errors import OptionError
 
@@ -31,6 +32,7 @@ class EngineGroup:
         policy: how long idle engines wait for company.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
+        detokenizer: makes the text that verdicts are about; not given: every text is empty.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class EngineGroup:
         policy: Policy | None = None,
         max_queue_size: int = 256,
         clock: Clock | None = None,
+        detokenizer: Detokenizer | None = None,
     ) -> None:
-        self.queue: ItemQueue[DecodeRequest, DecodedTokens] = ItemQueue(max_queue_size, clock)
+        self.queue: WindowQueue = ItemQueue(max_queue_size, clock)
         roster = LoopRoster(len(engines))
         self._loops = [
             EngineLoop(
@@ -50,6 +53,7 @@ class EngineGroup:
                 policy=policy,
                 queue=self.queue,
                 roster=roster,
+                detokenizer=detokenizer,
             )
             for engine in engines
         ]
@@ -62,23 +66,26 @@ class EngineGroup:
 
     def submit(
         self,
-        task: DecodeRequest,
+        request: DecodeRequest,
         *,
+        language: SharedLanguage | None = None,
         group: Hashable | None = None,
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
         """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
         most, n_loops = self._smallest.max_batch_size, len(self._loops)
-        if task.n_slots > most and n_loops > 1:
+        if request.n_slots > most and n_loops > 1:
             in_all = sum(loop.max_batch_size for loop in self._loops)
             raise OptionError(
-                f"beam_size={task.n_slots} is more than an engine has room for: the {n_loops} "
+                f"beam_size={request.n_slots} is more than an engine has room for: the {n_loops} "
                 f"engines (workers on the CPU, or GPUs) decode {in_all} windows together, and "
                 f"{most} in each, and each beam takes the place of a window; "
                 "give fewer beams, or load the model with fewer workers or a larger max_batch_size"
             )
-        return self._smallest.submit(task, group=group, priority=priority, wait=wait)
+        return self._smallest.submit(
+            request, language=language, group=group, priority=priority, wait=wait
+        )
 
     def close(self, *, drain: bool = True) -> None:
         """Let nobody in any more and return when all engines are closed; see `EngineLoop.close`."""

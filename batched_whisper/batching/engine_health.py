@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 
-from batched_whisper.batching.sequence import DecodeRequest
 from batched_whisper.errors import BatchedWhisperError, EngineError
 
 MAX_FAILED_ROUNDS = 3
@@ -68,13 +67,8 @@ class EngineHealth:
         return self._n_rounds >= MAX_FAILED_ROUNDS
 
 
-def refusal(task: DecodeRequest) -> BatchedWhisperError | None:
-    """Why a window is dropped: nobody waits for it, or that cannot be found out."""
-    try:
-        if task.is_wanted():
-            return None
-    except BaseException as error:  # a task's own code may even call sys.exit
-        return failure(error)
+def dropped() -> BatchedWhisperError:
+    """Why a window has no answer whose future was cancelled while it was decoded."""
     return EngineError("dropped, because its caller no longer waits for it")
 
 

@@ -17,10 +17,11 @@ from functools import partial
 
 from batched_whisper.audio.decode import AudioSource, open_audio
 from batched_whisper.audio.speech import SpeechDetector
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest
 from batched_whisper.batching.engine_group import EngineGroup
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.concurrency.callback_future import add_internal_callback
-from batched_whisper.config.options import DecodingOptions
+from batched_whisper.config.options import LANGUAGE_PER_WINDOW, DecodingOptions
 from batched_whisper.errors import CallbackError, Closed, EmptyAudio
 from batched_whisper.pipeline.decode_requests import RequestBuilder, WindowPosition
 from batched_whisper.pipeline.model_tokens import ModelTokens
@@ -116,10 +117,7 @@ class RecordingJob:
     def _read(self) -> Generator[WindowBatch, None, None]:
         """Bring the windows of one block after another; may be left after each."""
         tasks = RequestBuilder(
-            self._means.model,
-            self._options,
-            lambda: not self.future.done(),
-            as_samples=self._means.takes_samples,
+            self._means.model, self._options, as_samples=self._means.takes_samples
         )
         source = WindowSource(self._options, self._means.speech_detector)
         with open_audio(self._audio, sampling_rate=self._sampling_rate) as stream:
@@ -140,8 +138,8 @@ class RecordingJob:
             if self.future.done():
                 return
             channel = self._channels[each.channel]
-            place = tasks.place(each.window, each.channel)
-            task = tasks.task(each.window, channel.language)
+            place = tasks.position(each.window, each.channel)
+            task = tasks.request(each.window, place)
             if channel.chain is None:
                 self._send(tasks, place, task, wait=True)
             else:
@@ -187,8 +185,12 @@ class RecordingJob:
     def _send(
         self, tasks: RequestBuilder, place: WindowPosition, task: DecodeRequest, wait: bool
     ) -> None:
-        answer = self._means.loops.submit(task, group=self, wait=wait)
+        per_window = self._options.language == LANGUAGE_PER_WINDOW
+        language = None if per_window else self._channels[place.channel].language
+        answer = self._means.loops.submit(task, language=language, group=self, wait=wait)
         self._answers.add(answer)
+        if self.future.done():  # it was given up before the answer was among those to cancel
+            answer.cancel()
         answer.add_done_callback(partial(self._when_decoded, tasks, place))
 
     def _give(self) -> None:

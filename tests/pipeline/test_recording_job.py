@@ -15,6 +15,7 @@ from scripted_room import Room
 from scripted_speech import RATE, SOON_S, hum, sentence, tone
 
 from batched_whisper.audio.features import log_mel
+from batched_whisper.batching import sequence as sequence_module
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.decoding.rules import MaskMode, TokenMask
@@ -477,6 +478,41 @@ def test_a_text_that_runs_into_the_models_own_limit_is_not_believed(
     [window] = room.hear(tone(0), audio_context="full", **options).windows
     assert window.compression_ratio < 2.4
     assert (window.decodes, len(window.tokens)) == (6, 444 if options else 224)
+
+
+def test_a_text_is_made_measured_and_searched_for_pauses_once(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ask for it: the verdict, the fallback, the words and the transcript."""
+    texts, measured, searched = list[Any](), list[str](), list[int]()
+    text, measure, find = ModelTokens.text, sequence_module.measure, decode_requests.find_pauses
+
+    def made(tokens: ModelTokens, sampled: Any) -> str:
+        texts.append(tuple(sampled))
+        return text(tokens, sampled)
+
+    def measure_once(said: str, **figures: Any) -> Any:
+        measured.append(said)
+        return measure(said, **figures)
+
+    def find_once(samples: Any) -> Any:
+        searched.append(len(samples))
+        return find(samples)
+
+    monkeypatch.setattr(ModelTokens, "text", made)
+    monkeypatch.setattr(sequence_module, "measure", measure_once)
+    monkeypatch.setattr(decode_requests, "find_pauses", find_once)
+    room = Room(base_model, monkeypatch)
+    begin = room.tokenizer.timestamp_begin
+    said = (begin, *room.tokenizer.encode(" one two"), begin + 990)
+    room.listener.scripts[1] = Script(said)
+    found = room.hear(tone(1, 20), language="en", timestamps=True, word_timestamps=True)
+    room.close()
+    [window] = found.windows
+    assert window.words
+    assert texts == [window.tokens]
+    assert measured == [window.text]
+    assert searched == [20 * 16_000]
 
 
 def test_what_the_engine_said_of_a_window_is_not_kept_until_the_recording_ends(
