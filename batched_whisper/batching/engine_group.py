@@ -20,7 +20,6 @@ from batched_whisper.batching.policy import Policy
 from batched_whisper.batching.queue import ItemQueue
 from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.engines.interface import Engine
-from batched_whisper.errors import OptionError
 
 
 class EngineGroup:
@@ -74,15 +73,6 @@ class EngineGroup:
         wait: bool = True,
     ) -> Future[DecodedTokens]:
         """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
-        most, n_loops = self._smallest.max_batch_size, len(self._loops)
-        if request.n_slots > most and n_loops > 1:
-            in_all = sum(loop.max_batch_size for loop in self._loops)
-            raise OptionError(
-                f"beam_size={request.n_slots} is more than an engine has room for: the {n_loops} "
-                f"engines (workers on the CPU, or GPUs) decode {in_all} windows together, and "
-                f"{most} in each, and each beam takes the place of a window; "
-                "give fewer beams, or load the model with fewer workers or a larger max_batch_size"
-            )
         return self._smallest.submit(
             request, language=language, group=group, priority=priority, wait=wait
         )

@@ -141,8 +141,10 @@ class EngineLoop:
         n_slots, at_most = request.n_slots, self.max_batch_size
         if n_slots > at_most:
             raise OptionError(
-                f"beam_size={n_slots} is more than max_batch_size={at_most}, and each beam takes "
-                "the place of a window; give fewer beams, or load the model for larger batches"
+                f"beam_size={n_slots} is more than the {at_most} windows that one engine decodes "
+                "together (max_batch_size, divided among all engines), and each beam takes the "
+                "place of a window; give fewer beams, or load the model with a larger "
+                "max_batch_size or fewer engines (streams of the CPU)"
             )
         put = self.queue.put if wait else self.queue.put_queued
         window = QueuedWindow(request, SharedLanguage() if language is None else language)
