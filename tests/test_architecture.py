@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,21 @@ def test_every_room_is_in_one_layer() -> None:
     parser.read(ROOT / ".importlinter")
     layers = parser["importlinter:contract:layers"]["layers"].replace("|", " ").split()
     assert sorted(layers) == [f"batched_whisper.{room}" for room in ROOMS if room not in OUTSIDE]
+
+
+MAX_FILES, MAX_LINES = 15, 3_000
+"""From a call to its transcript: what a newcomer has to read."""
+
+
+def reading_list() -> list[str]:
+    """The numbered files of the section that gives the order to read them in."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    section = text.split("## How data flows", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
+
+
+def test_the_path_that_everybody_reads_is_short() -> None:
+    files = reading_list()
+    n_lines = [len((PACKAGE / name).read_text("utf-8").splitlines()) for name in files]
+    assert 10 <= len(files) == len(set(files)) <= MAX_FILES
+    assert sum(n_lines) <= MAX_LINES

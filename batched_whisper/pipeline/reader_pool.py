@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
@@ -48,6 +49,7 @@ class ReaderPool:
         n_threads = min(MAX_WORKERS, 2 * (os.cpu_count() or 1))
         self._readers = ThreadPool(n_threads, "whisper-audio")
         self._resumers = ThreadPool(n_threads, "whisper-resumed")
+        self._results = ThreadPool(1, "whisper-results")
         self._tellers = ThreadPool(MAX_WORKERS, "whisper-segments")
         self._callers = ThreadPool(MAX_WORKERS, "whisper-callbacks")
         self._max_open = max_open
@@ -69,6 +71,13 @@ class ReaderPool:
         """Let a recording read on. Raises Closed when all recordings are done."""
         _submit(self._resumers, job)
 
+    def process(self, call: Callable[[], object]) -> None:
+        """Have a result processed, off the engine's thread; at once if all recordings are done."""
+        try:
+            self._results.submit(call)
+        except RuntimeError:  # it was shut down
+            call()
+
     def serial_executor(self) -> SerialExecutor:
         """Calls one after another, whose callees may take their time."""
         return SerialExecutor(self._tellers)
@@ -79,7 +88,13 @@ class ReaderPool:
 
     def is_own_thread(self) -> bool:
         """Whether the caller is one of these threads, for which it must not wait then."""
-        pools = (self._readers, self._resumers, self._tellers, self._callers)
+        pools = (
+            self._readers,
+            self._resumers,
+            self._results,
+            self._tellers,
+            self._callers,
+        )
         return any(pool.is_own_thread() for pool in pools)
 
     def cancel_all(self) -> None:
@@ -98,6 +113,7 @@ class ReaderPool:
                 self._changed.wait()
         self._readers.shutdown()
         self._resumers.shutdown()
+        self._results.shutdown()
 
     def finish_telling(self) -> None:
         """Return when everything is told; the engine must be done by then."""

@@ -183,7 +183,19 @@ class RecordingJob:
     def _when_decoded(
         self, requests: RequestBuilder, position: WindowPosition, answer: Future[DecodedTokens]
     ) -> None:
+        """Take a result; the times of words are made elsewhere, so that the engine goes on."""
         self._answers.discard(answer)  # with all that words were timed by
+        process = partial(self._process, requests, position, answer)
+        if self._options.word_timestamps:
+            self._context.workers.process(process)
+        else:
+            process()
+
+    # --- there, or on the thread that makes the times of words ----------------------------------
+
+    def _process(
+        self, requests: RequestBuilder, position: WindowPosition, answer: Future[DecodedTokens]
+    ) -> None:
         try:
             window = requests.decoded_window(position, answer.result())
             self._builder.add(position, window)

@@ -527,13 +527,45 @@ def test_what_the_engine_said_of_a_window_is_not_kept_until_the_recording_ends(
         answers.append(weakref.ref(answer))
         return answer
 
+    process, third, n_processed = RecordingJob._process, threading.Event(), itertools.count(1)
+
+    def counted(*arguments: Any) -> None:
+        if next(n_processed) == 3:  # by one thread, so that it has nothing of the two before
+            third.set()
+        process(*arguments)
+
+    monkeypatch.setattr(RecordingJob, "_process", counted)
     monkeypatch.setattr(EngineLoop, "submit", watched)
     room.listener.hold = 3
     sound = np.concatenate([tone(number, 30) for number in (1, 2, 4, 3)])
     future = room.whisper.submit(sound, language="en", word_timestamps=True)
     assert room.listener.held.wait(SOON_S)
+    assert third.wait(SOON_S)
     gc.collect()
     assert [answer() is None for answer in answers[:2]] == [True, True]
     room.listener.go.set()
     assert sentence(3) in future.result(SOON_S).text
+    room.close()
+
+
+def test_the_engines_thread_does_not_make_the_times_of_words(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they are being made the engine decodes other windows."""
+    room = Room(base_model, monkeypatch, max_batch_size=1)
+    room.listener.hold, began = 4, threading.Event()
+    time_words = decode_requests.time_window_words
+
+    def held(*arguments: Any) -> Any:
+        began.set()
+        assert room.listener.held.wait(SOON_S)  # the engine has come to the next window
+        return time_words(*arguments)
+
+    monkeypatch.setattr(decode_requests, "time_window_words", held)
+    sound = np.concatenate([tone(1, 30), tone(4, 30)])
+    future = room.whisper.submit(sound, language="en", word_timestamps=True)
+    assert began.wait(SOON_S) and room.listener.held.wait(SOON_S)
+    room.listener.go.set()
+    found = future.result(SOON_S)
+    assert all(window.words for window in found.windows)
     room.close()
