@@ -1,4 +1,4 @@
-"""Several engines behind one queue: whoever has a free slot takes the next window.
+"""Several engines behind one queue: an engine with a free slot takes the next window.
 
 A machine with many processors, or with several GPUs, does more with several engines than with one
 that spreads every small step over all of it. Windows of one recording may go to different engines.
@@ -28,7 +28,7 @@ class EngineGroup:
     Args:
         engines: one at least, alike; owned by their loops from here on. Each decodes as many
             windows together as it has slots.
-        policy: how long idle engines wait for company.
+        policy: how long idle engines wait for more windows.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
         detokenizer: makes the text that verdicts are about; not given: every text is empty.
@@ -78,7 +78,7 @@ class EngineGroup:
         )
 
     def close(self, *, drain: bool = True) -> None:
-        """Let nobody in any more and return when all engines are closed; see `EngineLoop.close`."""
+        """Accept no more windows and return when all engines are closed; see `EngineLoop.close`."""
         self.queue.close(drain=drain)
         for loop in self._loops:
             loop.close(drain=drain)

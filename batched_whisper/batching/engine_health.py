@@ -1,8 +1,8 @@
 """Which engines still serve a queue, and why a window has no answer.
 
-An engine that only fails leaves the queue to the others: it would otherwise be the quickest of all
-to take what waits, and fail it. What a window gets is an error of ours: its caller left, or
-something broke on it. Knows rounds of a loop and their outcome, and no engine.
+An engine that only fails leaves the queue to the others: it would otherwise be the first to take
+every waiting window, and fail it. A window without an answer gets an error of ours: it was
+cancelled, or something failed on it. Knows a loop's rounds and their outcome, and no engine.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The one thread that touches the engine: many windows in, full steps all the time.
 
-Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
-steps every slot by one token, and answers whoever ended at once. Where the engine works ahead, the
-windows are let in and encoded while the others are stepped. The beams of one window are stepped
-with everybody else. A failure of the engine, or of what a task brought along, is the failure of
+Each round it drops windows that were cancelled, admits waiting windows to free slots and encodes
+them, steps every slot by one token, and answers the windows that ended at once. Where the engine
+works ahead, windows are admitted and encoded while the others are stepped. The beams of one window
+are stepped with all others. A failure of the engine, or of a request's own data, is the failure of
 the windows it happened to; the loop goes on with the others. Where other loops serve the same
-queue, an engine that does nothing but fail leaves it to them.
+queue, an engine that only fails leaves the queue to them.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ _PATIENCE_S = 0.01
 
 
 class EngineLoop:
-    """Runs one engine for everybody.
+    """Runs one engine for all windows.
 
     Args:
         engine: owned by the loop from here on: only its thread calls it, and closes it.
         max_batch_size: the most windows, and beams of windows, decoded together.
-        policy: how long an idle engine waits for company.
+        policy: how long an idle engine waits for more windows.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
         queue: where windows wait, if it is shared with other loops; it has its own size and clock.
@@ -151,7 +151,7 @@ class EngineLoop:
         return put(window, group=group, priority=priority, size=n_slots)
 
     def close(self, *, drain: bool = True) -> None:
-        """Let nobody in any more and return when the engine is closed.
+        """Accept no more windows and return when the engine is closed.
 
         With ``drain`` everything accepted is answered first; without, what waits fails with
         Closed and what is being decoded is answered.
@@ -202,17 +202,17 @@ class EngineLoop:
             log.error("the engine on %s could not be closed: %s", self._engine.info.device, error)
 
     def _round(self) -> None:
-        """Ends with a step of everybody, unless nobody can be stepped.
+        """One round; it ends with a step of all windows that can be stepped, if there are any.
 
-        An engine that works ahead is first given who can be stepped already, and then, while it
-        does that, who is encoded for the next round.
+        An engine that works ahead first begins the step of the windows that are encoded already.
+        While it does that, windows are encoded for the next round.
         """
         self._drop_unwanted()
         for sequence in self._in_state(SequenceState.RETRY):
             self._retry(sequence)
         fed = self._fed() if self._ahead else []
         if not fed:
-            self._let_in()
+            self._admit_waiting()
             fed = self._fed()
         fed = self._copied(fed)
         if fed:
@@ -223,15 +223,15 @@ class EngineLoop:
     def _in_state(self, state: SequenceState) -> list[Sequence]:
         return [sequence for sequence in self._slots if sequence.state is state]
 
-    def _let_in(self) -> None:
-        """Encode who is tried again on other audio, and as many of those who wait as may."""
+    def _admit_waiting(self) -> None:
+        """Encode windows that are tried again on more audio, and admit as many as may come in."""
         again = self._in_state(SequenceState.WAITING)
         items = self._take(len(again))
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
         self._encode([*again, *(sequence for sequence in admitted if sequence is not None)])
 
     def _take(self, n_again: int) -> list[WindowItem]:
-        """Who is let in now; blocks while there is nothing else to do."""
+        """The items to admit now; blocks while there is nothing else to do."""
         if len(self._slots):
             todo = plan(len(self.queue), self._slots.n_taken, n_again, self._limits)
             return self.queue.take_now(todo.n_admit, room=todo.n_free) if todo.n_admit else []
@@ -273,11 +273,11 @@ class EngineLoop:
             self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:
-        """Encode windows, so many a call as the engine likes."""
+        """Encode windows, as many per call as the engine wants."""
         together = self._engine.info.encode_batch_size
         for i in range(0, len(sequences), together):
             began = time.perf_counter()
-            heard: list[tuple[Sequence, EncodeRow]] = []
+            rows: list[tuple[Sequence, EncodeRow]] = []
             for sequence in sequences[i : i + together]:
                 context = sequence.attempt.audio_context
                 try:
@@ -285,23 +285,23 @@ class EngineLoop:
                 except Exception as error:  # such as of features without a frame
                     self._fail(sequence, error)
                     continue
-                heard.append((sequence, EncodeRow(sequence.slots[0], audio, context)))
-            if heard:
-                self._encode_rows(heard, began)
+                rows.append((sequence, EncodeRow(sequence.slots[0], audio, context)))
+            if rows:
+                self._encode_rows(rows, began)
 
-    def _encode_rows(self, heard: list[tuple[Sequence, EncodeRow]], began: float) -> None:
+    def _encode_rows(self, rows: list[tuple[Sequence, EncodeRow]], began: float) -> None:
         """Encode in one call; where that fails, each alone, so that a failure is that window's."""
         try:
-            self._engine.encode([row for _, row in heard])
+            self._engine.encode([row for _, row in rows])
         except BaseException as error:
-            if len(heard) == 1:
-                self._fail(heard[0][0], self._health.failed(error))
+            if len(rows) == 1:
+                self._fail(rows[0][0], self._health.failed(error))
                 return
-            for each in heard:
+            for each in rows:
                 self._encode_rows([each], time.perf_counter())
             return
-        self._metrics.encoded(len(heard), time.perf_counter() - began)
-        for sequence, _ in heard:
+        self._metrics.encoded(len(rows), time.perf_counter() - began)
+        for sequence, _ in rows:
             sequence.begin()
 
     def _step(self, fed: StepBatch) -> None:
@@ -316,7 +316,7 @@ class EngineLoop:
             self._fail_step(fed, error)
             return
         try:
-            self._let_in()
+            self._admit_waiting()
         finally:  # whatever happened, nothing else may be asked of the engine before
             self._finish(fed, started, began)
 
@@ -354,7 +354,7 @@ class EngineLoop:
             sequence.shared_language.wait(_PATIENCE_S)
 
     def _fed(self) -> StepBatch:
-        """What everybody's slots are fed; who waits for a language, or its audio, is left out."""
+        """The step's inputs; windows that wait for a language or their audio are left out."""
         fed: StepBatch = []
         for sequence in self._in_state(SequenceState.DECODING):
             try:
@@ -367,7 +367,7 @@ class EngineLoop:
         return fed
 
     def _copied(self, fed: StepBatch) -> StepBatch:
-        """Let texts that branched go on in slots of their own; returns who can be stepped."""
+        """Copy texts that branched to slots of their own; returns what can be stepped."""
         copies = [row for _, feed in fed for row in feed.copies]
         try:
             if copies:
@@ -380,7 +380,7 @@ class EngineLoop:
             return [(sequence, feed) for sequence, feed in fed if not feed.copies]
 
     def _deliver(self, done: list[Sequence]) -> None:
-        """Answer at once who asks for no alignment; align the texts of the others together."""
+        """Answer windows that want no words at once; align the texts of the others together."""
         asked: list[tuple[Sequence, AlignRow]] = []
         for sequence in done:
             try:

@@ -26,7 +26,7 @@ class _Waiting:
 
 
 class WindowChain:
-    """The windows of one channel; a worker adds to it, the loop's thread goes on with it.
+    """The windows of one channel: a reader adds them, and each sends the next when it is decoded.
 
     Args:
         requests: of the recording.
@@ -49,16 +49,16 @@ class WindowChain:
         """Bring the next window."""
         with self._lock:
             self._waiting.append(_Waiting(position, request))
-        self._go_on()
+        self._send_next()
 
     def decoded(self, window: DecodedWindow) -> None:
-        """The window that was sent is done; the next one hears what it said."""
+        """The window that was sent is done; the next one is prompted with its text."""
         self._previous.add(window.tokens, window.temperature)
         with self._lock:
             self._is_busy = False
-        self._go_on()
+        self._send_next()
 
-    def _go_on(self) -> None:
+    def _send_next(self) -> None:
         with self._lock:
             if self._is_busy or not self._waiting:
                 return
