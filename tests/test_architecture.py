@@ -56,3 +56,21 @@ def test_the_threads_on_the_map_are_those_of_the_code() -> None:
 
 
 _THREAD = re.compile("whisper-[a-z]+")
+
+
+MAX_FILES, MAX_LINES = 15, 3_000
+"""From a call to its transcript: what a newcomer has to read."""
+
+
+def reading_list() -> list[str]:
+    """The numbered files of the section that gives the order to read them in."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    section = text.split("## How data flows", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
+
+
+def test_the_path_that_everybody_reads_is_short() -> None:
+    files = reading_list()
+    n_lines = [len((PACKAGE / name).read_text("utf-8").splitlines()) for name in files]
+    assert 10 <= len(files) == len(set(files)) <= MAX_FILES
+    assert sum(n_lines) <= MAX_LINES

@@ -1,4 +1,4 @@
-"""Cutters and detectors over a whole recording, whose laws do not ask how it comes in."""
+"""Cutters and detectors applied to whole recordings, for laws that do not depend on blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from batched_whisper.audio.packing import PackingOptions, SpeechCutter
 from batched_whisper.audio.speech import SpeechDetector
 from batched_whisper.audio.windows import PlainCutter
-from batched_whisper.types import Samples, Span, Window
+from batched_whisper.types import Samples, SpeechSpan, Window
 
 
 def cut(blocks: Iterable[Samples], max_s: float = 30.0, overlap_s: float = 0.0) -> Iterator[Window]:
@@ -20,7 +20,7 @@ def cut(blocks: Iterable[Samples], max_s: float = 30.0, overlap_s: float = 0.0) 
 
 
 def blocked(samples: Samples, sizes: list[int]) -> Iterator[Samples]:
-    """The samples in blocks of these sizes, again and again; every block is overwritten after."""
+    """Yield the samples in blocks of these sizes in rotation; each is overwritten afterwards."""
     start, turn = 0, 0
     while start < len(samples):
         block = samples[start : start + sizes[turn % len(sizes)]].copy()
@@ -45,17 +45,17 @@ def windows_by_speech(
     yield from cutter.end()
 
 
-def joined(pieces: Iterable[Span]) -> list[Span]:
-    """Spans that touch are the same speech."""
-    spans: list[Span] = []
+def joined(pieces: Iterable[SpeechSpan]) -> list[SpeechSpan]:
+    """Join spans that touch."""
+    spans: list[SpeechSpan] = []
     for piece in pieces:
         if spans and spans[-1].end_sample == piece.start_sample:
-            piece = Span(spans.pop().start_sample, piece.end_sample)
+            piece = SpeechSpan(spans.pop().start_sample, piece.end_sample)
         spans.append(piece)
     return spans
 
 
-def spans(blocks: Iterable[Samples], detector: SpeechDetector) -> list[Span]:
-    listener = detector.listen()
-    told = [listener.hear(block) for block in blocks]
-    return joined(span for heard in (*told, listener.end()) for span in heard.spans)
+def spans(blocks: Iterable[Samples], detector: SpeechDetector) -> list[SpeechSpan]:
+    stream = detector.new_stream()
+    updates = [stream.process(block) for block in blocks]
+    return joined(span for update in (*updates, stream.end()) for span in update.spans)

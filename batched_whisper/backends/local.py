@@ -1,8 +1,8 @@
 """The backend that runs a model in this process: finds it, and makes engines, threads and jobs.
 
-A call brings a recording. A few worker threads decode it, cut it into windows and compute their
-features; the windows of everybody's recordings wait in one queue for the engines; when a
-recording's last window is done its transcript is put together and the caller has it.
+Worker threads decode recordings, cut them into windows and compute their features. The windows of
+all recordings wait in one queue for the engines. When the last window of a recording is decoded,
+its transcript is complete and its future is done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from batched_whisper.concurrency import process_end
 from batched_whisper.config.device import Devices
 from batched_whisper.config.options import DecodingOptions, Settings
 from batched_whisper.engines.factory import choose_devices, make_engines, max_concurrent_windows
-from batched_whisper.engines.interface import Engine, EngineInfo
+from batched_whisper.engines.interface import Engine, EngineInfo, combined_info
 from batched_whisper.errors import Closed, EngineError
 from batched_whisper.models.cache_folder import user_cache_folder
 from batched_whisper.models.catalog import default_model
@@ -35,7 +35,7 @@ from batched_whisper.models.model_files import ModelFiles, Source
 from batched_whisper.models.sources import find
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.pipeline.reader_pool import ReaderPool
-from batched_whisper.pipeline.recording_job import Means, RecordingJob
+from batched_whisper.pipeline.recording_job import RecordingContext, RecordingJob
 from batched_whisper.pipeline.shutdown import Shutdown
 from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import OnSegment, Transcript
@@ -54,7 +54,7 @@ MIN_OPEN_RECORDINGS = 64
 class _Running:
     """What exists between load() and close()."""
 
-    means: Means
+    context: RecordingContext
     info: WhisperInfo
     shutdown: Shutdown
 
@@ -98,7 +98,7 @@ class LocalBackend:
     def stats(self) -> LoopStats:
         """The batcher's figures of this moment."""
         running = self._running
-        return running.means.loops.stats if running is not None else LoopStats()
+        return running.context.loops.stats if running is not None else LoopStats()
 
     def load(self) -> None:
         """Find and read the model and start its engine, once."""
@@ -114,15 +114,15 @@ class LocalBackend:
         user_callbacks: bool = False,
     ) -> Future[Transcript]:
         """Start to transcribe a recording; see `Backend.submit`."""
-        means = self._loaded().means
-        if means.loops.is_own_thread():
+        context = self._loaded().context
+        if context.loops.is_own_thread():
             raise Closed(
                 "a callback cannot transcribe where no thread can be started for it: the process "
                 "is ending, or has as many threads as it may have"
             )
-        future = means.workers.callback_future() if user_callbacks else None
-        job = RecordingJob(means, audio, sampling_rate, options, on_segment, future)
-        means.workers.start(job)
+        future = context.workers.callback_future() if user_callbacks else None
+        job = RecordingJob(context, audio, sampling_rate, options, on_segment, future)
+        context.workers.start(job)
         return job.future
 
     def close(self) -> None:
@@ -165,18 +165,20 @@ def _start(settings: Settings) -> _Running:
     tokens = ModelTokens(checkpoint, Tokenizer.from_folder(files.folder))
     cache = Path(settings.cache_dir) if settings.cache_dir else user_cache_folder()
     engines = make_engines(checkpoint, tokens.ids, settings, cache / "graphs")
-    loops = _start_loops(engines, settings)
+    loops = _start_loops(engines, settings, tokens)
     about = combined_info([engine.info for engine in engines])
     workers = ReaderPool(max_open=max(2 * about.max_slots, MIN_OPEN_RECORDINGS))
     ahead = _windows_ahead(settings, devices, about.max_slots)
     streaming = ahead if devices.on_gpu else min(ahead, MAX_WINDOWS_AHEAD_CPU_STREAMING)
     as_samples = engines[0].info.takes_samples
-    means = Means(tokens, loops, workers, _speech_detector, ahead, streaming, as_samples)
+    context = RecordingContext(
+        tokens, loops, workers, _speech_detector, ahead, streaming, as_samples
+    )
     info = _info(name, files, settings, devices, about)
-    return _Running(means, info, Shutdown(workers, loops))
+    return _Running(context, info, Shutdown(workers, loops))
 
 
-def _start_loops(engines: Sequence[Engine], settings: Settings) -> EngineGroup:
+def _start_loops(engines: Sequence[Engine], settings: Settings, tokens: ModelTokens) -> EngineGroup:
     """Start the engines' threads.
 
     Raises:
@@ -184,7 +186,12 @@ def _start_loops(engines: Sequence[Engine], settings: Settings) -> EngineGroup:
     """
     policy = FixedWait(settings.wait_ms)
     try:
-        return EngineGroup(engines, policy=policy, max_queue_size=settings.max_queue_size)
+        return EngineGroup(
+            engines,
+            policy=policy,
+            max_queue_size=settings.max_queue_size,
+            detokenizer=tokens,
+        )
     except RuntimeError as error:
         for engine in engines:
             with suppress(Exception):  # the first error is the one to tell

@@ -1,4 +1,4 @@
-"""Several engines behind one queue: whoever has a free slot takes the next window.
+"""Several engines behind one queue: an engine with a free slot takes the next window.
 
 A machine with many processors, or with several GPUs, does more with several engines than with one
 that spreads every small step over all of it. Windows of one recording may go to different engines.
@@ -12,14 +12,14 @@ from concurrent.futures import Future
 from dataclasses import fields
 
 from batched_whisper.batching.clock import Clock
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest, Detokenizer
 from batched_whisper.batching.engine_health import LoopRoster
-from batched_whisper.batching.loop import EngineLoop
+from batched_whisper.batching.loop import EngineLoop, WindowQueue
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import Policy
 from batched_whisper.batching.queue import ItemQueue
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.engines.interface import Engine
-from batched_whisper.errors import OptionError
 
 
 class EngineGroup:
@@ -28,9 +28,10 @@ class EngineGroup:
     Args:
         engines: one at least, alike; owned by their loops from here on. Each decodes as many
             windows together as it has slots.
-        policy: how long idle engines wait for company.
+        policy: how long idle engines wait for more windows.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
+        detokenizer: makes the text that verdicts are about; not given: every text is empty.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class EngineGroup:
         policy: Policy | None = None,
         max_queue_size: int = 256,
         clock: Clock | None = None,
+        detokenizer: Detokenizer | None = None,
     ) -> None:
-        self.queue: ItemQueue[DecodeRequest, DecodedTokens] = ItemQueue(max_queue_size, clock)
+        self.queue: WindowQueue = ItemQueue(max_queue_size, clock)
         roster = LoopRoster(len(engines))
         self._loops = [
             EngineLoop(
@@ -50,6 +52,7 @@ class EngineGroup:
                 policy=policy,
                 queue=self.queue,
                 roster=roster,
+                detokenizer=detokenizer,
             )
             for engine in engines
         ]
@@ -62,26 +65,20 @@ class EngineGroup:
 
     def submit(
         self,
-        task: DecodeRequest,
+        request: DecodeRequest,
         *,
+        language: SharedLanguage | None = None,
         group: Hashable | None = None,
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
         """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
-        most, n_loops = self._smallest.max_batch_size, len(self._loops)
-        if task.n_slots > most and n_loops > 1:
-            in_all = sum(loop.max_batch_size for loop in self._loops)
-            raise OptionError(
-                f"beam_size={task.n_slots} is more than an engine has room for: the {n_loops} "
-                f"engines (workers on the CPU, or GPUs) decode {in_all} windows together, and "
-                f"{most} in each, and each beam takes the place of a window; "
-                "give fewer beams, or load the model with fewer workers or a larger max_batch_size"
-            )
-        return self._smallest.submit(task, group=group, priority=priority, wait=wait)
+        return self._smallest.submit(
+            request, language=language, group=group, priority=priority, wait=wait
+        )
 
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
-        """Let nobody in any more and return when all engines are closed; see `EngineLoop.close`."""
+        """Accept no more windows and return when all engines are closed; see `EngineLoop.close`."""
         self.queue.close(drain=drain)
         for loop in self._loops:
             loop.close(drain=drain, timeout_s=timeout_s)

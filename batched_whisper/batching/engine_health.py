@@ -1,15 +1,14 @@
 """Which engines still serve a queue, and why a window has no answer.
 
-An engine that only fails leaves the queue to the others: it would otherwise be the quickest of all
-to take what waits, and fail it. What a window gets is an error of ours: its caller left, or
-something broke on it. Knows rounds of a loop and their outcome, and no engine.
+An engine that only fails leaves the queue to the others: it would otherwise be the first to take
+every waiting window, and fail it. A window without an answer gets an error of ours: it was
+cancelled, or something failed on it. Knows a loop's rounds and their outcome, and no engine.
 """
 
 from __future__ import annotations
 
 import threading
 
-from batched_whisper.batching.sequence import DecodeRequest
 from batched_whisper.errors import BatchedWhisperError, EngineError
 
 MAX_FAILED_ROUNDS = 3
@@ -68,13 +67,8 @@ class EngineHealth:
         return self._n_rounds >= MAX_FAILED_ROUNDS
 
 
-def refusal(task: DecodeRequest) -> BatchedWhisperError | None:
-    """Why a window is dropped: nobody waits for it, or that cannot be found out."""
-    try:
-        if task.is_wanted():
-            return None
-    except BaseException as error:  # a task's own code may even call sys.exit
-        return failure(error)
+def dropped() -> BatchedWhisperError:
+    """Why a window has no answer whose future was cancelled while it was decoded."""
     return EngineError("dropped, because its caller no longer waits for it")
 
 

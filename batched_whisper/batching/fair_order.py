@@ -19,6 +19,24 @@ Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
 
+class ItemFuture(Future[Result]):
+    """The result of an item.
+
+    Cancelled while the item waits, it is cancelled like any other. Once the item was taken that is
+    too late, and the future stays as it is; but who took the item can see that nobody waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_wanted = True
+        """Whether nobody has asked to cancel it."""
+
+    def cancel(self) -> bool:
+        """Give up the result; whether the item had not been taken yet."""
+        self.is_wanted = False
+        return super().cancel()
+
+
 @dataclass(frozen=True, eq=False)
 class Item(Generic[Payload, Result]):
     """One piece of work that waits, and the future in which its caller waits for the result."""
@@ -36,7 +54,7 @@ class Item(Generic[Payload, Result]):
     """How much of the room in a batch it takes."""
     deadline_s: float | None = None
     """After this time nobody wants the result any more."""
-    future: Future[Result] = field(default_factory=Future)
+    future: ItemFuture[Result] = field(default_factory=ItemFuture)
 
     def is_late(self, now_s: float) -> bool:
         """Whether its deadline has passed."""

@@ -1,11 +1,11 @@
 """The one thread that touches the engine: many windows in, full steps all the time.
 
-Each round it drops whom nobody waits for, lets waiting windows into free slots and encodes them,
-steps every slot by one token, and answers whoever ended at once. Where the engine works ahead, the
-windows are let in and encoded while the others are stepped. The beams of one window are stepped
-with everybody else. A failure of the engine, or of what a task brought along, is the failure of
+Each round it drops windows that were cancelled, admits waiting windows to free slots and encodes
+them, steps every slot by one token, and answers the windows that ended at once. Where the engine
+works ahead, windows are admitted and encoded while the others are stepped. The beams of one window
+are stepped with all others. A failure of the engine, or of a request's own data, is the failure of
 the windows it happened to; the loop goes on with the others. Where other loops serve the same
-queue, an engine that does nothing but fail leaves it to them.
+queue, an engine that only fails leaves the queue to them.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ import time
 from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 from batched_whisper.batching.clock import Clock
-from batched_whisper.batching.engine_health import EngineHealth, LoopRoster, failure, refusal
+from batched_whisper.batching.decode_request import (
+    DecodedTokens,
+    DecodeRequest,
+    Detokenizer,
+    NoText,
+)
+from batched_whisper.batching.engine_health import EngineHealth, LoopRoster, dropped, failure
 from batched_whisper.batching.metrics import LoopMetrics, LoopStats
 from batched_whisper.batching.policy import FixedWait, OfBatch, Policy
 from batched_whisper.batching.queue import Item, ItemQueue
 from batched_whisper.batching.scheduler import Limits, enough_encodes, plan
-from batched_whisper.batching.sequence import (
-    DecodedTokens,
-    DecodeRequest,
-    Sequence,
-    SequenceState,
-    StepInputs,
-)
+from batched_whisper.batching.sequence import Sequence, SequenceState, StepInputs
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.batching.slots import SlotTable
+from batched_whisper.engines.encoder_input import encoder_input
 from batched_whisper.engines.interface import (
     AlignRow,
     EncodeRow,
@@ -45,7 +48,17 @@ from batched_whisper.errors import EngineError, OptionError
 
 log = logging.getLogger(__name__)
 
-Work = Item[DecodeRequest, DecodedTokens]
+
+@dataclass(frozen=True, eq=False)
+class QueuedWindow:
+    """A request, and what its recording's windows share, which is not part of its data."""
+
+    request: DecodeRequest
+    language: SharedLanguage
+
+
+WindowQueue = ItemQueue[QueuedWindow, DecodedTokens]
+WindowItem = Item[QueuedWindow, DecodedTokens]
 StepBatch = list[tuple[Sequence, StepInputs]]
 
 _PATIENCE_S = 0.01
@@ -53,16 +66,17 @@ _PATIENCE_S = 0.01
 
 
 class EngineLoop:
-    """Runs one engine for everybody.
+    """Runs one engine for all windows.
 
     Args:
         engine: owned by the loop from here on: only its thread calls it, and closes it.
         max_batch_size: the most windows, and beams of windows, decoded together.
-        policy: how long an idle engine waits for company.
+        policy: how long an idle engine waits for more windows.
         max_queue_size: how many windows may wait.
         clock: what the policy's waiting goes by.
         queue: where windows wait, if it is shared with other loops; it has its own size and clock.
         roster: the loops that share it, if there are others.
+        detokenizer: makes the text that verdicts are about; not given: every text is empty.
     """
 
     def __init__(
@@ -73,8 +87,9 @@ class EngineLoop:
         policy: Policy | None = None,
         max_queue_size: int = 256,
         clock: Clock | None = None,
-        queue: ItemQueue[DecodeRequest, DecodedTokens] | None = None,
+        queue: WindowQueue | None = None,
         roster: LoopRoster | None = None,
+        detokenizer: Detokenizer | None = None,
     ) -> None:
         self.queue = ItemQueue(max_queue_size, clock) if queue is None else queue
         self._engine = engine
@@ -82,11 +97,12 @@ class EngineLoop:
         self._policy = OfBatch(policy or FixedWait(20), max_batch_size)
         n_encodes = enough_encodes(max_batch_size, engine.info.tokens_per_step)
         self._limits = Limits(max_batch_size, max(n_encodes, engine.info.encode_batch_size))
-        self._slots = SlotTable(max_batch_size, engine.info.tokens_per_step)
-        self._items: dict[Sequence, Work] = {}
+        self._slots = SlotTable(max_batch_size)
+        self._items: dict[Sequence, WindowItem] = {}
         self._metrics = LoopMetrics()
         self._health = EngineHealth()
         self._roster = roster or LoopRoster(1)
+        self._detokenizer = NoText() if detokenizer is None else detokenizer
         self._thread = threading.Thread(target=self._run, name="whisper-engine", daemon=True)
         self._thread.start()
 
@@ -102,28 +118,40 @@ class EngineLoop:
 
     def submit(
         self,
-        task: DecodeRequest,
+        request: DecodeRequest,
         *,
+        language: SharedLanguage | None = None,
         group: Hashable | None = None,
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
         """Bring a window; blocks while the queue is full. Raises Closed, OptionError.
 
-        Without ``wait`` it returns at once, and a window for which there is no place waits outside
-        (`ItemQueue.put_queued`); so a callback on the loop's own thread can bring one.
+        A future that is cancelled takes its window out of the queue, or out of its slots before
+        the next step.
+
+        Args:
+            request: what is asked about it.
+            language: what its recording's windows share; not given: it detects its own.
+            group: whose turn it takes.
+            priority: lower first.
+            wait: false returns at once, and a window for which there is no place waits outside
+                (`ItemQueue.put_queued`), so that a callback on the loop's own thread can bring one.
         """
-        n_slots, at_most = task.n_slots, self.max_batch_size
+        n_slots, at_most = request.n_slots, self.max_batch_size
         if n_slots > at_most:
             raise OptionError(
-                f"beam_size={n_slots} is more than max_batch_size={at_most}, and each beam takes "
-                "the place of a window; give fewer beams, or load the model for larger batches"
+                f"beam_size={n_slots} is more than the {at_most} windows that one engine decodes "
+                "together (max_batch_size, divided among all engines), and each beam takes the "
+                "place of a window; give fewer beams, or load the model with a larger "
+                "max_batch_size or fewer engines (streams of the CPU)"
             )
         put = self.queue.put if wait else self.queue.put_queued
-        return put(task, group=group, priority=priority, size=n_slots)
+        window = QueuedWindow(request, SharedLanguage() if language is None else language)
+        return put(window, group=group, priority=priority, size=n_slots)
 
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
-        """Let nobody in any more and return when the engine is closed, or after ``timeout_s``.
+        """Accept no more windows and return when the engine is closed, or after ``timeout_s``.
 
         With ``drain`` everything accepted is answered first; without, what waits fails with
         Closed and what is being decoded is answered.
@@ -174,17 +202,17 @@ class EngineLoop:
             log.error("the engine on %s could not be closed: %s", self._engine.info.device, error)
 
     def _round(self) -> None:
-        """Ends with a step of everybody, unless nobody can be stepped.
+        """One round; it ends with a step of all windows that can be stepped, if there are any.
 
-        An engine that works ahead is first given who can be stepped already, and then, while it
-        does that, who is encoded for the next round.
+        An engine that works ahead first begins the step of the windows that are encoded already.
+        While it does that, windows are encoded for the next round.
         """
         self._drop_unwanted()
         for sequence in self._in_state(SequenceState.RETRY):
             self._retry(sequence)
         fed = self._fed() if self._ahead else []
         if not fed:
-            self._let_in()
+            self._admit_waiting()
             fed = self._fed()
         fed = self._copied(fed)
         if fed:
@@ -195,15 +223,15 @@ class EngineLoop:
     def _in_state(self, state: SequenceState) -> list[Sequence]:
         return [sequence for sequence in self._slots if sequence.state is state]
 
-    def _let_in(self) -> None:
-        """Encode who is tried again on other audio, and as many of those who wait as may."""
+    def _admit_waiting(self) -> None:
+        """Encode windows that are tried again on more audio, and admit as many as may come in."""
         again = self._in_state(SequenceState.WAITING)
         items = self._take(len(again))
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
         self._encode([*again, *(sequence for sequence in admitted if sequence is not None)])
 
-    def _take(self, n_again: int) -> list[Work]:
-        """Who is let in now; blocks while there is nothing else to do."""
+    def _take(self, n_again: int) -> list[WindowItem]:
+        """The items to admit now; blocks while there is nothing else to do."""
         if len(self._slots):
             todo = plan(len(self.queue), self._slots.n_taken, n_again, self._limits)
             return self.queue.take_now(todo.n_admit, room=todo.n_free) if todo.n_admit else []
@@ -211,18 +239,25 @@ class EngineLoop:
         n_first = min(self._limits.max_encodes, room)
         return self.queue.take(n_first, self._policy, room=room)
 
-    def _is_wanted(self, item: Work) -> bool:
-        why = refusal(item.payload)
-        if why is None:
+    def _is_wanted(self, item: WindowItem) -> bool:
+        if item.future.is_wanted:
             return True
         self._metrics.n_cancelled += 1
-        item.future.set_exception(why)
+        item.future.set_exception(dropped())
         return False
 
-    def _admit(self, item: Work) -> Sequence | None:
+    def _admit(self, item: WindowItem) -> Sequence | None:
+        request = item.payload.request
+        new = partial(
+            Sequence,
+            request,
+            language=item.payload.language,
+            detokenizer=self._detokenizer,
+            tokens_per_step=self._engine.info.tokens_per_step,
+        )
         try:
-            sequence = self._slots.give(item.payload)
-        except BaseException as error:  # the task's own rules
+            sequence = self._slots.allocate(request.n_slots, new)
+        except BaseException as error:  # the request's own rules
             self._metrics.n_failed += 1
             item.future.set_exception(failure(error))
             return None
@@ -232,39 +267,41 @@ class EngineLoop:
     def _retry(self, sequence: Sequence) -> None:
         self._metrics.n_retries += 1
         sequence.try_again()
-        if len(sequence.slots) > 1:  # a hotter attempt needs one; the engine shall not read more
+        if (
+            len(sequence.slots) > 1
+        ):  # a higher temperature needs one; the engine shall not read more
             self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:
-        """Encode windows, so many a call as the engine likes."""
+        """Encode windows, as many per call as the engine wants."""
         together = self._engine.info.encode_batch_size
         for i in range(0, len(sequences), together):
             began = time.perf_counter()
-            heard: list[tuple[Sequence, EncodeRow]] = []
+            rows: list[tuple[Sequence, EncodeRow]] = []
             for sequence in sequences[i : i + together]:
                 context = sequence.attempt.audio_context
                 try:
-                    features = sequence.task.features(context)
-                except BaseException as error:  # a task's own code may even call sys.exit
+                    audio = encoder_input(sequence.request.audio, context)
+                except Exception as error:  # such as of features without a frame
                     self._fail(sequence, error)
                     continue
-                heard.append((sequence, EncodeRow(sequence.slots[0], features, context)))
-            if heard:
-                self._encode_rows(heard, began)
+                rows.append((sequence, EncodeRow(sequence.slots[0], audio, context)))
+            if rows:
+                self._encode_rows(rows, began)
 
-    def _encode_rows(self, heard: list[tuple[Sequence, EncodeRow]], began: float) -> None:
+    def _encode_rows(self, rows: list[tuple[Sequence, EncodeRow]], began: float) -> None:
         """Encode in one call; where that fails, each alone, so that a failure is that window's."""
         try:
-            self._engine.encode([row for _, row in heard])
+            self._engine.encode([row for _, row in rows])
         except BaseException as error:
-            if len(heard) == 1:
-                self._fail(heard[0][0], self._health.failed(error))
+            if len(rows) == 1:
+                self._fail(rows[0][0], self._health.failed(error))
                 return
-            for each in heard:
+            for each in rows:
                 self._encode_rows([each], time.perf_counter())
             return
-        self._metrics.encoded(len(heard), time.perf_counter() - began)
-        for sequence, _ in heard:
+        self._metrics.encoded(len(rows), time.perf_counter() - began)
+        for sequence, _ in rows:
             sequence.begin()
 
     def _step(self, fed: StepBatch) -> None:
@@ -279,7 +316,7 @@ class EngineLoop:
             self._fail_step(fed, error)
             return
         try:
-            self._let_in()
+            self._admit_waiting()
         finally:  # whatever happened, nothing else may be asked of the engine before
             self._finish(fed, started, began)
 
@@ -304,7 +341,7 @@ class EngineLoop:
             own = list(islice(results, len(feed.rows)))
             try:
                 sequence.accept(feed, own)
-            except BaseException as error:  # the task's own judge
+            except BaseException as error:  # the request's own rules
                 self._fail(sequence, error)
                 continue
             if sequence.state is SequenceState.DONE:
@@ -314,15 +351,15 @@ class EngineLoop:
     def _await_language(self) -> None:
         """Where all windows wait for a language that another loop detects: sleep a little."""
         for sequence in self._in_state(SequenceState.DECODING)[:1]:
-            sequence.task.shared_language.wait(_PATIENCE_S)
+            sequence.shared_language.wait(_PATIENCE_S)
 
     def _fed(self) -> StepBatch:
-        """What everybody's slots are fed; who waits for a language, or its audio, is left out."""
+        """The step's inputs; windows that wait for a language or their audio are left out."""
         fed: StepBatch = []
         for sequence in self._in_state(SequenceState.DECODING):
             try:
                 feed = sequence.next_inputs()
-            except BaseException as error:  # the task's own rules
+            except BaseException as error:  # the request's own rules
                 self._fail(sequence, error)
                 continue
             if feed is not None:
@@ -330,7 +367,7 @@ class EngineLoop:
         return fed
 
     def _copied(self, fed: StepBatch) -> StepBatch:
-        """Let texts that branched go on in slots of their own; returns who can be stepped."""
+        """Copy texts that branched to slots of their own; returns what can be stepped."""
         copies = [row for _, feed in fed for row in feed.copies]
         try:
             if copies:
@@ -343,12 +380,12 @@ class EngineLoop:
             return [(sequence, feed) for sequence, feed in fed if not feed.copies]
 
     def _deliver(self, done: list[Sequence]) -> None:
-        """Answer at once who asks for no alignment; align the texts of the others together."""
+        """Answer windows that want no words at once; align the texts of the others together."""
         asked: list[tuple[Sequence, AlignRow]] = []
         for sequence in done:
             try:
                 row = sequence.align_row()
-            except BaseException as error:  # the task's own
+            except BaseException as error:  # the request's own data
                 self._fail(sequence, error)
                 continue
             if row is None:
@@ -384,8 +421,8 @@ class EngineLoop:
         self._metrics.n_failed += 1
         self._leave(sequence).future.set_exception(failure(error))
 
-    def _leave(self, sequence: Sequence) -> Work:
-        self._slots.take_back(sequence)
+    def _leave(self, sequence: Sequence) -> WindowItem:
+        self._slots.free(sequence)
         self._release(sequence.slots)
         return self._items.pop(sequence)
 
@@ -395,8 +432,7 @@ class EngineLoop:
 
     def _drop_unwanted(self) -> None:
         for sequence in self._slots:
-            why = refusal(sequence.task)
-            if why is not None:
+            if not self._items[sequence].future.is_wanted:
                 sequence.state = SequenceState.CANCELLED
                 self._metrics.n_cancelled += 1
-                self._leave(sequence).future.set_exception(why)
+                self._leave(sequence).future.set_exception(dropped())

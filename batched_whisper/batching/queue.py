@@ -29,7 +29,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypedDict
 
 from batched_whisper.batching.clock import Clock, MonotonicClock
 from batched_whisper.batching.fair_order import FairOrder, Item, Payload, Result
@@ -42,7 +42,23 @@ from batched_whisper.errors import (
     QueueFull,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["Item", "ItemQueue"]
+
+
+class ItemTerms(TypedDict, total=False):
+    """How an item is served. Each may be left out."""
+
+    group: Hashable | None
+    """Whose turn it takes; None, or left out: a group of its own."""
+    priority: int
+    """Lower first; 0 if left out."""
+    deadline_s: float | None
+    """When its result is of no use any more, on the queue's clock; None, or left out: never."""
+    size: int
+    """How much of a batch's room it takes; 1 if left out."""
 
 
 @dataclass(frozen=True)
@@ -125,24 +141,14 @@ class ItemQueue(Generic[Payload, Result]):
     # --- callers -------------------------------------------------------------------------------
 
     def put(
-        self,
-        payload: Payload,
-        *,
-        group: Hashable | None = None,
-        priority: int = 0,
-        deadline_s: float | None = None,
-        size: int = 1,
-        block: bool = True,
+        self, payload: Payload, *, block: bool = True, **terms: Unpack[ItemTerms]
     ) -> Future[Result]:
         """Bring an item; blocks while the queue is full.
 
         Args:
             payload: what the taker gets.
-            group: whose turn it takes; None is a group of its own.
-            priority: lower first.
-            deadline_s: when its result is of no use any more, on the queue's clock.
-            size: how much of a batch's room it takes.
             block: whether to wait for a place when the queue is full.
+            terms: see `ItemTerms`.
 
         Returns:
             The future of its result; cancel it to give up.
@@ -151,7 +157,7 @@ class ItemQueue(Generic[Payload, Result]):
             Closed: the queue was closed, before the call or while it waited for a place.
             QueueFull: no place, and ``block`` is false.
         """
-        item, place = self._enter(payload, group, priority, deadline_s, size, block)
+        item, place = self._enter(payload, block, terms)
         try:
             if place is not None:
                 place.result()
@@ -160,38 +166,23 @@ class ItemQueue(Generic[Payload, Result]):
             raise
         return item.future
 
-    def put_queued(
-        self,
-        payload: Payload,
-        *,
-        group: Hashable | None = None,
-        priority: int = 0,
-        deadline_s: float | None = None,
-        size: int = 1,
-    ) -> Future[Result]:
+    def put_queued(self, payload: Payload, **terms: Unpack[ItemTerms]) -> Future[Result]:
         """Bring an item as `put` does, without waiting: from the taker's thread, for example.
 
         Where the queue is full the item waits outside in turn, as a caller would, and its future
         fails with `Closed` if it is still there when the queue is closed. How many wait outside
         is for those to bound who call this.
         """
-        item, place = self._enter(payload, group, priority, deadline_s, size, block=True)
+        item, place = self._enter(payload, True, terms)
         if place is not None:
             place.add_done_callback(partial(_without_place, item.future))
         return item.future
 
     async def put_async(
-        self,
-        payload: Payload,
-        *,
-        group: Hashable | None = None,
-        priority: int = 0,
-        deadline_s: float | None = None,
-        size: int = 1,
-        block: bool = True,
+        self, payload: Payload, *, block: bool = True, **terms: Unpack[ItemTerms]
     ) -> Future[Result]:
         """Bring an item as `put` does; a full queue suspends the task and holds no thread."""
-        item, place = self._enter(payload, group, priority, deadline_s, size, block)
+        item, place = self._enter(payload, block, terms)
         try:
             if place is not None:
                 await asyncio.wrap_future(place)
@@ -269,13 +260,7 @@ class ItemQueue(Generic[Payload, Result]):
     # --- inside --------------------------------------------------------------------------------
 
     def _enter(
-        self,
-        payload: Payload,
-        group: Hashable | None,
-        priority: int,
-        deadline_s: float | None,
-        size: int,
-        block: bool,
+        self, payload: Payload, block: bool, terms: ItemTerms
     ) -> tuple[Item[Payload, Result], Future[None] | None]:
         """Make an item and let it in, or give the place that it has to wait for."""
         place: Future[None] | None = None
@@ -289,15 +274,7 @@ class ItemQueue(Generic[Payload, Result]):
                     "try again later, or let the call wait for a place"
                 )
             ticket = next(self._tickets)
-            item: Item[Payload, Result] = Item(
-                payload=payload,
-                ticket=ticket,
-                arrival_s=self._clock.now_s(),
-                group=_OwnGroup(ticket) if group is None else group,
-                priority=priority,
-                size=size,
-                deadline_s=deadline_s,
-            )
+            item = self._item(payload, ticket, terms)
             if is_full:
                 waiting = self._overflow[ticket] = _Overflowing(item)
                 place = waiting.admitted
@@ -308,6 +285,18 @@ class ItemQueue(Generic[Payload, Result]):
         # does not keep the payload.
         item.future.add_done_callback(partial(self._when_done, ticket))
         return item, place
+
+    def _item(self, payload: Payload, ticket: int, terms: ItemTerms) -> Item[Payload, Result]:
+        group = terms.get("group")
+        return Item(
+            payload=payload,
+            ticket=ticket,
+            arrival_s=self._clock.now_s(),
+            group=_OwnGroup(ticket) if group is None else group,
+            priority=terms.get("priority", 0),
+            size=terms.get("size", 1),
+            deadline_s=terms.get("deadline_s"),
+        )
 
     def _n_known(self) -> int:
         """Those inside and outside; a batch may be larger than the queue, so both count."""

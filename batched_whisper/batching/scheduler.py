@@ -1,8 +1,8 @@
 """What the engine does next, as a pure function: no clock, no thread, no tensor.
 
-The plan is made anew before every step, so that windows come and go at every step: whoever waits
-gets a free slot now, and everybody who has one moves on. A window with beams takes
-several slots, and waits until so many are free; nobody overtakes it meanwhile, so that it comes in.
+The plan is made anew before every step, so that windows come and go at every step: a waiting window
+gets a free slot now, and every window in a slot goes on. A window with beams takes several slots,
+and waits until so many are free; no window overtakes it meanwhile.
 """
 
 from __future__ import annotations

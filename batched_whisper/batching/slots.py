@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from batched_whisper.batching.sequence import DecodeRequest, Sequence
+from batched_whisper.batching.sequence import Sequence
 
 
 class SlotTable:
@@ -12,12 +12,10 @@ class SlotTable:
 
     Args:
         n_slots: how many.
-        tokens_per_step: the engine's (`EngineInfo`), for the sequences.
     """
 
-    def __init__(self, n_slots: int, tokens_per_step: int = 1) -> None:
+    def __init__(self, n_slots: int) -> None:
         self._n_slots = n_slots
-        self._tokens_per_step = tokens_per_step
         self._free = list(range(n_slots - 1, -1, -1))
         self._sequences: dict[int, Sequence] = {}
 
@@ -38,17 +36,20 @@ class SlotTable:
         """How many are given out: at least as many as there are sequences."""
         return self._n_slots - len(self._free)
 
-    def give(self, task: DecodeRequest) -> Sequence:
-        """As many slots as a window takes. Raises IndexError where too few are free."""
-        if task.n_slots > len(self._free):
-            raise IndexError(f"{task.n_slots} slots are wanted, {len(self._free)} are free")
-        slots = tuple(self._free[: -task.n_slots - 1 : -1])
-        sequence = Sequence(task, slots, self._tokens_per_step)  # may fail: a task's own rules
-        del self._free[-task.n_slots :]
+    def allocate(self, n_slots: int, new: Callable[[tuple[int, ...]], Sequence]) -> Sequence:
+        """Make a sequence in so many slots, given to ``new``. Raises IndexError: too few are free.
+
+        The slots stay free if ``new`` raises.
+        """
+        if n_slots > len(self._free):
+            raise IndexError(f"{n_slots} slots are wanted, {len(self._free)} are free")
+        slots = tuple(self._free[: -n_slots - 1 : -1])
+        sequence = new(slots)
+        del self._free[-n_slots:]
         self._sequences[slots[0]] = sequence
         return sequence
 
-    def take_back(self, sequence: Sequence) -> None:
+    def free(self, sequence: Sequence) -> None:
         """Free the sequence's slots."""
         del self._sequences[sequence.slots[0]]
         self._free.extend(reversed(sequence.slots))

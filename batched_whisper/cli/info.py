@@ -16,7 +16,7 @@ from batched_whisper.cli.options import takes_options
 from batched_whisper.config.options import Settings
 
 if TYPE_CHECKING:
-    from batched_whisper.whisper import WhisperInfo
+    from batched_whisper.backends.base import WhisperInfo
 
 PACKAGES = ("openvino", "av", "numpy", "tokenizers", "huggingface_hub", "torch")
 

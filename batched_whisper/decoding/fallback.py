@@ -1,11 +1,11 @@
-"""Whether to believe a decoded window, and how to decode it again where not.
+"""Whether a decoded window is accepted, and how it is decoded again where it is not.
 
-Thresholds and the ladder of temperatures are openai/whisper's (``transcribe.py``). Added to them
-is the first rung for windows that were decoded on a fitted audio context: before anything gets
-hotter they are decoded once more on the full one, because a context that ends too soon after the
-speech makes the decoder loop (see docs/lab-log.md).
+Thresholds and temperatures are openai/whisper's (``transcribe.py``). Added to them is a first
+retry for windows that were decoded on a fitted audio context: before the temperature rises they
+are decoded once more on the full context, because a context that ends too soon after the speech
+makes the decoder loop (see docs/lab-log.md).
 
-It judges figures; it knows no engine and no queue.
+It evaluates a text and its probabilities; it knows no engine and no queue.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 
-SURE_OF_LANGUAGE = 0.7
+MIN_LANGUAGE_PROBABILITY = 0.7
 """A language that is less probable than this on a fitted context is detected on the full one.
 
 Speech in a known language has above 0.9; a short context misleads the detection now and then.
 """
 
-_SAID_TWICE = re.compile(rb"(.{12,200})\1", re.DOTALL)
+_REPEATED_PHRASE = re.compile(rb"(.{12,200})\1", re.DOTALL)
 """A phrase and the same again; in bytes, of which a letter has one to three."""
 
 
 class Verdict(Enum):
     """What a decoded window is."""
 
-    ACCEPTED = "believed"
+    ACCEPTED = "accepted"
     SILENCE = "nobody speaks in it"
     LOOPS = "it repeats itself"
     SAYS_TWICE = "it says a phrase twice in a row"
@@ -57,7 +57,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class TextMetrics:
-    """What a verdict is about; as in `types.DecodedWindow`.
+    """What a verdict is made of; as in `types.DecodedWindow`.
 
     ``ended`` is false where the text ran into a limit that is not the caller's own.
     """
@@ -69,50 +69,59 @@ class TextMetrics:
     says_twice: bool = False
 
 
+def measure(text: str, *, avg_logprob: float, no_speech_prob: float, ended: bool) -> TextMetrics:
+    """The metrics of a text, and of the probabilities that the model gave it."""
+    ratio, repeated = compression_ratio(text), says_twice(text)
+    return TextMetrics(ratio, avg_logprob, no_speech_prob, ended, repeated)
+
+
 NOISE = -2.0
 """A text of lower mean log-probability is no text.
 
 Less than 14 % a token, as where the model picks words at random because it hears none:
 openai/whisper would write them down, after trying all temperatures in vain (docs/lab-log.md, "What
-is made of silence and noise"). It is measured, and so the same however much the caller disbelieves;
-only where he believes less likely texts than usual is it as far below his threshold.
+is made of silence and noise"). It is measured, and so the same however high the caller's threshold
+is; only where he accepts less likely texts than usual is it as far below his threshold.
 """
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where belief ends; the defaults are openai/whisper's. What is None is not looked at."""
+    """Where a window is not accepted; the defaults are openai/whisper's. None: not looked at."""
 
     compression_ratio: float | None = 2.4
     logprob: float | None = -1.0
     no_speech: float | None = 0.6
 
-    def evaluate(self, figures: TextMetrics) -> Verdict:
+    def evaluate(self, metrics: TextMetrics) -> Verdict:
         """The verdict. Silence comes first: what is no speech is not decoded again."""
-        likely = self.logprob is None or figures.avg_logprob >= self.logprob
-        if self._is_silence(figures):
+        likely = self.logprob is None or metrics.avg_logprob >= self.logprob
+        if self._is_silence(metrics):
             return Verdict.SILENCE
-        if self.logprob is not None and figures.avg_logprob < min(NOISE, 2 * self.logprob):
+        if self.logprob is not None and metrics.avg_logprob < min(NOISE, 2 * self.logprob):
             return Verdict.NOISE
-        most = self.compression_ratio
-        if most is not None and figures.compression_ratio > most:
+        highest = self.compression_ratio
+        if highest is not None and metrics.compression_ratio > highest:
             return Verdict.LOOPS
-        if not figures.ended:
+        if not metrics.ended:
             return Verdict.ENDLESS
         if not likely:
             return Verdict.UNLIKELY
-        return Verdict.SAYS_TWICE if figures.says_twice else Verdict.ACCEPTED
+        return Verdict.SAYS_TWICE if metrics.says_twice else Verdict.ACCEPTED
 
-    def _is_silence(self, figures: TextMetrics) -> bool:
-        """A likely text speaks against it; where nobody asks how likely it is, nothing does."""
-        if self.no_speech is None or figures.no_speech_prob <= self.no_speech:
+    def _is_silence(self, metrics: TextMetrics) -> bool:
+        """A likely text speaks against it; where the threshold for that is off, nothing does."""
+        if self.no_speech is None or metrics.no_speech_prob <= self.no_speech:
             return False
-        return self.logprob is None or figures.avg_logprob < self.logprob
+        return self.logprob is None or metrics.avg_logprob < self.logprob
+
+
+OPENAI_THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
 class FallbackPolicy:
-    """The attempts at one window, in turn.
+    """The attempts at one window, one after another.
 
     Attributes:
         full_context: the model's encoder positions.
@@ -123,26 +132,30 @@ class FallbackPolicy:
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
     def first(self, audio_context: int, max_tokens: int | None = None) -> Attempt:
-        """The first attempt; the limit holds on a fitted context only."""
+        """The first attempt; the token limit holds on a fitted context only."""
         fitted = audio_context < self.full_context
         return Attempt(audio_context, self.temperatures[0], max_tokens if fitted else None)
 
     def after(self, attempt: Attempt, verdict: Verdict) -> Attempt | None:
-        """The next attempt, or None: believed, silence, or nothing left to try."""
+        """The next attempt, or None: accepted, silence, or nothing left to try."""
         if verdict in (Verdict.ACCEPTED, Verdict.SILENCE):
             return None
         if attempt.audio_context < self.full_context:
             return Attempt(self.full_context, attempt.temperature)
-        if verdict is Verdict.SAYS_TWICE:  # also heard on the full context: so it was said
+        if verdict is Verdict.SAYS_TWICE:  # decoded on the full context as well: so it was said
             return None
-        hotter = [each for each in self.temperatures if each > attempt.temperature]
-        return Attempt(self.full_context, hotter[0]) if hotter else None
+        higher = [each for each in self.temperatures if each > attempt.temperature]
+        return Attempt(self.full_context, higher[0]) if higher else None
 
     def after_language(self, attempt: Attempt, probability: float) -> Attempt | None:
         """The next attempt after a language was detected, or None: go on in that language."""
-        if attempt.audio_context < self.full_context and probability < SURE_OF_LANGUAGE:
+        if attempt.audio_context < self.full_context and probability < MIN_LANGUAGE_PROBABILITY:
             return Attempt(self.full_context, attempt.temperature)
         return None
+
+
+NO_FALLBACK = FallbackPolicy(full_context=0, temperatures=())
+"""Decodes once, whatever comes of it."""
 
 
 def says_twice(text: str) -> bool:
@@ -150,10 +163,10 @@ def says_twice(text: str) -> bool:
 
     That is how a loop begins: on a context that ends too soon, a small model says the end of a
     sentence again before it stops, which is too little to show in the compression ratio. People
-    do it too, so it is a reason to listen again and none to disbelieve.
+    do it too, so it is a reason to decode once more and none to reject the text.
     """
     letters = "".join(filter(str.isalnum, text.casefold()))
-    return _SAID_TWICE.search(letters.encode("utf-8")) is not None
+    return _REPEATED_PHRASE.search(letters.encode("utf-8")) is not None
 
 
 def compression_ratio(text: str) -> float:

@@ -146,6 +146,12 @@ class Rules:
             text, text, text, range(0), opens_segment=False, last_timestamp=ids.n_vocab - 1
         )
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.ids, self.timestamps))
+
     def with_sound_until(self, end_s: float) -> Rules:
         """Return the rules of a window with audio up to `end_s`, in seconds.
 

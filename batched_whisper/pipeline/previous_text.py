@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batched_whisper.batching.sequence import DecodeRequest
+from batched_whisper.batching.decode_request import DecodeRequest
 from batched_whisper.pipeline.decode_requests import RequestBuilder, WindowPosition
 from batched_whisper.tokens.prompt import PreviousText
 from batched_whisper.types import DecodedWindow
@@ -21,21 +21,21 @@ Send = Callable[[WindowPosition, DecodeRequest], None]
 
 @dataclass(frozen=True)
 class _Waiting:
-    place: WindowPosition
-    task: DecodeRequest
+    position: WindowPosition
+    request: DecodeRequest
 
 
 class WindowChain:
-    """The windows of one channel; a worker adds to it, the loop's thread goes on with it.
+    """The windows of one channel: a reader adds them, and each sends the next when it is decoded.
 
     Args:
-        tasks: of the recording.
+        requests: of the recording.
         previous: the text so far.
         send: called with one window at a time.
     """
 
-    def __init__(self, tasks: RequestBuilder, previous: PreviousText, send: Send) -> None:
-        self._tasks, self._previous, self._send = tasks, previous, send
+    def __init__(self, requests: RequestBuilder, previous: PreviousText, send: Send) -> None:
+        self._requests, self._previous, self._send = requests, previous, send
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._is_busy = False
@@ -45,23 +45,23 @@ class WindowChain:
         """The windows that wait for the one before them."""
         return len(self._waiting)
 
-    def add(self, place: WindowPosition, task: DecodeRequest) -> None:
+    def add(self, position: WindowPosition, request: DecodeRequest) -> None:
         """Bring the next window."""
         with self._lock:
-            self._waiting.append(_Waiting(place, task))
-        self._go_on()
+            self._waiting.append(_Waiting(position, request))
+        self._send_next()
 
     def decoded(self, window: DecodedWindow) -> None:
-        """The window that was sent is done; the next one hears what it said."""
+        """The window that was sent is done; the next one is prompted with its text."""
         self._previous.add(window.tokens, window.temperature)
         with self._lock:
             self._is_busy = False
-        self._go_on()
+        self._send_next()
 
-    def _go_on(self) -> None:
+    def _send_next(self) -> None:
         with self._lock:
             if self._is_busy or not self._waiting:
                 return
             self._is_busy = True
             each = self._waiting.popleft()
-        self._send(each.place, self._tasks.after_text(each.task, self._previous.prefix()))
+        self._send(each.position, self._requests.after_text(each.request, self._previous.prefix()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
@@ -53,6 +54,7 @@ class ReaderPool:
         self._pool = ThreadPool(POOL_NAME)
         self._starting = self._pool.executor(n_reading)
         self._resuming = self._pool.executor(n_reading)
+        self._results = self._pool.executor(1)
         self._segments = self._pool.executor(MAX_WORKERS)
         self._callbacks = self._pool.executor(MAX_WORKERS)
         self._max_open = max_open
@@ -86,6 +88,13 @@ class ReaderPool:
         except RuntimeError:
             raise self._refusal() from None
 
+    def process(self, call: Callable[[], object]) -> None:
+        """Have a result processed, off the engine's thread; at once if all recordings are done."""
+        try:
+            self._results.submit(call)
+        except RuntimeError:  # it was shut down
+            call()
+
     def serial_executor(self) -> SerialExecutor:
         """For calls one after another that may block, such as a recording's ``on_segment``."""
         return SerialExecutor(self._segments)
@@ -113,6 +122,7 @@ class ReaderPool:
             self._changed.wait_for(lambda: not self._open and not self._waiting, timeout_s)
         self._starting.shutdown(timeout_s)
         self._resuming.shutdown(timeout_s)
+        self._results.shutdown(timeout_s)
 
     def finish_callbacks(self, timeout_s: float | None = None) -> None:
         """Return when all callbacks were called; the engine must be done by then."""

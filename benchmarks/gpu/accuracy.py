@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from batched_whisper.audio.features import log_mel
+from batched_whisper.batching.decode_request import DecodeRequest
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
@@ -134,11 +134,9 @@ def _task(
         timestamps=False,
     )
     return DecodeRequest(
-        features=lambda context: (
-            clip.samples if as_samples else log_mel(clip.samples, sizes.n_mels, 2 * context)
-        ),
+        audio=clip.samples if as_samples else log_mel(clip.samples, sizes.n_mels),
         sot=sot,
-        after_sot=lambda language: tuple(rest),
+        after_language=tuple(rest),
         rules=rules,
         max_tokens=sizes.n_text_ctx // 2,
         first=Attempt(sizes.n_audio_ctx),

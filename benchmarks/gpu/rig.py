@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from batched_whisper.audio.constants import SAMPLES_PER_POSITION
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
@@ -129,9 +129,9 @@ class Rig:
         # Now, before the clock starts.
         heard = (self.sound if as_samples else self.heard)(i, size, context)
         return DecodeRequest(
-            features=lambda positions: heard if as_samples else heard[:, : 2 * positions],
+            audio=heard,
             sot=ids.eot + 1,
-            after_sot=lambda language: prompt,
+            after_language=prompt,
             rules=rules_of(ids),
             max_tokens=size.n_tokens,
             first=Attempt(context),

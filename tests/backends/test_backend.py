@@ -62,8 +62,9 @@ class Echo:
         self.options.append(options)
         self.user_callbacks.append(user_callbacks)
         segments = tuple(segment(word, i) for i, word in enumerate(str(audio).split()))
-        for each in segments if on_segment else ():
-            on_segment(each)
+        if on_segment is not None:
+            for each in segments:
+                on_segment(each)
         future: Future[Transcript] = Future()
         future.set_result(Transcript(str(audio), "en", 1.0, 1.0, segments, ()))
         return future

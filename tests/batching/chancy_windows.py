@@ -14,7 +14,7 @@ from naive_beams import Heard, Text, naive_beam_search
 from numpy.typing import NDArray
 from scripted_windows import EOT, IDS, number_in
 
-from batched_whisper.batching.sequence import DecodeRequest
+from batched_whisper.batching.decode_request import DecodeRequest
 from batched_whisper.decoding.sampling import apply, best, choose, log_sum_exp, probability
 from batched_whisper.engines.interface import (
     Alignment,

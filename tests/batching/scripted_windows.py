@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import Decision, WaitUntil
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
-from batched_whisper.decoding.fallback import Attempt
+from batched_whisper.batching.shared_language import SharedLanguage
+from batched_whisper.decoding.fallback import Attempt, FallbackPolicy, Verdict
 from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.interface import (
     Alignment,
@@ -52,29 +53,52 @@ either_order = pytest.mark.parametrize("async_steps", [False, True])
 """For laws that hold whether windows are encoded before the others are stepped, or meanwhile."""
 
 
-def features_of(number: int) -> Callable[[int], Features]:
-    return lambda positions: np.full((1, 2 * positions), number, np.float32)
+Asked = DecodeRequest | tuple[DecodeRequest, SharedLanguage]
+"""A request, perhaps with what its recording's windows share."""
+
+
+def features_of(number: int) -> Features:
+    """A frame with the number, which an audio context of any length has first."""
+    return np.full((1, 1), number, np.float32)
 
 
 def number_in(features: Features) -> int:
     return int(features[0, 0])
 
 
-def after_sot(language: int | None) -> tuple[int, ...]:
-    return (TRANSCRIBE,) if language is None else (language, TRANSCRIBE)
+@dataclass(frozen=True)
+class Tries(FallbackPolicy):
+    """Goes through these attempts one after another, whatever was said; notes which were made."""
+
+    full_context: int = 0
+    left: list[Attempt] = field(default_factory=list)
+    made: list[Attempt] = field(default_factory=list)
+    doubts_language: bool = False
+
+    def after(self, attempt: Attempt, verdict: Verdict) -> Attempt | None:
+        self.made.append(attempt)
+        return self.left.pop(0) if self.left else None
+
+    def after_language(self, attempt: Attempt, probability: float) -> Attempt | None:
+        return self.left.pop(0) if self.left and self.doubts_language else None
+
+
+def tries(*attempts: Attempt, doubts_language: bool = False) -> Tries:
+    """A policy that has these attempts made after the first one."""
+    return Tries(left=list(attempts), doubts_language=doubts_language)
 
 
 def window(number: int, **changes: Any) -> DecodeRequest:
-    """A task that says the script of its number."""
-    task: dict[str, Any] = {
-        "features": features_of(number),
+    """A request that says the script of its number."""
+    request: dict[str, Any] = {
+        "audio": features_of(number),
         "sot": SOT,
-        "after_sot": after_sot,
+        "after_language": (TRANSCRIBE,),
         "rules": RULES,
         "max_tokens": 100,
         "first": Attempt(CONTEXT),
     }
-    return DecodeRequest(**{**task, **changes})
+    return DecodeRequest(**{**request, **changes})
 
 
 @dataclass
@@ -98,6 +122,7 @@ class Stage:
     rows: list[StepRow] = field(default_factory=list)
     encoded: list[tuple[int, int]] = field(default_factory=list)  # number and audio context
     held: dict[int, int] = field(default_factory=dict)  # slot -> number
+    futures: list[Future[DecodedTokens]] = field(default_factory=list)  # of `run`
 
     def __post_init__(self) -> None:
         self.engine = ScriptedEngine(
@@ -181,12 +206,17 @@ def waiting_loop(stage: Stage, max_batch_size: int) -> EngineLoop:
     )
 
 
+def submit(loop: EngineLoop, asked: Asked) -> Future[DecodedTokens]:
+    request, language = asked if isinstance(asked, tuple) else (asked, None)
+    return loop.submit(request, language=language)
+
+
 def run(
-    stage: Stage, tasks: Iterable[DecodeRequest], max_batch_size: int = 8
+    stage: Stage, requests: Iterable[Asked], max_batch_size: int = 8
 ) -> list[Future[DecodedTokens]]:
     """Everything at once, and wait until the engine is closed."""
     loop = waiting_loop(stage, max_batch_size)
-    futures = [loop.submit(task) for task in tasks]
+    stage.futures = futures = [submit(loop, each) for each in requests]
     loop.close()
     assert all(future.done() for future in futures)
     assert not stage.held, "no slot leaks"

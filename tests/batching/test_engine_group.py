@@ -22,12 +22,13 @@ from scripted_windows import (
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import DecodedTokens
 from batched_whisper.batching.engine_group import EngineGroup, total
 from batched_whisper.batching.engine_health import MAX_FAILED_ROUNDS, LoopRoster
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.decoding.rules import MaskMode, TokenMask
 from batched_whisper.engines.interface import EncodeRow, StepRow
 from batched_whisper.engines.scripted import Script
@@ -92,10 +93,8 @@ def two_windows_of_a_recording(
     several: list[Stage], shared: SharedLanguage
 ) -> tuple[EngineGroup, list[Future[DecodedTokens]]]:
     loops = EngineGroup(several, policy=FixedWait(0))
-    tasks: list[DecodeRequest] = [
-        window(number, languages=LANGUAGES, shared_language=shared) for number in range(2)
-    ]
-    return loops, [loops.submit(task) for task in tasks]
+    requests = [window(number, languages=LANGUAGES) for number in range(2)]
+    return loops, [loops.submit(request, language=shared) for request in requests]
 
 
 @either_order
@@ -269,7 +268,7 @@ def test_a_window_that_waited_in_a_slot_of_an_engine_given_up_is_told_so() -> No
         clock=ManualClock(),
         roster=LoopRoster(2),
     )
-    waits = loop.submit(window(0, languages=LANGUAGES, shared_language=OfAnotherEngine()))
+    waits = loop.submit(window(0, languages=LANGUAGES), language=OfAnotherEngine())
     for number in range(1, 20):
         loop.submit(window(number))
     loop.close()
@@ -397,7 +396,7 @@ def test_a_window_must_fit_into_one_engine() -> None:
     from batched_whisper.decoding.beam import Beams
 
     loops = EngineGroup(stages(2, max_slots=2), policy=FixedWait(0))
-    both_numbers = "beam_size=3 .* 2 engines .* 4 windows together, and 2 in each"
+    both_numbers = "beam_size=3 .* the 2 windows that one engine"
     with pytest.raises(OptionError, match=both_numbers):
         loops.submit(window(1, beams=Beams(size=3)))
     loops.close()

@@ -7,9 +7,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,19 +20,22 @@ from scripted_windows import (
     GERMAN,
     LANGUAGES,
     SOON_S,
+    Asked,
     Stage,
     either_order,
     run,
     said,
+    tries,
     waiting_loop,
     window,
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import Decision, FixedWait, Start
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
-from batched_whisper.decoding.fallback import Attempt
+from batched_whisper.batching.shared_language import SharedLanguage
+from batched_whisper.decoding.fallback import Attempt, FallbackPolicy, Verdict
 from batched_whisper.engines.scripted import Script
 from batched_whisper.errors import AudioError, Closed, EngineError
 
@@ -51,17 +55,10 @@ def fails(*numbers: int) -> Callable[[int], None]:
     return before
 
 
-class Cancellable:
-    """A recording that its caller can give up."""
-
-    def __init__(self) -> None:
-        self.wanted = True
-
-    def is_wanted(self) -> bool:
-        return self.wanted
-
-    def give_up(self) -> None:
-        self.wanted = False
+def give_up(stage: Stage, *numbers: int) -> None:
+    """As their callers do."""
+    for number in numbers:
+        stage.futures[number].cancel()
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -141,20 +138,13 @@ def test_the_figures_are_those_of_what_happened(
 
 
 @dataclass(frozen=True)
-class Spoiled:
-    """A window of which one thing goes wrong."""
+class BadFallback(FallbackPolicy):
+    """Breaks when it is asked, as no policy of ours does."""
 
-    kind: str
+    full_context: int = 0
 
-    def task(self, number: int) -> DecodeRequest:
-        def broken(*_: object) -> Any:
-            raise self.error
-
-        return window(number, **{self.kind: broken})
-
-    @property
-    def error(self) -> BaseException:
-        return SystemExit("a task's own code") if self.kind == "judge" else KeyError("a defect")
+    def after(self, attempt: Attempt, verdict: Verdict) -> Attempt | None:
+        raise SystemExit("not even an ordinary error")
 
 
 class BadRules:
@@ -167,13 +157,13 @@ class BadRules:
 
 
 SPOILED: dict[str, Callable[[int], DecodeRequest]] = {
-    "features": Spoiled("features").task,
-    "after_sot": Spoiled("after_sot").task,
-    "judge": Spoiled("judge").task,
-    "is_wanted": Spoiled("is_wanted").task,
+    "audio": lambda number: window(number, audio=np.zeros((1, 0), np.float32)),
+    "after_language": lambda number: window(number, after_language=None),
+    "fallback": lambda number: window(number, fallback=BadFallback()),
+    "alignment": lambda number: window(number, alignment=object()),
     "rules": lambda number: window(number, rules=BadRules()),
     "no rules": lambda number: window(number, rules=object()),
-    "wrong features": lambda number: window(number, features=lambda _: None),
+    "no audio": lambda number: window(number, audio=None),
 }
 kinds = st.sampled_from(["good", "good", "encode", *SPOILED])
 
@@ -200,7 +190,10 @@ def test_what_goes_wrong_with_a_window_is_its_own_affair(
     )
     tasks = [SPOILED.get(kind, window)(number) for number, (kind, _) in enumerate(windows)]
     futures = run(stage, tasks, max_batch_size)
-    expected = [text if kind == "good" else "EngineError" for kind, text in windows]
+    expected = [
+        text if kind == "good" or (kind == "alignment" and not text) else "EngineError"
+        for kind, text in windows
+    ]
     assert [said(future) for future in futures] == expected
 
 
@@ -255,10 +248,10 @@ def test_a_slot_that_cannot_be_released_is_used_again() -> None:
 
 
 def test_errors_of_ours_reach_the_caller_as_they_are() -> None:
-    def features(_: int) -> Any:
+    def before_encode(number: int) -> None:
         raise AudioError("cut off")
 
-    [future] = run(staged((1,)), [window(0, features=features)])
+    [future] = run(staged((1,), before_encode=before_encode), [window(0)])
     with pytest.raises(AudioError, match="cut off"):
         future.result()
 
@@ -290,17 +283,17 @@ def test_a_callback_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture
 def test_a_recording_given_up_loses_its_windows_and_their_slots(
     at_step: int, async_steps: bool
 ) -> None:
-    gone = Cancellable()
     stage = staged(*[(1,) * 20] * 6, (9,) * 3, async_steps=async_steps)
 
     def before_step(numbers: tuple[int, ...]) -> None:
         if len(stage.steps) == at_step:
-            gone.give_up()
+            give_up(stage, *range(6))
 
     stage.before_step = before_step
-    tasks = [window(number, is_wanted=gone.is_wanted) for number in range(6)]
-    futures = run(stage, [*tasks, window(6)], 2)
-    assert [said(future) for future in futures] == ["EngineError"] * 6 + [(9,) * 3]
+    futures = run(stage, map(window, range(7)), 2)
+    dropped, gone = [each for each in futures if not each.cancelled()], futures[:6]
+    assert [said(future) for future in dropped] == ["EngineError"] * (len(dropped) - 1) + [(9,) * 3]
+    assert len(dropped) > 1 and any(each.cancelled() for each in gone)
     assert {number for step in stage.steps[at_step:] for number in step} == {6}
     assert all(len(step) <= 2 for step in stage.steps)
 
@@ -308,10 +301,8 @@ def test_a_recording_given_up_loses_its_windows_and_their_slots(
 def test_what_is_given_up_while_it_waits_is_never_encoded() -> None:
     stage = staged((1,), (2,), (3,))
     loop = waiting_loop(stage, 1)
-    gone = Cancellable()
-    gone.give_up()
     kept = loop.submit(window(0))
-    loop.submit(window(1, is_wanted=gone.is_wanted))
+    assert loop.submit(window(1)).cancel()
     assert loop.submit(window(2)).cancel()
     loop.close()
     assert said(kept) == (1,)
@@ -319,18 +310,6 @@ def test_what_is_given_up_while_it_waits_is_never_encoded() -> None:
 
 
 # --- again ----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Doubts:
-    """Believes an attempt only when there is no other one left."""
-
-    attempts: list[Attempt]
-    seen: list[DecodedTokens] = field(default_factory=list)
-
-    def judge(self, decoded: DecodedTokens) -> Attempt | None:
-        self.seen.append(decoded)
-        return self.attempts[len(self.seen)] if len(self.seen) < len(self.attempts) else None
 
 
 attempts = st.lists(
@@ -347,7 +326,7 @@ attempts = st.lists(
 def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
     windows: list[tuple[tuple[int, ...], list[Attempt]]], max_batch_size: int, async_steps: bool
 ) -> None:
-    doubts = [Doubts(tried) for _, tried in windows]
+    policies = [tries(*tried[1:]) for _, tried in windows]
     stage = staged(*(text for text, _ in windows), async_steps=async_steps)
     slots: dict[int, set[int]] = {}
 
@@ -357,7 +336,7 @@ def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
 
     stage.before_step = before_step
     tasks = [
-        window(number, first=tried[0], judge=doubts[number].judge)
+        window(number, first=tried[0], fallback=policies[number])
         for number, (_, tried) in enumerate(windows)
     ]
     futures = run(stage, tasks, max_batch_size)
@@ -365,7 +344,7 @@ def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
         decoded = futures[number].result()
         assert (decoded.tokens, decoded.decodes) == (text, len(tried))
         assert decoded.attempt == tried[-1]
-        assert [each.attempt for each in doubts[number].seen] == tried
+        assert policies[number].made == tried
         contexts = [each.audio_context for each in tried]
         changes = [context for context, _ in itertools.groupby(contexts)]
         assert [context for who, context in stage.encoded if who == number] == changes
@@ -373,9 +352,8 @@ def test_a_retry_keeps_its_slot_and_encodes_only_another_context(
 
 
 def test_a_retry_is_as_hot_as_it_was_asked_to_be() -> None:
-    doubts = Doubts([Attempt(CONTEXT, 0.0), Attempt(CONTEXT, 0.6)])
     stage = staged((1, 2))
-    run(stage, [window(0, judge=doubts.judge, seed=7)])
+    run(stage, [window(0, fallback=tries(Attempt(CONTEXT, 0.6)), seed=7)])
     asked = [row.sampling for row in stage.rows if row.allowed is not None]
     assert [sampling.temperature for sampling in asked] == [0.0] * 3 + [0.6] * 3
     assert {sampling.seed for sampling in asked} == {7}
@@ -383,7 +361,6 @@ def test_a_retry_is_as_hot_as_it_was_asked_to_be() -> None:
 
 @either_order
 def test_a_retry_whose_encoding_fails_frees_its_slot(async_steps: bool) -> None:
-    doubts = Doubts([Attempt(3), Attempt(8)])
     stage = staged((1,), (2,), async_steps=async_steps)
     before = stage.before_encode
 
@@ -393,15 +370,15 @@ def test_a_retry_whose_encoding_fails_frees_its_slot(async_steps: bool) -> None:
             raise RuntimeError("out of memory")
 
     stage.before_encode = second_time
-    futures = run(stage, [window(0, first=Attempt(3), judge=doubts.judge), window(1)], 1)
+    futures = run(stage, [window(0, first=Attempt(3), fallback=tries(Attempt(8))), window(1)], 1)
     assert [said(future) for future in futures] == ["EngineError", (2,)]
 
 
 # --- languages ------------------------------------------------------------------------------------
 
 
-def multilingual(number: int, shared: SharedLanguage, **changes: Any) -> DecodeRequest:
-    return window(number, languages=LANGUAGES, shared_language=shared, **changes)
+def multilingual(number: int, shared: SharedLanguage, **changes: Any) -> Asked:
+    return window(number, languages=LANGUAGES, **changes), shared
 
 
 def detections(stage: Stage) -> list[int]:
@@ -444,7 +421,7 @@ def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
 @given(
     st.integers(1, 6),
     st.integers(1, 6),
-    st.sampled_from(["features", "encode", "before_step", "after_step"]),
+    st.sampled_from(["audio", "encode", "before_step", "after_step"]),
     st.booleans(),
 )
 def test_if_the_detector_dies_the_next_window_takes_over(
@@ -465,10 +442,7 @@ def test_if_the_detector_dies_the_next_window_takes_over(
     if way.endswith("step"):
         setattr(stage, way, fail)
 
-    def broken(_: int) -> Any:
-        raise ValueError
-
-    bad = {"features": broken} if way == "features" else {}
+    bad = {"audio": None} if way == "audio" else {}
     tasks = [multilingual(i, shared, **(bad if i < n_dead else {})) for i in range(n_windows)]
     futures = run(stage, tasks, max_batch_size)
     dead = set(failed) if way.endswith("step") else set(range(n_dead))
@@ -484,16 +458,15 @@ def test_if_the_detector_dies_the_next_window_takes_over(
 
 
 def test_a_detector_given_up_does_not_keep_the_others_waiting() -> None:
-    gone, shared = Cancellable(), SharedLanguage()
+    shared = SharedLanguage()
     stage = Stage({i: Script((i + 1,), ENGLISH) for i in range(3)})
 
     def before_encode(number: int) -> None:
-        if number == 2:
-            gone.give_up()
+        give_up(stage, 0, 1)
 
     stage.before_encode = before_encode
-    tasks = [multilingual(i, shared, is_wanted=gone.is_wanted) for i in range(2)]
-    futures = run(stage, [*tasks, multilingual(2, shared)], 1)
+    futures = run(stage, [multilingual(i, shared) for i in range(3)], 1)
+    assert said(futures[0]) == "EngineError"
     assert said(futures[2]) == (3,)
 
 

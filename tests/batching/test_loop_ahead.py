@@ -13,18 +13,22 @@ from scripted_windows import (
     CONTEXT,
     GERMAN,
     LANGUAGES,
+    Asked,
     Stage,
     UntilClosed,
     either_order,
     run,
     said,
+    submit,
+    tries,
     waiting_loop,
     window,
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import DecodedTokens
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.scripted import Script
@@ -57,27 +61,19 @@ kinds = st.fixed_dictionaries(
 )
 
 
-def task_of(number: int, kind: dict[str, Any], shared: SharedLanguage) -> DecodeRequest:
+def asked(number: int, kind: dict[str, Any], shared: SharedLanguage) -> Asked:
     """Goes through all its attempts; the first of them may end with the language."""
-    left = kind["tried"][1:]
-
-    def judge(*_: object) -> Attempt | None:
-        return left.pop(0) if left else None
-
-    doubts = {"judge_language": judge} if kind["doubts_language"] else {}
-    return window(
+    request = window(
         number,
         first=kind["tried"][0],
-        judge=judge,
+        fallback=tries(*kind["tried"][1:], doubts_language=kind["doubts_language"]),
         languages=LANGUAGES,
         language=kind["language"],
-        shared_language=shared if kind["shares"] else SharedLanguage(),
         max_tokens=kind["max_tokens"],
         beams=kind["beams"],
-        is_wanted=lambda: kind["is_wanted"],
         seed=number,
-        **doubts,
     )
+    return request, shared if kind["shares"] else SharedLanguage()
 
 
 def answers(
@@ -87,13 +83,13 @@ def answers(
     loop = EngineLoop(
         engine, max_batch_size=max_batch_size, policy=UntilClosed(), clock=ManualClock()
     )
-    futures = [loop.submit(task_of(n, kind, shared)) for n, kind in enumerate(kinds)]
+    futures = [submit(loop, asked(n, kind, shared)) for n, kind in enumerate(kinds)]
+    for future, kind in zip(futures, kinds, strict=True):
+        if not kind["is_wanted"]:
+            future.cancel()
     loop.close()
     assert engine.closed and engine.held == {}
-    return [
-        type(future.exception()).__name__ if future.exception() else future.result()
-        for future in futures
-    ]
+    return ["cancelled" if future.cancelled() else future.result() for future in futures]
 
 
 @settings(max_examples=100, deadline=None)
@@ -155,9 +151,8 @@ def test_when_a_step_is_done_no_slot_is_empty_that_somebody_waits_for(
 
 def test_another_context_is_encoded_while_the_others_are_stepped() -> None:
     """Who waits for it is in no step meanwhile, and holds nobody up."""
-    left = [Attempt(2 * CONTEXT)]
     stage = ahead((1,), (2,) * 9)
-    again = window(0, judge=lambda found: left.pop() if left else None)
+    again = window(0, fallback=tries(Attempt(2 * CONTEXT)))
     first, second = run(stage, [again, window(1)], 2)
     assert (said(first), said(second)) == ((1,), (2,) * 9)
     assert stage.encoded == [(0, CONTEXT), (1, CONTEXT), (0, 2 * CONTEXT)]
@@ -167,9 +162,8 @@ def test_another_context_is_encoded_while_the_others_are_stepped() -> None:
 
 @either_order
 def test_a_hotter_attempt_is_in_the_very_next_step(async_steps: bool) -> None:
-    left = [Attempt(CONTEXT, 0.4), Attempt(CONTEXT, 0.8)]
     stage = Stage({0: Script((1,)), 1: Script((2,) * 9)}, async_steps=async_steps)
-    hotter = window(0, judge=lambda found: left.pop(0) if left else None)
+    hotter = window(0, fallback=tries(Attempt(CONTEXT, 0.4), Attempt(CONTEXT, 0.8)))
     run(stage, [hotter, window(1)], 2)
     assert stage.steps == [(0, 1)] * 9 + [(1,)] * 2
     assert stage.engine.journal.encodes_during_step == []
@@ -183,13 +177,8 @@ def test_who_cannot_be_encoded_meanwhile_takes_nobody_along() -> None:
         if number in (4, 6):
             raise SystemExit("an engine's own library")
 
-    def broken(_: int) -> Any:
-        raise SystemExit("a task's own code")
-
     stage = ahead(*[(number,) for number in range(10)], before_encode=refuse, encode_batch_size=4)
-    tasks = [
-        window(number, **({"features": broken} if number == 5 else {})) for number in range(10)
-    ]
+    tasks = [window(number, **({"audio": None} if number == 5 else {})) for number in range(10)]
     futures = run(stage, tasks, 16)
     lost = (4, 5, 6)
     for number, future in enumerate(futures):
@@ -207,15 +196,12 @@ def test_who_was_encoded_meanwhile_does_not_fail_with_the_step() -> None:
 
 
 def test_who_is_given_up_during_a_step_leaves_after_it() -> None:
-    wanted = True
-
     def give_up(number: int) -> None:
-        nonlocal wanted
-        wanted = number < N_FIRST
+        if number == N_FIRST:
+            stage.futures[0].cancel()
 
     stage = ahead(*[(1,) * 9] * 5, before_encode=give_up)
-    tasks = [window(0, is_wanted=lambda: wanted), *map(window, range(1, 5))]
-    futures = run(stage, tasks, 16)
+    futures = run(stage, map(window, range(5)), 16)
     assert [said(future) for future in futures] == ["EngineError"] + [(1,) * 9] * 4
     assert stage.steps[:2] == [(0, 1, 2, 3), (1, 2, 3, 4)]
 

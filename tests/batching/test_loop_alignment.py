@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_windows import EOT, SOT, TRANSCRIBE, Stage, either_order, run, window
+from scripted_windows import CONTEXT, EOT, SOT, TRANSCRIBE, Stage, either_order, run, tries, window
 
-from batched_whisper.batching.sequence import AlignedText, DecodedTokens, DecodeRequest
+from batched_whisper.batching.decode_request import AlignmentPrompt, DecodedTokens, DecodeRequest
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.interface import Alignment, AlignRow
 from batched_whisper.engines.scripted import Script
@@ -20,11 +20,7 @@ from batched_whisper.errors import EngineError
 
 PROMPT = (SOT, TRANSCRIBE)
 
-
-def everything(decoded: DecodedTokens) -> AlignedText | None:
-    if not decoded.tokens:
-        return None
-    return AlignedText((*PROMPT, *decoded.tokens, EOT), len(PROMPT))
+WORDS = AlignmentPrompt((TRANSCRIBE,), max_tokens=100)
 
 
 @dataclass
@@ -51,7 +47,7 @@ def staged(*texts: tuple[int, ...], **hooks: Any) -> AligningStage:
 
 
 def windows(n_windows: int, **changes: Any) -> list[DecodeRequest]:
-    return [window(number, align=everything, **changes) for number in range(n_windows)]
+    return [window(number, alignment=WORDS, **changes) for number in range(n_windows)]
 
 
 def result(future: Future[DecodedTokens]) -> DecodedTokens:
@@ -102,7 +98,7 @@ def test_windows_that_end_in_one_step_are_aligned_in_one_call() -> None:
 def test_who_does_not_ask_is_answered_before_the_others_are_aligned() -> None:
     answered: list[bool] = []
     stage = staged((1, 2), (3, 4))
-    tasks = [window(0, align=everything), window(1)]
+    tasks = [window(0, alignment=WORDS), window(1)]
     futures: list[Future[DecodedTokens]] = []
     stage.before_align = lambda numbers: answered.append(1 not in stage.held.values())
     futures = run(stage, tasks, 2)
@@ -111,11 +107,8 @@ def test_who_does_not_ask_is_answered_before_the_others_are_aligned() -> None:
 
 
 def test_a_window_is_aligned_once_when_it_is_believed() -> None:
-    def once_more(decoded: DecodedTokens) -> Attempt | None:
-        return Attempt(decoded.attempt.audio_context, 0.5) if decoded.decodes == 1 else None
-
     stage = staged((1, 2))
-    [future] = run(stage, windows(1, judge=once_more), 1)
+    [future] = run(stage, windows(1, fallback=tries(Attempt(CONTEXT, 0.5))), 1)
     assert stage.aligned == [(0,)]
     assert result(future).decodes == 2
     assert result(future).alignment is not None
@@ -131,13 +124,11 @@ def test_a_failing_alignment_is_that_windows_alone(async_steps: bool) -> None:
     assert stage.held == {}
 
 
-def test_a_task_that_cannot_say_what_to_align_fails_alone() -> None:
-    def broken(decoded: DecodedTokens) -> AlignedText | None:
-        raise ValueError("no text")
-
+def test_a_request_that_cannot_say_what_to_align_fails_alone() -> None:
     stage = staged((1, 2), (3, 4))
-    bad, good = run(stage, [window(0, align=broken), *windows(2)[1:]], 2)
-    with pytest.raises(EngineError, match="no text"):
+    broken = AlignmentPrompt(after_language=None, max_tokens=100)  # type: ignore[arg-type]
+    bad, good = run(stage, [window(0, alignment=broken), *windows(2)[1:]], 2)
+    with pytest.raises(EngineError, match="iterable"):
         result(bad)
     assert result(good).alignment is not None
     assert stage.held == {}

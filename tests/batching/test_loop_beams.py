@@ -25,15 +25,17 @@ from scripted_windows import (
     either_order,
     run,
     said,
+    tries,
     waiting_loop,
     window,
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import AlignmentPrompt, DecodedTokens, DecodeRequest
 from batched_whisper.batching.engine_group import EngineGroup
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import AlignedText, DecodedTokens, DecodeRequest
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Rules
@@ -142,7 +144,7 @@ def test_the_beams_of_a_window_are_stepped_with_their_neighbours() -> None:
 
 def test_more_beams_than_a_batch_has_room_for_are_refused_at_once() -> None:
     loop = waiting_loop(Stage({0: Script((1,))}), 4)
-    with pytest.raises(OptionError, match=r"beam_size=5 .*max_batch_size=4"):
+    with pytest.raises(OptionError, match=r"beam_size=5 .* the 4 windows"):
         loop.submit(window(0, beams=Beams(5)))
     future = loop.submit(window(0, beams=Beams(4)))
     loop.close()
@@ -153,7 +155,7 @@ def test_of_several_engines_the_smallest_says_how_many_beams_there_may_be() -> N
     """Any of them may take the window."""
     stages = [Stage({0: Script((1, 2))}, max_slots=n_slots) for n_slots in (5, 2, 4)]
     loops = EngineGroup(stages, policy=FixedWait(0))
-    with pytest.raises(OptionError, match=r"beam_size=3 .* 3 engines .* 2 in each"):
+    with pytest.raises(OptionError, match=r"beam_size=3 .* the 2 windows"):
         loops.submit(window(0, beams=Beams(3)))
     future = loops.submit(window(0, beams=Beams(2)))
     loops.close()
@@ -163,23 +165,13 @@ def test_of_several_engines_the_smallest_says_how_many_beams_there_may_be() -> N
 # --- attempts -------------------------------------------------------------------------------------
 
 
-class Doubts:
-    """A judge who sends a window through these attempts."""
-
-    def __init__(self, *attempts: Attempt) -> None:
-        self._left = list(attempts)
-
-    def judge(self, decoded: DecodedTokens) -> Attempt | None:
-        return self._left.pop(0) if self._left else None
-
-
 @either_order
 def test_a_hotter_attempt_is_one_text_and_leaves_the_other_slots_empty(async_steps: bool) -> None:
     stage = Stage({0: Script((1, 2))}, async_steps=async_steps)
     held: list[int] = []
     stage.before_step = lambda numbers: held.append(len(stage.held))
-    doubts = Doubts(Attempt(2 * CONTEXT), Attempt(2 * CONTEXT, 0.4))
-    [future] = run(stage, [window(0, beams=Beams(3), judge=doubts.judge)])
+    fallback = tries(Attempt(2 * CONTEXT), Attempt(2 * CONTEXT, 0.4))
+    [future] = run(stage, [window(0, beams=Beams(3), fallback=fallback)])
     result = future.result()
     assert (result.tokens, result.decodes) == ((1, 2), 3)
     assert result.attempt.temperature == 0.4
@@ -210,8 +202,8 @@ def test_a_limit_below_the_tasks_own_cuts_all_beams_off() -> None:
 def test_a_window_with_beams_detects_the_language_of_its_recording() -> None:
     stage = Stage({0: Script((1, 2), GERMAN), 1: Script((3, 4), ENGLISH)})
     first = window(0, beams=Beams(3), languages=LANGUAGES)
-    second = window(1, languages=LANGUAGES, shared_language=first.shared_language)
-    futures = run(stage, [first, second])
+    second, shared = window(1, languages=LANGUAGES), SharedLanguage()
+    futures = run(stage, [(first, shared), (second, shared)])
     assert [said(future) for future in futures] == [(1, 2), (3, 4)]
     for future in futures:
         language = future.result().language
@@ -220,11 +212,9 @@ def test_a_window_with_beams_detects_the_language_of_its_recording() -> None:
 
 
 def test_the_text_that_was_found_is_aligned() -> None:
-    def everything(decoded: DecodedTokens) -> AlignedText:
-        return AlignedText((SOT, TRANSCRIBE, *decoded.tokens, EOT), 2)
-
+    words = AlignmentPrompt((TRANSCRIBE,), max_tokens=100)
     stage = Stage({number: Script((1, 2, 3)) for number in range(2)})
-    tasks = [window(0, beams=Beams(3), align=everything), window(1, align=everything)]
+    tasks = [window(0, beams=Beams(3), alignment=words), window(1, alignment=words)]
     for future in run(stage, tasks):
         alignment = future.result().alignment
         assert alignment is not None
@@ -258,15 +248,13 @@ def test_a_copy_that_fails_is_the_failure_of_the_windows_that_branched(
 
 @either_order
 def test_a_window_given_up_amid_its_search_gives_back_all_its_slots(async_steps: bool) -> None:
-    wanted = True
-
     def before_step(numbers: tuple[int, ...]) -> None:
-        nonlocal wanted
-        wanted = len(stage.steps) < 4
+        if len(stage.steps) == 4:
+            stage.futures[0].cancel()
 
     scripts = {0: Script((1,) * 20), 1: Script((2,) * 3)}
     stage = Stage(scripts, before_step=before_step, async_steps=async_steps)
-    tasks = [window(0, beams=Beams(4), is_wanted=lambda: wanted), window(1, beams=Beams(4))]
+    tasks = [window(0, beams=Beams(4)), window(1, beams=Beams(4))]
     futures = run(stage, tasks, 4)
     assert [said(future) for future in futures] == ["EngineError", (2,) * 3]
     assert [step for step in stage.steps if set(step) == {0, 1}] == []

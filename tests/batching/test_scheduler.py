@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 import pytest
@@ -9,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_windows import window
 
+from batched_whisper.batching.decode_request import DecodeRequest
 from batched_whisper.batching.scheduler import Limits, plan
 from batched_whisper.batching.sequence import Sequence
 from batched_whisper.batching.slots import SlotTable
 from batched_whisper.decoding.beam import Beams
+
+
+def take(table: SlotTable, request: DecodeRequest) -> Sequence:
+    return table.allocate(request.n_slots, partial(Sequence, request))
+
 
 counts = st.integers(0, 100)
 limits = st.builds(Limits, st.integers(1, 64), st.integers(1, 16))
@@ -48,11 +55,11 @@ def test_a_slot_has_one_sequence_at_a_time(comes: list[int], n_slots: int, rando
     table, holders = SlotTable(n_slots), list[Sequence]()
     for number, n_beams in enumerate(comes):
         if 0 < n_beams <= table.n_free:
-            sequence = table.give(window(number, beams=Beams(n_beams)))
+            sequence = take(table, window(number, beams=Beams(n_beams)))
             assert len(sequence.slots) == n_beams
             holders.append(sequence)
         elif holders:
-            table.take_back(holders.pop(random.randrange(len(holders))))
+            table.free(holders.pop(random.randrange(len(holders))))
         taken = [slot for sequence in holders for slot in sequence.slots]
         assert len(set(taken)) == len(taken) == table.n_taken == n_slots - table.n_free
         assert set(taken) <= set(range(n_slots))
@@ -62,25 +69,25 @@ def test_a_slot_has_one_sequence_at_a_time(comes: list[int], n_slots: int, rando
 
 def test_no_sequence_gets_a_slot_that_is_not_there() -> None:
     table = SlotTable(1)
-    table.give(window(0))
+    take(table, window(0))
     with pytest.raises(IndexError):
-        table.give(window(1))
+        take(table, window(1))
 
 
 def test_too_few_slots_are_as_bad_as_none() -> None:
     table = SlotTable(3)
-    table.give(window(0))
+    take(table, window(0))
     with pytest.raises(IndexError):
-        table.give(window(1, beams=Beams(3)))
+        take(table, window(1, beams=Beams(3)))
     assert (table.n_free, len(table)) == (2, 1)
 
 
 def test_the_table_may_change_while_it_is_walked_through() -> None:
     table = SlotTable(3)
-    given_out = [table.give(window(number)) for number in range(3)]
+    given_out = [take(table, window(number)) for number in range(3)]
     seen = []
     for sequence in table:
         seen.append(sequence)
-        table.take_back(sequence)
+        table.free(sequence)
     assert seen == given_out
     assert table.n_free == 3

@@ -17,24 +17,21 @@ from scripted_windows import (
     NO_SPEECH,
     SOT,
     TRANSCRIBE,
+    tries,
     window,
 )
 
-from batched_whisper.batching.sequence import (
-    DecodedTokens,
-    Sequence,
-    SequenceState,
-    SharedLanguage,
-    StepInputs,
-)
+from batched_whisper.batching.decode_request import DecodedTokens
+from batched_whisper.batching.sequence import Sequence, SequenceState, StepInputs
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.engines.interface import StepResult, StepRow
 
 texts = st.lists(st.integers(1, 30), max_size=12)
 
 
-def begun(**changes: Any) -> Sequence:
-    sequence = Sequence(window(0, **changes), slots=(3,))
+def begun(shared: SharedLanguage | None = None, **changes: Any) -> Sequence:
+    sequence = Sequence(window(0, **changes), slots=(3,), language=shared)
     sequence.begin()
     return sequence
 
@@ -124,7 +121,7 @@ def test_a_text_that_ends_at_its_limit_was_cut_off_and_one_below_it_was_not() ->
 @given(said=texts, prefix=st.lists(st.integers(1, 30), max_size=3).map(tuple))
 def test_text_may_follow_the_start_at_once(said: list[int], prefix: tuple[int, ...]) -> None:
     """In English-only models with timestamps nothing stands between them."""
-    sequence = begun(after_sot=lambda language: (), prefix=prefix)
+    sequence = begun(after_language=(), prefix=prefix)
     start = fed(sequence)
     assert (start.tokens, start.probe) == ((*prefix, SOT), NO_SPEECH)
     assert start.allowed is not None
@@ -156,7 +153,7 @@ def test_the_language_is_the_one_detected_with_its_probability() -> None:
 
 def test_the_others_wait_while_one_detects_the_language_and_then_go_on() -> None:
     shared = SharedLanguage()
-    first, second = (begun(languages=LANGUAGES, shared_language=shared) for _ in range(2))
+    first, second = (begun(shared, languages=LANGUAGES) for _ in range(2))
     row = fed(first)
     assert second.next_inputs() is None
     accept(first, row, StepResult(GERMAN, 0.0, 0.0))
@@ -170,8 +167,7 @@ def test_the_others_wait_while_one_detects_the_language_and_then_go_on() -> None
 @settings(max_examples=50)
 @given(first=texts, second=texts)
 def test_a_retry_starts_from_nothing(first: list[int], second: list[int]) -> None:
-    attempts = [Attempt(CONTEXT, 0.4), None]
-    sequence = begun(judge=lambda decoded: attempts.pop(0), prefix=(9,))
+    sequence = begun(fallback=tries(Attempt(CONTEXT, 0.4)), prefix=(9,))
     decode(sequence, first, logprob=-8)
     assert sequence.retry == Attempt(CONTEXT, 0.4)
     sequence.try_again()
@@ -185,11 +181,10 @@ def test_a_retry_starts_from_nothing(first: list[int], second: list[int]) -> Non
 
 
 def test_a_language_heard_on_less_audio_is_asked_for_again_on_more() -> None:
-    attempts = [Attempt(2 * CONTEXT), None]
-    sequence = begun(languages=LANGUAGES, judge=lambda decoded: attempts.pop(0))
+    sequence = begun(languages=LANGUAGES, fallback=tries(Attempt(2 * CONTEXT)))
     decode(sequence, [1], language=ENGLISH)
     sequence.try_again()
-    assert sequence.task.shared_language.detected is None
+    assert sequence.shared_language.detected is None
     assert sequence.state is SequenceState.WAITING
     sequence.begin()
     decode(sequence, [1], language=GERMAN)
@@ -199,8 +194,7 @@ def test_a_language_heard_on_less_audio_is_asked_for_again_on_more() -> None:
 
 
 def test_a_language_is_kept_when_only_the_temperature_changes() -> None:
-    attempts = [Attempt(CONTEXT, 0.6), None]
-    sequence = begun(languages=LANGUAGES, judge=lambda decoded: attempts.pop(0))
+    sequence = begun(languages=LANGUAGES, fallback=tries(Attempt(CONTEXT, 0.6)))
     decode(sequence, [1], language=ENGLISH)
     sequence.try_again()
     assert LANGUAGES not in [
@@ -210,8 +204,8 @@ def test_a_language_is_kept_when_only_the_temperature_changes() -> None:
 
 def test_a_doubtful_language_is_a_retry_before_any_text() -> None:
     again = Attempt(2 * CONTEXT)
-    doubts = [again, None]
-    sequence = begun(languages=LANGUAGES, judge_language=lambda found, on: doubts.pop(0))
+    fallback = tries(again, doubts_language=True)
+    sequence = begun(languages=LANGUAGES, fallback=fallback)
     rows = decode(sequence, [1], language=ENGLISH)
     assert (len(rows), sequence.state) == (1, SequenceState.RETRY)
     assert sequence.retry == again
@@ -224,6 +218,6 @@ def test_a_doubtful_language_is_a_retry_before_any_text() -> None:
 def test_certain_rounding_does_not_make_a_probability_above_1() -> None:
     sequence = begun(languages=LANGUAGES)
     accept(sequence, fed(sequence), StepResult(GERMAN, 1e-7, 0.0))
-    detected = sequence.task.shared_language.detected
+    detected = sequence.shared_language.detected
     assert detected is not None
     assert detected.probability == 1.0

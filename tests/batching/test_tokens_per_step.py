@@ -9,26 +9,30 @@ from scripted_windows import (
     GERMAN,
     LANGUAGES,
     RULES,
+    Asked,
     UntilClosed,
     either_order,
+    submit,
+    tries,
     window,
 )
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import DecodedTokens
 from batched_whisper.batching.loop import EngineLoop
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest, SharedLanguage
+from batched_whisper.batching.shared_language import SharedLanguage
 from batched_whisper.decoding.fallback import Attempt
 
 N_SLOTS = 8
 
 
 def decoded(
-    tokens_per_step: int, tasks: list[DecodeRequest], async_steps: bool = False
+    tokens_per_step: int, tasks: list[Asked], async_steps: bool = False
 ) -> tuple[list[DecodedTokens], int]:
     """What was said, and in how many steps."""
     engine = ChancyEngine(N_SLOTS, tokens_per_step, async_steps)
     loop = EngineLoop(engine, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock())
-    futures = [loop.submit(task) for task in tasks]
+    futures = [submit(loop, task) for task in tasks]
     loop.close()
     return [future.result(timeout=0) for future in futures], len(engine.n_rows)
 
@@ -38,16 +42,16 @@ def decoded(
 def test_everything_is_as_with_one_token_a_call(tokens_per_step: int, async_steps: bool) -> None:
     """Languages given and detected, shared by windows; attempts that are not believed; chance."""
 
-    def tasks() -> list[DecodeRequest]:
+    def tasks() -> list[Asked]:
         shared = SharedLanguage()
         warm = Attempt(30, temperature=0.7)
         return [
             window(0, language=GERMAN, languages=LANGUAGES),
-            window(1, languages=LANGUAGES, shared_language=shared),
-            window(2, languages=LANGUAGES, shared_language=shared, prefix=(5, 6)),
+            (window(1, languages=LANGUAGES), shared),
+            (window(2, languages=LANGUAGES, prefix=(5, 6)), shared),
             window(3, languages=LANGUAGES, max_tokens=3),
             window(4, first=warm, seed=3, max_tokens=30),
-            window(5, judge=lambda found: warm if found.decodes < 3 else None),
+            window(5, fallback=tries(warm, warm)),
             window(6, first=Attempt(30, max_tokens=2)),
         ]
 

@@ -87,7 +87,7 @@ def test_with_speech_and_a_tokenizer_windows_are_heard_and_say_their_transcripts
     heard = []
     task = rig.Rig.task
     monkeypatch.setattr(
-        rig.Rig, "task", lambda *a, **k: heard.append(task(*a, **k).features(60)) or task(*a, **k)
+        rig.Rig, "task", lambda *a, **k: heard.append(task(*a, **k).audio) or task(*a, **k)
     )
     models = tmp_path / "models"
     models.mkdir()

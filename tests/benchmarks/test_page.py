@@ -51,7 +51,7 @@ def system(name: str, kind: str, speed: float, **figures: Any) -> dict[str, Any]
     return {"name": name, "system": kind, "short": short}
 
 
-def write(folder: Path, name: str, date: str, *systems: dict[str, Any]) -> None:
+def write(folder: Path, name: str, date: str, *systems: dict[str, Any], **fields: Any) -> None:
     document = {
         "processor": "P",
         "processors": 4,
@@ -60,7 +60,8 @@ def write(folder: Path, name: str, date: str, *systems: dict[str, Any]) -> None:
         "n_calls": 200,
         "short_audio_s": 1400.0,
         "long_audio_s": 840.0,
-        "systems": systems,
+        **({"systems": systems} if systems else {}),
+        **fields,
     }
     (folder / f"{name}-{date}.json").write_text(json.dumps(document))
 

@@ -18,14 +18,13 @@ from naive_beams import Text, naive_beam_search
 from tiny_whisper import BEGIN, IDS, Heard, reference_logits
 
 from batched_whisper.batching.clock import ManualClock
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.policy import FixedWait
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest
 from batched_whisper.decoding.beam import Beams
 from batched_whisper.decoding.fallback import Attempt
 from batched_whisper.decoding.rules import Allowed, MaskMode, Rules, TokenMask
 from batched_whisper.decoding.sampling import apply, log_sum_exp
-from batched_whisper.types import Features
 
 SOT, TRANSCRIBE = 151, 152
 MAX_TOKENS = 10
@@ -58,14 +57,10 @@ WINDOWS = (
 
 
 def task(heard: Heard, beams: Beams, timed: bool) -> DecodeRequest:
-    def features(positions: int) -> Features:
-        assert positions == heard.audio_context
-        return heard.features
-
     return DecodeRequest(
-        features=features,
+        audio=heard.features,
         sot=SOT,
-        after_sot=lambda language: (TRANSCRIBE,),
+        after_language=(TRANSCRIBE,),
         rules=RULES[timed],
         max_tokens=MAX_TOKENS,
         first=Attempt(heard.audio_context),

@@ -16,6 +16,7 @@ from scripted_speech import RATE, SOON_S, hum, sentence, tone
 
 from batched_whisper.audio.features import log_mel
 from batched_whisper.backends.local import MAX_WINDOWS_AHEAD_CPU, MAX_WINDOWS_AHEAD_CPU_STREAMING
+from batched_whisper.batching import sequence as sequence_module
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.config.options import DecodingOptions
 from batched_whisper.decoding.rules import MaskMode, TokenMask
@@ -479,6 +480,43 @@ def test_a_text_that_runs_into_the_models_own_limit_is_not_believed(
     assert (window.decodes, len(window.tokens)) == (6, 444 if options else 224)
 
 
+def test_a_text_is_made_measured_and_searched_for_pauses_once(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ask for it: the verdict, the fallback, the words and the transcript."""
+    texts, measured, searched = list[Any](), list[str](), list[int]()
+    text = ModelTokens.text
+    measure = sequence_module.measure  # type: ignore[attr-defined]
+    find = decode_requests.find_pauses  # type: ignore[attr-defined]
+
+    def made(tokens: ModelTokens, sampled: Any) -> str:
+        texts.append(tuple(sampled))
+        return text(tokens, sampled)
+
+    def measure_once(said: str, **figures: Any) -> Any:
+        measured.append(said)
+        return measure(said, **figures)
+
+    def find_once(samples: Any) -> Any:
+        searched.append(len(samples))
+        return find(samples)
+
+    monkeypatch.setattr(ModelTokens, "text", made)
+    monkeypatch.setattr(sequence_module, "measure", measure_once)
+    monkeypatch.setattr(decode_requests, "find_pauses", find_once)
+    room = Room(base_model, monkeypatch)
+    begin = room.tokenizer.timestamp_begin
+    said = (begin, *room.tokenizer.encode(" one two"), begin + 990)
+    room.listener.scripts[1] = Script(said)
+    found = room.hear(tone(1, 20), language="en", timestamps=True, word_timestamps=True)
+    room.close()
+    [window] = found.windows
+    assert window.words
+    assert texts == [window.tokens]
+    assert measured == [window.text]
+    assert searched == [20 * 16_000]
+
+
 def test_what_the_engine_said_of_a_window_is_not_kept_until_the_recording_ends(
     base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,13 +529,45 @@ def test_what_the_engine_said_of_a_window_is_not_kept_until_the_recording_ends(
         answers.append(weakref.ref(answer))
         return answer
 
+    process, third, n_processed = RecordingJob._process, threading.Event(), itertools.count(1)
+
+    def counted(*arguments: Any) -> None:
+        if next(n_processed) == 3:  # by one thread, so that it has nothing of the two before
+            third.set()
+        process(*arguments)
+
+    monkeypatch.setattr(RecordingJob, "_process", counted)
     monkeypatch.setattr(EngineLoop, "submit", watched)
     room.listener.hold = 3
     sound = np.concatenate([tone(number, 30) for number in (1, 2, 4, 3)])
     future = room.whisper.submit(sound, language="en", word_timestamps=True)
     assert room.listener.held.wait(SOON_S)
+    assert third.wait(SOON_S)
     gc.collect()
     assert [answer() is None for answer in answers[:2]] == [True, True]
     room.listener.go.set()
     assert sentence(3) in future.result(SOON_S).text
+    room.close()
+
+
+def test_the_engines_thread_does_not_make_the_times_of_words(
+    base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they are being made the engine decodes other windows."""
+    room = Room(base_model, monkeypatch, max_batch_size=1)
+    room.listener.hold, began = 4, threading.Event()
+    time_words = decode_requests.time_window_words  # type: ignore[attr-defined]
+
+    def held(*arguments: Any) -> Any:
+        began.set()
+        assert room.listener.held.wait(SOON_S)  # the engine has come to the next window
+        return time_words(*arguments)
+
+    monkeypatch.setattr(decode_requests, "time_window_words", held)
+    sound = np.concatenate([tone(1, 30), tone(4, 30)])
+    future = room.whisper.submit(sound, language="en", word_timestamps=True)
+    assert began.wait(SOON_S) and room.listener.held.wait(SOON_S)
+    room.listener.go.set()
+    found = future.result(SOON_S)
+    assert all(window.words for window in found.windows)
     room.close()

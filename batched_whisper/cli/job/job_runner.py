@@ -30,7 +30,8 @@ from batched_whisper.config.fields import can_be_disabled
 from batched_whisper.config.options import DecodingOptions, Settings
 
 if TYPE_CHECKING:
-    from batched_whisper.whisper import Whisper, WhisperInfo
+    from batched_whisper.backends.base import WhisperInfo
+    from batched_whisper.whisper import Whisper
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from tiny_whisper import BEGIN, IDS, N_TEXT_CTX, SIZES, Heard, tiny_checkpoint  # noqa: E402
 
+from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest  # noqa: E402
 from batched_whisper.batching.engine_group import EngineGroup  # noqa: E402
 from batched_whisper.batching.policy import FixedWait  # noqa: E402
-from batched_whisper.batching.sequence import DecodedTokens, DecodeRequest  # noqa: E402
 from batched_whisper.decoding.beam import SINGLE_BEAM, Beams  # noqa: E402
 from batched_whisper.decoding.fallback import Attempt  # noqa: E402
 from batched_whisper.decoding.rules import Rules  # noqa: E402
@@ -33,9 +33,9 @@ def window(number: int) -> DecodeRequest:
     heard = Heard(number, 20 + 7 * (number % 12))
 
     return DecodeRequest(
-        features=lambda context: heard.features,
+        audio=heard.features,
         sot=151,
-        after_sot=lambda language: (152,),
+        after_language=(152,),
         rules=RULES,
         max_tokens=N_TEXT_CTX // 20,
         first=Attempt(heard.audio_context),
