@@ -75,21 +75,21 @@ RULES = (
     *(
         Rule("engines/test_contract.py", ("slow",), test=test)
         for test in (
-            "test_a_text_may_fill_the_whole_text_context",
-            "test_beams_of_two_windows_branch_again_and_again_beside_a_third",
-            "test_every_mask_holds_for_its_own_row",
-            "test_whole_texts_by_the_rules_are_those_of_the_reference",
+            "test_steps_can_fill_the_text_context",
+            "test_copy_between_beams_of_several_windows",
+            "test_allowed_mask_applies_to_its_own_row",
+            "test_steps_by_rules_give_the_reference_texts",
         )
     ),
     Rule("engines/test_schedules.py", ("slow",)),
     *(
         Rule("functions/test_lifecycle.py", PROCESS, test=test)
         for test in (
-            "test_the_interpreter_ends_and_runs_exit_if_nobody_closes",
+            "test_exit_methods_run_at_interpreter_exit_without_close",
             "test_the_interpreter_ends_with_a_batch_running_and_calls_waiting",
         )
     ),
-    Rule("models/test_weights_mean_the_same.py", REAL),
+    Rule("models/test_weight_formats.py", REAL),
     Rule(
         "pipeline/test_recording_job.py",
         ("slow",),
@@ -117,7 +117,7 @@ RULES = (
     Rule("test_interrupt.py", REAL_PROCESS),
     Rule("test_openvino_telemetry.py", PROCESS),
     Rule("test_parity.py", REAL),
-    Rule("test_public_names.py", PROCESS, test="test_importing_waits_for_no_engine"),
+    Rule("test_public_names.py", PROCESS, test="test_importing_the_package_imports_no_engine"),
     Rule("test_readme.py", SLOW_PROCESS),
     Rule("test_tiers.py", SLOW_PROCESS),
     Rule("test_what_editors_know.py", SLOW_PROCESS),

@@ -125,15 +125,15 @@ class LimitedExecutor:
         with self._changed:
             if self._is_shut_down:
                 raise RuntimeError("this executor was shut down")
+            self._calls.append(call)
             if self._n_running == self._max_calls:
-                self._calls.append(call)
                 return
             self._n_running += 1
         try:
-            self._pool.run(lambda: self._make_calls(call))
+            self._pool.run(self._make_calls)
         except RuntimeError:
-            self._make_left_behind()
-            raise
+            if self._take_back(call):
+                raise
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
         """Take no more calls, and return when those that were given are done.
@@ -145,11 +145,10 @@ class LimitedExecutor:
             self._is_shut_down = True
             return self._changed.wait_for(lambda: not self._n_running, timeout_s)
 
-    def _make_calls(self, call: Call | None) -> None:
-        while call is not None:
+    def _make_calls(self) -> None:
+        while (call := self._next()) is not None:
             _make(call)
-            del call  # nor does it hold what it has done
-            call = self._next()
+            del call  # a finished call must not be kept alive by the thread
 
     def _next(self) -> Call | None:
         with self._changed:
@@ -159,16 +158,26 @@ class LimitedExecutor:
             self._pool.end_work()
             return None
 
-    def _make_left_behind(self) -> None:
-        """Where no thread could be started: make what others left to it meanwhile."""
+    def _take_back(self, call: Call) -> bool:
+        """Undo `submit` if no thread can be started.
+
+        Calls that were submitted meanwhile, and counted on that thread, are made here.
+
+        Returns:
+            Whether the call was still waiting; another thread may have made it.
+        """
         with self._changed:
             self._n_running -= 1
+            was_waiting = call in self._calls
+            if was_waiting:
+                self._calls.remove(call)
             left = [] if self._n_running else list(self._calls)
             for _ in left:
                 self._calls.popleft()
             self._changed.notify_all()
-        for call in left:
-            _make(call)
+        for other in left:
+            _make(other)
+        return was_waiting
 
 
 def _make(call: Call) -> None:
