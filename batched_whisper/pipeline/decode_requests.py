@@ -163,8 +163,8 @@ class RequestBuilder:
         )
 
     def _alignment_prompt(self) -> AlignmentPrompt:
-        """As `sot_sequence` with times: the alignment itself says when words are said."""
-        return AlignmentPrompt(self._after_language(True), self._model.dimensions.n_text_ctx)
+        """The start of a transcript without timestamps, as openai/whisper aligns words."""
+        return AlignmentPrompt(self._after_language(False), self._model.dimensions.n_text_ctx)
 
     def _after_language(self, timestamps: bool) -> tuple[int, ...]:
         """What stands between the language and the text; the same for every language."""
