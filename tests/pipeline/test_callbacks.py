@@ -38,9 +38,11 @@ def test_a_callback_may_transcribe_however_many_do_it_at_a_time(room: Room, way:
 
 
 class Unreadable(io.BytesIO):
-    """No recording, which is found out when `opened` is set."""
+    """A file that is no recording; reading it waits for ``opened``."""
 
-    opened = threading.Event()
+    def __init__(self, opened: threading.Event) -> None:
+        super().__init__(b"this is not a recording")
+        self.opened = opened
 
     def read(self, size: int | None = -1) -> bytes:
         self.opened.wait(SOON_S)
@@ -49,7 +51,7 @@ class Unreadable(io.BytesIO):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_nobody_waits_for_callbacks_that_do_not_return(room: Room, fails: bool) -> None:
-    go, begun = threading.Event(), threading.Semaphore(0)
+    go, opened, begun = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     def wait(_: Future[Transcript]) -> None:
         begun.release()
@@ -57,10 +59,10 @@ def test_nobody_waits_for_callbacks_that_do_not_return(room: Room, fails: bool) 
 
     room.listener.hold = 0  # none is done, and calls back at once, before all are submitted
     for _ in range(2 * MAX_WORKERS):
-        audio = Unreadable(b"this is not a recording") if fails else tone(0)
+        audio = Unreadable(opened) if fails else tone(0)
         room.whisper.submit(audio).add_done_callback(wait)
     room.listener.go.set()
-    Unreadable.opened.set()
+    opened.set()
     for _ in range(MAX_WORKERS):
         assert begun.acquire(timeout=SOON_S)
     assert room.hear(tone(1)).text == sentence(1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from conftest import LoadedModel
 
 from batched_whisper.batching.decode_request import DecodeRequest
 from batched_whisper.config.options import DecodingOptions
@@ -12,6 +13,9 @@ from batched_whisper.pipeline.decode_requests import RequestBuilder
 from batched_whisper.pipeline.model_tokens import ModelTokens
 from batched_whisper.tokens.prompt import sot_sequence
 from batched_whisper.types import Window
+
+if TYPE_CHECKING:
+    from conftest import LoadedModel
 
 
 def request(model: LoadedModel, options: DecodingOptions) -> DecodeRequest:
