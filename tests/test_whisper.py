@@ -27,6 +27,9 @@ from batched_whisper.errors import (
     OptionError,
     UnreadableAudio,
 )
+from batched_whisper.models.checkpoint import Checkpoint, load_checkpoint
+from batched_whisper.models.model_files import ModelFiles
+from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import Transcript
 from batched_whisper.whisper import Whisper
 
@@ -41,6 +44,14 @@ Start = Callable[..., tuple[Whisper, Listener]]
 def start(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Makes a `Whisper` and the engine that it will use; closes them at the end."""
     monkeypatch.setenv("BATCHED_WHISPER_VAD", "false")  # nobody speaks in tones
+
+    # The model is the session's: reading it again takes longer than most of these tests.
+    def load(files: ModelFiles) -> Checkpoint:
+        is_base = files.folder == base_model.files.folder
+        return base_model.checkpoint if is_base else load_checkpoint(files)
+
+    monkeypatch.setattr(local, "load_checkpoint", load)
+    monkeypatch.setattr(Tokenizer, "from_folder", lambda _folder: base_model.tokenizer)
     made: list[tuple[Whisper, Listener]] = []
 
     def start(**settings: Any) -> tuple[Whisper, Listener]:
