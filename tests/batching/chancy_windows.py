@@ -75,7 +75,7 @@ class ChancyEngine:
     held: dict[int, _Slot] = field(default_factory=dict)
     before_copy: Callable[[], None] = lambda: None
     closed: bool = False
-    stepping: frozenset[int] = frozenset()  # the slots of the step that is going on
+    stepping: frozenset[int] = frozenset()  # the slots of the running step
 
     @property
     def info(self) -> EngineInfo:

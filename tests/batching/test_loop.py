@@ -97,7 +97,7 @@ def test_a_slot_that_becomes_free_is_taken_at_the_next_step(
 
 
 def test_a_large_batch_fills_up_while_it_is_stepped() -> None:
-    """A few windows are encoded between two steps, so that nobody's next token waits for all."""
+    """A few windows are encoded between two steps, so that no next token waits for all of them."""
     stage = staged(*[(1,) * 50] * 20, max_slots=16)
     run(stage, map(window, range(20)), 16)
     sizes = [len(step) for step in stage.steps[:8]]
@@ -400,7 +400,7 @@ def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
     windows = [(owner, text) for owner, said_in in enumerate(recordings) for text in said_in]
     random.shuffle(windows)
     stage = Stage(
-        # Every window alone would be heard as another language.
+        # Each window alone would be detected as a language of its own.
         {i: Script(text, random.choice([ENGLISH, GERMAN])) for i, (_, text) in enumerate(windows)},
         async_steps=async_steps,
     )
@@ -542,7 +542,7 @@ def test_a_loop_that_breaks_answers_everybody(monkeypatch: pytest.MonkeyPatch) -
     assert stage.engine.closed
 
 
-# --- waiting for company --------------------------------------------------------------------------
+# --- waiting for more windows ---------------------------------------------------------------------
 
 
 def timed_loop(stage: Stage, clock: ManualClock, max_batch_size: int = 6) -> EngineLoop:

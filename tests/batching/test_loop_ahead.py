@@ -1,4 +1,4 @@
-"""The laws of the loop for an engine that works ahead: it encodes windows while it steps others."""
+"""Laws of the loop with asynchronous steps: it encodes windows while a step runs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def answers(
 def test_everybody_is_answered_as_by_an_engine_that_does_not(
     windows: list[dict[str, Any]], max_batch_size: int, tokens_per_step: int
 ) -> None:
-    """Beams, hotter attempts, other contexts, languages shared and doubted, callers who left."""
+    """Beams, higher temperatures, other contexts, languages shared or redetected, cancellation."""
     in_order = answers(ChancyEngine(16, tokens_per_step), windows, max_batch_size)
     overlapped = answers(ChancyEngine(16, tokens_per_step, True), windows, max_batch_size)
     assert overlapped == in_order

@@ -1,4 +1,4 @@
-"""An engine that says several tokens a call gets what it needs for that, and no call too many."""
+"""Multi-step decoding: the engine gets the data that it needs, and no unnecessary calls."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def decoded(
 
 @either_order
 @pytest.mark.parametrize("tokens_per_step", [2, 3, 8, 500])
-def test_everything_is_as_with_one_token_a_call(tokens_per_step: int, async_steps: bool) -> None:
-    """Languages given and detected, shared by windows; attempts that are not believed; chance."""
+def test_everything_is_as_with_one_token_per_call(tokens_per_step: int, async_steps: bool) -> None:
+    """Languages given, detected and shared by windows; rejected attempts; sampling."""
 
     def tasks() -> list[Asked]:
         shared = SharedLanguage()

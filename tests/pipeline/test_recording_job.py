@@ -340,7 +340,7 @@ def test_silence_is_in_the_language_that_was_told_by_its_code_or_in_none(
     assert (found.windows, found.language) == ((), code)
 
 
-# --- what is believed -----------------------------------------------------------------------------
+# --- accepted and rejected texts ------------------------------------------------------------------
 
 
 def says(room: Room, text: str, **figures: float) -> None:
