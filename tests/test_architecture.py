@@ -65,7 +65,7 @@ MAX_FILES, MAX_LINES = 15, 3_000
 def reading_list() -> list[str]:
     """The numbered files of the section that gives the order to read them in."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    section = text.split("## How data flows", 1)[1].split("\n## ", 1)[0]
+    section = text.split("## Data flow", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
 
 
