@@ -14,7 +14,7 @@ help:  ## what can be made
 demo: $(VENV)/.demo  ## transcribe the demo's recordings, or AUDIO="a.mp3 b.wav"
 	$(BIN)/batched-whisper demo $(AUDIO)
 
-recipe: $(VENV)/.recipe  ## the recipe of deploy/modal without Modal; AUDIO="folder or data set"
+recipe: $(VENV)/.recipe  ## the recipe of deploy/modal without Modal; AUDIO="folder or dataset"
 	$(BIN)/python deploy/modal/batched_whisper.py --local $(AUDIO) $(ARGS)
 
 test: $(VENV)/.dev  ## run the fast tests, in less than a minute; ARGS="tests/batching -k queue"
@@ -30,7 +30,7 @@ check: $(VENV)/.dev  ## formatter, linter, types, layers
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_words.py
 
-format: $(VENV)/.dev  ## format and mend what can be mended
+format: $(VENV)/.dev  ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

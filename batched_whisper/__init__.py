@@ -1,4 +1,4 @@
-"""Batched Whisper: continuous batching for Whisper, and for functions of your own.
+"""Batched Whisper: continuous batching for Whisper and for your own functions.
 
 Defines the public names. Each is imported at its first use, so that importing the package, or the
 help of the command line, does not wait for NumPy or an engine.

@@ -1,4 +1,4 @@
-"""``python -m batched_whisper`` is ``batched-whisper``."""
+"""Runs the command line with ``python -m batched_whisper``."""
 
 from batched_whisper.cli import main
 

@@ -1,9 +1,9 @@
-"""OpenVINO, imported so that it sends nothing home and leaves nothing in the home folder.
+"""Imports OpenVINO without telemetry and without files in the home folder.
 
-Importing OpenVINO's Python package otherwise reports the import to its maker through the package
-``openvino_telemetry``, and writes an identifier into the user's home. Without that package it
-falls back to a stub of its own, so here it is made to seem absent. Everything of this package that
-uses OpenVINO takes it from here.
+By default, importing OpenVINO's Python package sends telemetry through the package
+``openvino_telemetry``, and writes an identifier into the user's home folder. Without that package
+OpenVINO uses an empty replacement, so this module marks it as missing. All modules of this package
+import OpenVINO from here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""``whisper.transcribe``: the ways to call a model, waiting or not, one recording or many.
+"""``whisper.transcribe``: transcribes one recording or many, synchronously or asynchronously.
 
-All of them end in the backend's ``submit``. Knows nothing of how a recording is transcribed.
+All calls end in the backend's ``submit``. Knows nothing of how a recording is transcribed.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Caller:
-    """Makes the calls of one `Whisper`: its backend, and the options that calls start from."""
+    """The backend of one `Whisper`, and the default options of its calls."""
 
     backend: Backend
     options: DecodingOptions
 
     @property
     def n_in_flight(self) -> int:
-        """So many that a slot that becomes free finds a recording read."""
+        """The recordings in flight, enough for each free slot to find a window that was read."""
         return 2 * self.backend.max_windows
 
     def decoding(
         self, options: DecodingOptions | None, **overrides: Unpack[DecodingArguments]
     ) -> DecodingOptions:
-        """The options of a call: those given, or else the model's, with some changed."""
+        """Return the options of a call: the given ones or the model's, with overrides."""
         start = self.options if options is None else options
         return DecodingOptions.from_base(start, **overrides)
 
     async def load(self) -> None:
-        """Load the model if need be, without blocking the event loop."""
+        """Load the model if necessary, without blocking the event loop."""
         if not self.backend.is_loaded:
             await asyncio.to_thread(self.backend.load)
 
 
 class Transcribe:
-    """``whisper.transcribe``: one recording, or many; waiting, or not.
+    """``whisper.transcribe``: one recording or many, synchronously or asynchronously.
 
     ``whisper.transcribe(audio)``, ``await whisper.transcribe.aio(audio)``,
     ``whisper.transcribe.map(audios)``, ``async for t in whisper.transcribe.map.aio(audios)``,
@@ -68,7 +68,7 @@ class Transcribe:
 
     @property
     def n_in_flight(self) -> int:
-        """How many recordings a run of ``map`` has begun and not given yet, at most."""
+        """The most recordings of a run of ``map`` that are started and not yielded yet."""
         return self._caller.n_in_flight
 
     @shows_options_of(DecodingOptions)
@@ -84,10 +84,10 @@ class Transcribe:
         """Transcribe one recording; arguments as for `Whisper.submit`.
 
         Raises:
-            AudioError: the recording cannot be read, or has no sound in it.
-            OptionError: an option that does not exist, is out of its range, or is not the model's.
+            AudioError: the recording cannot be read, or has no samples.
+            OptionError: an option does not exist, is out of its range, or does not fit the model.
             EngineError: the engine failed on it.
-            CallbackError: ``on_segment`` raised something.
+            CallbackError: ``on_segment`` raised an error.
             Closed: the model was closed.
         """
         decoding = self._caller.decoding(options, **overrides)
@@ -96,7 +96,7 @@ class Transcribe:
         )
         try:
             return future.result()
-        except BaseException:  # Ctrl-C while waiting: let go of its windows
+        except BaseException:  # Ctrl-C while waiting: cancel its windows
             future.cancel()
             raise
 
@@ -110,7 +110,7 @@ class Transcribe:
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> Transcript:
-        """The same without blocking the event loop; cancelling the task drops the recording."""
+        """Do the same without blocking the event loop; a cancelled task cancels the recording."""
         decoding = self._caller.decoding(options, **overrides)
         await self._caller.load()
         future = self._caller.backend.submit(
@@ -161,17 +161,17 @@ class TranscribeMap:
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> Generator[Transcript | Exception, None, None]:
-        """Transcripts of many recordings, as they are asked for.
+        """Yield the transcripts of many recordings.
 
         Args:
-            audios: the recordings; may be a generator, however long.
-            order_outputs: in the order of the inputs, or as they end.
-            return_exceptions: give a recording's error in its place instead of raising it.
-            options: for all of them; these and the others as for `Whisper.submit`.
+            audios: the recordings; may be a generator of any length.
+            order_outputs: true for the order of the inputs, false for completion order.
+            return_exceptions: yield a recording's error in its place instead of raising it.
+            options: for all recordings; this and the others as for `Whisper.submit`.
 
         Raises:
-            UnreadableAudio: at once, where one recording was given and not several.
-            OptionError: at once too, an option that does not exist or is out of its range.
+            UnreadableAudio: immediately, if ``audios`` is one recording and not an iterable.
+            OptionError: immediately, if an option does not exist or is out of its range.
         """
         decoding = self._caller.decoding(options, **overrides)
         mapper = self._mapper(audios, _MapRun(self._caller, decoding, sampling_rate, on_segment))
@@ -213,7 +213,7 @@ class TranscribeMap:
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> AsyncGenerator[Transcript | Exception, None]:
-        """The same for ``async for``; the recordings may come from an async generator."""
+        """Do the same for ``async for``; the recordings may come from an async generator."""
         decoding = self._caller.decoding(options, **overrides)
         mapper = self._mapper(audios, _MapRun(self._caller, decoding, sampling_rate, on_segment))
         return mapper.aio(audios, order_outputs=order_outputs, return_exceptions=return_exceptions)
@@ -224,7 +224,7 @@ class TranscribeMap:
 
 
 class TranscribeSegments:
-    """``whisper.transcribe.segments``: one recording's segments while it is being decoded."""
+    """``whisper.transcribe.segments``: a recording's segments while it is being decoded."""
 
     def __init__(self, caller: _Caller) -> None:
         self._caller = caller
@@ -238,10 +238,10 @@ class TranscribeSegments:
         sampling_rate: int | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> Generator[Segment, None, None]:
-        """The transcript's segments, each as soon as nothing earlier can come any more.
+        """Yield the transcript's segments in order, each as soon as it is final.
 
-        The recording begins when the first one is asked for. Its error is raised after those that
-        were sure before it; leaving the iterator gives the recording up.
+        The recording starts when the first segment is requested. An error is raised after the
+        segments that were final before it. Closing the iterator cancels the recording.
 
         Args:
             audio: the recording; this and the others as for `Whisper.submit`.
@@ -268,7 +268,7 @@ class TranscribeSegments:
         sampling_rate: int | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> AsyncGenerator[Segment, None]:
-        """The same for ``async for``, without blocking the event loop."""
+        """Do the same for ``async for``, without blocking the event loop."""
         decoding = self._caller.decoding(options, **overrides)
         await self._caller.load()
         arrived: asyncio.Queue[Segment | None] = asyncio.Queue()
@@ -290,14 +290,14 @@ def _put_from_elsewhere(
     arrived: asyncio.Queue[Segment | None],
     segment: Segment | None,
 ) -> None:
-    """From another thread; a loop that was closed has no reader any more."""
+    """Put from another thread; ignore a closed event loop, which has no reader."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(arrived.put_nowait, segment)
 
 
 @dataclass(frozen=True)
 class _MapRun:
-    """Starts the recordings of one map."""
+    """Starts the recordings of one run of ``map``."""
 
     caller: _Caller
     options: DecodingOptions

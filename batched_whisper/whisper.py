@@ -1,4 +1,4 @@
-"""``class Whisper``: the public API, over a backend that does the work."""
+"""``class Whisper``: the public API, over a backend."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Whisper:
     """A Whisper model that transcribes many recordings together.
 
     Args:
-        model: a name on the Hub, a short name (``base``, ``large-v3``) or a folder. Not given:
+        model: a name on the Hub, a short name (``base``, ``large-v3``) or a folder. Default:
             large-v3 on a GPU, base on a CPU.
-        settings: the settings to start from. Not given: the defaults, and what the environment
-            says instead.
-        backend: what transcribes, instead of a model in this process. It has its own model and
-            settings, so none are given here.
-        overrides: single settings by name, which win over those.
+        settings: the settings to start from. Default: environment variables, then the defaults
+            of the settings.
+        backend: transcribes instead of a model in this process. It has its own model and
+            settings, so none may be given here.
+        overrides: single settings by name, which override those.
 
-    The environment is read here, and not again: `settings` is what the model has, and `options`
-    what a call starts from that brings no options of its own.
+    Environment variables are read only here: `settings` are the model's, and `options` are the
+    defaults of its calls.
 
-    It loads on the first call, on `load`, or on entering it as a context manager, and is closed by
-    `close`. Calls may come from any number of threads and event loops.
+    The model is loaded by the first call, by `load`, or by entering a ``with`` block, and closed by
+    `close`. Any number of threads and event loops may call it.
 
     Raises:
-        OptionError: an option that does not exist, or is out of its range.
+        OptionError: an option does not exist, or is out of its range.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Whisper:
         self._backend = LocalBackend(self.settings) if backend is None else backend
 
     def load(self) -> Whisper:
-        """Find and read the model and start its engine, once; returns itself.
+        """Find and read the model and start its engine, once; return this object.
 
         Raises:
-            ModelError: the model cannot be found, read or trusted.
+            ModelError: the model cannot be found, read or verified.
             EngineError: no engine can run it on this machine.
             Closed: it was closed before.
         """
@@ -76,26 +76,26 @@ class Whisper:
         return self
 
     def close(self) -> None:
-        """Answer what was accepted, then stop the engine and give back its memory.
+        """Answer all accepted recordings, then stop the engine and free its memory.
 
-        In a callback of a recording of its own it does not wait for that. A model that nobody has
-        any more is closed too; at the end of the process what was accepted is given up.
+        In a callback of one of its own recordings it returns immediately. A model that is no longer
+        referenced is closed too. At the end of the process, accepted recordings are cancelled.
         """
         self._backend.close()
 
     @property
     def transcribe(self) -> Transcribe:
-        """The ways to call it; what it gives keeps the model, even if this object is dropped."""
+        """The ways to transcribe; it keeps the model alive, even without this object."""
         return Transcribe(self._backend, self.options)
 
     @property
     def info(self) -> WhisperInfo:
-        """What is loaded and where it runs; loads it if need be."""
+        """The loaded model and its engine; loads it if necessary."""
         return self._backend.info
 
     @property
     def stats(self) -> LoopStats:
-        """The batcher's figures of this moment."""
+        """The counters of batching now; zeros before `load` and after `close`."""
         return self._backend.stats
 
     @shows_options_of(DecodingOptions)
@@ -108,7 +108,7 @@ class Whisper:
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> list[Transcript]:
-        """Transcribe a list at once; see `Transcribe.__call__` for arguments and errors."""
+        """Transcribe all recordings, in order; see `Transcribe.__call__` for details."""
         transcripts = self.transcribe.map(
             audios,
             options=options,
@@ -128,20 +128,19 @@ class Whisper:
         on_segment: OnSegment | None = None,
         **overrides: Unpack[DecodingArguments],
     ) -> Future[Transcript]:
-        """Start to transcribe a recording; cancel the future to give up.
+        """Start to transcribe a recording; cancel the future to cancel the recording.
 
-        What is added to the future as a callback may take its time, and transcribe more.
+        Callbacks of the future may block, and may transcribe other recordings.
 
         Args:
             audio: a path, bytes, a binary file, an array of samples, or a row or audio value of
-                a data set.
-            options: the options to start from. Not given: those of this `Whisper`.
-            sampling_rate: of an array, in samples per second; 16000 if not given.
-            on_segment: called with each segment of the transcript, in their order, as soon as
-                nothing earlier can come any more; from one thread at a time, which may wait. The
-                future is done after the last call. What it raises ends the recording with a
+                a dataset.
+            options: the options to start from. Default: those of this `Whisper`.
+            sampling_rate: of an array, in samples per second; default: 16000.
+            on_segment: called with each final segment, in order, one call at a time; it may block.
+                The future is done after the last call. An error in it fails the recording with a
                 `CallbackError`.
-            overrides: single options by name, which win over those.
+            overrides: single options by name, which override those.
         """
         start = self.options if options is None else options
         return self._backend.submit(

@@ -27,33 +27,7 @@ NEVER = (
     "docs/cli.md",
     "docs/python-api.md",
 )
-NOT_YET: tuple[str, ...] = (
-    "Makefile",
-    *(
-        f"batched_whisper/{room}"
-        for room in (
-            *(
-                "audio/",
-                "batching/",
-                "calls.py",
-                "concurrency/",
-                "config/",
-                "decoding/",
-                "engines/",
-            ),
-            *("evaluation.py", "formats/", "functions/", "pipeline/", "transcript/", "types.py"),
-            "whisper.py",
-        )
-    ),
-    "docs/architecture.md",
-    *(
-        f"tests/{room}"
-        for room in (
-            *("audio/", "batching/", "decoding/", "engines/", "hub_stand_in.py", "models/"),
-            *("pipeline/", "scripted_speech.py", "transcript/"),
-        )
-    ),
-)
+NOT_YET: tuple[str, ...] = ()
 """Folders and files that are not covered yet; shrink it as they are rewritten."""
 
 CODE = re.compile(

@@ -1,4 +1,4 @@
-"""A little Hub on 127.0.0.1: the routes that are asked for a model or a data set, and no more."""
+"""A small Hub on 127.0.0.1, with only the routes that load a model or a dataset."""
 
 from __future__ import annotations
 

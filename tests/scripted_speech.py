@@ -1,7 +1,7 @@
-"""A `Whisper` with a real tokenizer and a pretend engine: every recording is a tone.
+"""A `Whisper` with a real tokenizer and a scripted engine: every recording is a tone.
 
-Each tone has a sentence and a language that the engine "hears", so that everything around the
-model can be tested in milliseconds, and nothing depends on what a model makes of a sound.
+The engine returns a sentence and a language for each tone, so that everything around the model can
+be tested in milliseconds, and nothing depends on a model's output.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LANGUAGES = ("en", "de", "en", "fr", "en", "es", "en", "it")
 
 
 def tone(number: int, seconds: float = 1.0) -> NDArray[np.float32]:
-    """A recording that is heard as `sentence(number)`, with a breath taken every five seconds."""
+    """Return a recording that decodes to `sentence(number)`, with a pause every five seconds."""
     breathless = hum(number, seconds)
     for end in range(5 * RATE, len(breathless), 5 * RATE):
         breathless[end - _BREATH : end] = 0

@@ -26,7 +26,7 @@ _FRAMES_PER_BLOCK = 128  # larger arrays are allocated by the system anew each t
 
 # Frames per product with the mel filters. OpenBLAS runs larger products (over 2**18
 # multiplications) on its own threads, which then spin for 0.1 s and take as much time from the
-# engine as a thousand such products (docs/lab-log.md, "Threads that nobody asked for").
+# engine as a thousand such products (measured in docs/lab-log.md).
 _FRAMES_PER_PRODUCT = 8
 
 

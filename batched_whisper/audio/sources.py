@@ -193,7 +193,7 @@ def _from_mapping(
             if own is not None:
                 _refuse_rate(sampling_rate, name)
             return _from_array(source[key], name, _first(own, sampling_rate, SAMPLING_RATE))
-    # A data set keeps the path beside the bytes, where the file need not exist.
+    # A dataset keeps the path beside the bytes, where the file need not exist.
     for key in ("audio", "bytes", "path"):
         if source.get(key) is not None:
             return resolve(source[key], name, sampling_rate)

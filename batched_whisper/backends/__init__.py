@@ -1,1 +1,1 @@
-"""What transcribes recordings for `Whisper`: in this process, or elsewhere."""
+"""Backends of `Whisper`, which transcribe recordings in this process or elsewhere."""

@@ -41,18 +41,18 @@ from batched_whisper.tokens.tokenizer import Tokenizer
 from batched_whisper.types import OnSegment, Transcript
 
 MAX_WINDOWS_AHEAD_CPU = 24
-"""Windows of one recording that are with an engine on a processor at a time: ten minutes' worth."""
+"""The most windows of one recording that are with a CPU engine at a time: ten minutes."""
 
 MAX_WINDOWS_AHEAD_CPU_STREAMING = 8
-"""Where ``on_segment`` is called as they come (docs/lab-log.md, "The first segment")."""
+"""The same with ``on_segment`` (docs/lab-log.md, "The first segment")."""
 
 MIN_OPEN_RECORDINGS = 64
-"""Recordings that may be open at a time, however few windows are decoded together."""
+"""The recordings that may be open at a time, even if few windows are decoded together."""
 
 
 @dataclass(frozen=True)
 class _Running:
-    """What exists between load() and close()."""
+    """The objects that exist between load() and close()."""
 
     context: RecordingContext
     info: WhisperInfo
@@ -62,10 +62,10 @@ class _Running:
 class LocalBackend:
     """A model in this process; see `batched_whisper.backends.base.Backend`.
 
-    A copy made by pickling it, in this or another process, is one that is not loaded.
+    A pickled copy, in this or another process, is not loaded.
 
     Args:
-        settings: which model, on which device, and how it is batched.
+        settings: the model, the device, and how windows are batched.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -81,22 +81,22 @@ class LocalBackend:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether a recording can be submitted at once."""
+        """Whether a recording can be submitted without loading."""
         return self._running is not None
 
     @property
     def max_windows(self) -> int:
-        """How many windows are decoded together at most, as far as the settings say."""
+        """The most windows that are decoded together, according to the settings."""
         return max_concurrent_windows(self._settings)
 
     @property
     def info(self) -> WhisperInfo:
-        """What is loaded and where it runs; loads it if need be."""
+        """The loaded model and its engine; loads it if necessary."""
         return self._loaded().info
 
     @property
     def stats(self) -> LoopStats:
-        """The batcher's figures of this moment."""
+        """The counters now; zeros before `load` and after `close`."""
         running = self._running
         return running.context.loops.stats if running is not None else LoopStats()
 
@@ -117,8 +117,8 @@ class LocalBackend:
         context = self._loaded().context
         if context.loops.is_own_thread():
             raise Closed(
-                "a callback cannot transcribe where no thread can be started for it: the process "
-                "is ending, or has as many threads as it may have"
+                "a callback cannot transcribe, because no thread can be started for it: the "
+                "process is ending, or is at its limit of threads"
             )
         future = context.workers.callback_future() if user_callbacks else None
         job = RecordingJob(context, audio, sampling_rate, options, on_segment, future)
@@ -126,7 +126,7 @@ class LocalBackend:
         return job.future
 
     def close(self) -> None:
-        """Answer what was accepted, then stop the engine and free its memory."""
+        """Answer all accepted recordings, then stop the engine and free its memory."""
         with self._lock:
             self._is_closed = True
             self._running = None
@@ -134,7 +134,7 @@ class LocalBackend:
             self._shutdown.close()
 
     def after_fork(self) -> None:
-        """In a forked process: what is loaded has no thread here."""
+        """Close the backend in a forked process, where a loaded model has no threads."""
         self._lock = threading.Lock()
         self._is_closed = self._is_closed or self._running is not None
         self._running = None
@@ -152,7 +152,7 @@ class LocalBackend:
             if self._running is None:
                 self._running = _start(self._settings)
                 self._shutdown = self._running.shutdown
-                # What holds a model's threads holds no backend, so a dropped one is collected.
+                # The shutdown has no reference to the backend, so a dropped backend is collected.
                 weakref.finalize(self, self._shutdown.begin).atexit = False
             return self._running
 
@@ -194,11 +194,11 @@ def _start_loops(engines: Sequence[Engine], settings: Settings, tokens: ModelTok
         )
     except RuntimeError as error:
         for engine in engines:
-            with suppress(Exception):  # the first error is the one to tell
+            with suppress(Exception):  # the first error is the one to report
                 engine.close()
         raise EngineError(
-            "no thread can be started for the engine: the process is ending, or has as many as it "
-            "may have; load the model earlier"
+            "no thread can be started for the engine: the process is ending, or is at its limit of "
+            "threads; load the model earlier"
         ) from error
 
 
@@ -220,11 +220,11 @@ def _info(
 
 
 def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) -> int:
-    """How many windows of one recording are with the engine, waiting or decoded, at a time.
+    """Return the most windows of one recording that are waiting or being decoded at a time.
 
-    Enough to fill the slots, and some that wait. On a processor, where larger batches gain little,
-    with ``max_batch_size=auto`` it is `MAX_WINDOWS_AHEAD_CPU`: a slot of a full context takes
-    18 MB with base, and more with larger models.
+    They fill the slots, and some wait. On a CPU, where larger batches gain little, it is
+    `MAX_WINDOWS_AHEAD_CPU` with ``max_batch_size=auto``: a slot with a full context takes 18 MB
+    with base, and more with larger models.
     """
     if not devices.on_gpu and isinstance(settings.max_batch_size, str):
         return MAX_WINDOWS_AHEAD_CPU
@@ -232,7 +232,7 @@ def _windows_ahead(settings: Settings, devices: Devices, max_batch_size: int) ->
 
 
 class _SharedDetector:
-    """One detector for all recordings of the process; loaded when the first one needs it."""
+    """One speech detector for all recordings of the process, loaded on first use."""
 
     def __init__(self) -> None:
         self._detector: SpeechDetector | None = None
@@ -240,7 +240,7 @@ class _SharedDetector:
         process_end.watch_forks(self)
 
     def after_fork(self) -> None:
-        """In a forked process: its graph has no threads, so the next recording loads another."""
+        """Drop the detector in a forked process, where its graph has no threads."""
         if self._detector is not None:
             process_end.leak(self._detector)
         self._detector = None

@@ -1,1 +1,1 @@
-"""The heart: many single calls in, few full batches out."""
+"""Combines single calls into batches, and runs an engine on them."""

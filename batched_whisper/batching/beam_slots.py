@@ -1,8 +1,7 @@
-"""Which of a window's slots each of its texts is in, and what must be copied when they branch.
+"""Assigns the slots of a window to its beams, and plans the copies when texts branch.
 
-One of the texts that continue another stays where that one was; only the others move, into slots
-whose text nobody continues. So no slot is read and overwritten at once, and as little moves as can
-be.
+One of the texts that continue another stays in its slot; the others are copied into the slots of
+dropped texts. So no slot is both read and overwritten, and the number of copies is minimal.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from batched_whisper.engines.interface import CopyRow
 
 
 class BeamSlots:
-    """Gives the texts of one window their slots.
+    """The slots of one window's texts.
 
     Args:
-        slots: the window's; the first one holds its audio, and the first text.
+        slots: the window's slots; the first one holds its audio, and the first text.
     """
 
     def __init__(self, slots: Sequence[int]) -> None:
@@ -25,7 +24,11 @@ class BeamSlots:
         """The slot of each live text."""
 
     def branch(self, sources: Sequence[int]) -> tuple[CopyRow, ...]:
-        """Take what each live text continues, of those that were live; returns what must move."""
+        """Assign slots to the new texts. Return the copies to make.
+
+        Args:
+            sources: for each new text, the index of the text that it continues.
+        """
         if len(self._slots) == 1:
             return ()
         stays = [self.taken[source] for source in dict.fromkeys(sources)]

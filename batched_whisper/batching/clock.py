@@ -1,7 +1,7 @@
-"""What time it is, and waiting for something to happen by a given time.
+"""Tells the time, and waits on a condition until a given time.
 
-Whatever waits in this package waits through a `Clock`, so that its laws can be tested on a
-`ManualClock` in microseconds, with no sleeping. It does not know who waits, or for what.
+All waiting of the batching goes through a `Clock`, so that its laws can be tested on a
+`ManualClock` in microseconds, without sleeping.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ LONGEST_WAIT_S = threading.TIMEOUT_MAX
 
 
 class Clock(Protocol):
-    """Gives the time and waits. Its zero is arbitrary: only differences mean something."""
+    """Tells the time and waits. Its zero is arbitrary: only differences have a meaning."""
 
     def now_s(self) -> float:
-        """The time in seconds; it never goes back."""
+        """Return the time in seconds; it never decreases."""
 
     def wait(self, condition: threading.Condition, until_s: float | None) -> None:
-        """Release the condition, whose lock the caller holds, until it is notified or it is late.
+        """Wait until the condition is notified or the time has come; the caller holds its lock.
 
-        May return early, so callers look again at what they waited for.
+        May return early, so callers must check again what they waited for.
 
         Args:
             condition: what the thread waits on.
@@ -32,10 +32,10 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The real one: `time.monotonic`."""
+    """The real time: `time.monotonic`."""
 
     def now_s(self) -> float:
-        """Seconds since some moment before this process began."""
+        """Return the seconds since an arbitrary time."""
         return time.monotonic()
 
     def wait(self, condition: threading.Condition, until_s: float | None) -> None:
@@ -55,7 +55,7 @@ class _Sleeper:
 
 
 class ManualClock:
-    """A clock for tests: time passes only when the test says so.
+    """A clock for tests: time passes only by `advance`.
 
     A thread that waits on it sleeps until it is notified or `advance` reaches its time.
     """
@@ -66,7 +66,7 @@ class ManualClock:
         self._changed = threading.Condition()
 
     def now_s(self) -> float:
-        """The time that the test has set, in seconds."""
+        """Return the time that the test has set, in seconds."""
         with self._changed:
             return self._now_s
 
@@ -85,26 +85,26 @@ class ManualClock:
                 self._sleepers.remove(sleeper)
 
     def advance(self, by_s: float) -> None:
-        """Let time pass, and wake everybody so that they look at it."""
+        """Let time pass, and wake all waiting threads so that they check it."""
         with self._changed:
             self._now_s += by_s
             sleepers = tuple(self._sleepers)
         for sleeper in sleepers:
-            # Taken after our own lock is released: a sleeper holds them the other way round.
+            # Taken after our own lock is released: a sleeper takes the two in the other order.
             with sleeper.condition:
                 sleeper.condition.notify_all()
 
     def await_sleeper(self, until_s: float | None, timeout_s: float = 60.0) -> None:
-        """Block, for real, until some thread sleeps until exactly that time.
+        """Block until a thread sleeps until exactly that time.
 
         Raises:
-            TimeoutError: nobody did within ``timeout_s``, which is real time.
+            TimeoutError: no thread did within ``timeout_s`` of real time.
         """
 
-        def somebody_does() -> bool:
+        def has_sleeper() -> bool:
             return any(sleeper.until_s == until_s for sleeper in self._sleepers)
 
         with self._changed:
-            if not self._changed.wait_for(somebody_does, timeout_s):
+            if not self._changed.wait_for(has_sleeper, timeout_s):
                 asleep = [sleeper.until_s for sleeper in self._sleepers]
-                raise TimeoutError(f"nobody sleeps until {until_s}; asleep until: {asleep}")
+                raise TimeoutError(f"no thread sleeps until {until_s}; asleep until: {asleep}")

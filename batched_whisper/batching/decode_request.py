@@ -1,7 +1,7 @@
-"""What the engine is asked about one window, and what it answers: plain data, which can be pickled.
+"""The request to decode one window, and its result: plain data, which can be pickled.
 
-Nothing in it leads back to a recording, a tokenizer, a thread or a future, so a request may be
-decoded in another process. What needs text is asked of a `Detokenizer`, given to the loop once.
+It has no reference to a recording, a tokenizer, a thread or a future, so a request may be decoded
+in another process. A `Detokenizer`, given to the loop once, makes texts of tokens.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ class Detokenizer(Protocol):
     """Turns tokens into text. Used by several threads at a time."""
 
     def text(self, tokens: Sequence[int], /) -> str:
-        """The text of sampled tokens, without their timestamps."""
+        """Return the text of sampled tokens, without their timestamps."""
 
 
 class NoText:
-    """A `Detokenizer` where nobody asks for text: every text is empty."""
+    """A `Detokenizer` for callers that need no text: every text is empty."""
 
     def text(self, tokens: Sequence[int], /) -> str:
-        """Empty."""
+        """Return an empty text."""
         return ""
 
 
 @dataclass(frozen=True)
 class AlignmentPrompt:
-    """What stands before a text that is aligned with its audio, for the times of its words.
+    """The tokens before a text that is aligned with its audio, for word timestamps.
 
     Attributes:
         after_language: the tokens after the start of the transcript and the language.
-        max_tokens: the most tokens, with prompt and end, that the model takes at once.
+        max_tokens: the most tokens, with prompt and end, that the model accepts.
     """
 
     after_language: tuple[int, ...]
@@ -54,25 +54,25 @@ class AlignmentPrompt:
 
 @dataclass(frozen=True, eq=False)
 class DecodeRequest:
-    """What is asked about one window. Two requests are equal if all their data is.
+    """One window and how to decode it. Two requests are equal if all their data is.
 
     Attributes:
         audio: features ``[n_mels, n_frames]`` for the first attempt's audio context or more, or
-            samples ``[n_samples]`` at 16 kHz. Who encodes pads features to a longer context.
+            samples ``[n_samples]`` at 16 kHz. The encoder pads features to a longer context.
         sot: the token that starts the transcript.
         after_language: the tokens between the language, or the start in an English-only model, and
             the text.
         rules: which tokens may be sampled.
-        max_tokens: where to stop if the end of text does not come.
+        max_tokens: the number of tokens after which a text without an end is cut.
         first: the first attempt.
         prefix: the prompt's tokens before the start of the transcript.
         language: the token of the language that the caller gave.
-        languages: the tokens to detect it among; empty for English-only models.
+        languages: the tokens of the languages to detect; empty for English-only models.
         fallback: the attempts after the first one.
         thresholds: which attempts are accepted.
-        max_tokens_asked: the caller's own limit, if there is one: a text of that many tokens is cut
-            because the caller asked for it.
-        alignment: what stands before the text when it is aligned; None if no words are wanted.
+        max_tokens_asked: the caller's own limit; None without one. A text cut at that limit counts
+            as ended.
+        alignment: the tokens before the text when it is aligned; None without word timestamps.
         seed: of the random choices above temperature 0.
         beams: how to search at temperature 0.
     """
@@ -95,7 +95,7 @@ class DecodeRequest:
 
     @property
     def n_slots(self) -> int:
-        """How many slots it takes: one per beam. Temperatures only rise."""
+        """The slots that it needs: one per beam. Later attempts need no more of them."""
         return self.beams.size if self.first.temperature == 0 else 1
 
     def __eq__(self, other: object) -> bool:
@@ -119,8 +119,10 @@ class DetectedLanguage:
 
 @dataclass(frozen=True)
 class AlignedText:
-    """The tokens to align, from the start of the transcript on; the first ``n_prompt`` of them
-    stand before the text."""
+    """The tokens to align, from the start of the transcript on.
+
+    The first ``n_prompt`` of them precede the text.
+    """
 
     tokens: tuple[int, ...]
     n_prompt: int
@@ -128,21 +130,21 @@ class AlignedText:
 
 @dataclass(frozen=True)
 class DecodedTokens:
-    """What came out of the last attempt at a window.
+    """The result of the last attempt at a window.
 
     Attributes:
-        tokens: those sampled, without the end of text.
-        text: what they say, without timestamps.
+        tokens: the sampled tokens, without the end of text.
+        text: their text, without timestamps.
         sum_logprob: of the tokens and the end of text.
-        no_speech_prob: the probability of the no-speech token where the transcript starts.
+        no_speech_prob: the probability of the no-speech token at the start of the transcript.
         compression_ratio: bytes of the text per byte of its zlib stream.
-        verdict: whether it was accepted, or what speaks against it.
+        verdict: whether it was accepted, or the reason for rejection.
         language: as given or detected; None in an English-only model.
         attempt: how it was decoded.
-        decodes: how many attempts there were.
-        ended: false where the token limit came before the end of text.
-        aligned: the text that was aligned with the audio, if the request asks for that.
-        alignment: what came of that.
+        decodes: the number of attempts.
+        ended: false if the token limit came before the end of text.
+        aligned: the text that was aligned with the audio; None without word timestamps.
+        alignment: the result of the alignment; None without word timestamps.
     """
 
     tokens: tuple[int, ...]
@@ -165,5 +167,5 @@ class DecodedTokens:
 
 
 def mean_logprob(sum_logprob: float, n_tokens: int) -> float:
-    """Per token, the end of text counted as one."""
+    """Return the mean per token; the end of text counts as one."""
     return sum_logprob / (n_tokens + 1)

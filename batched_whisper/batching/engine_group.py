@@ -1,8 +1,9 @@
 """Several engines behind one queue: an engine with a free slot takes the next window.
 
-A machine with many processors, or with several GPUs, does more with several engines than with one
-that spreads every small step over all of it. Windows of one recording may go to different engines.
-An engine that breaks fails the windows that it holds, and leaves the queue to the others.
+A machine with many processors, or with several GPUs, has a higher throughput with several engines
+than with one that spreads every small step over all of them. The windows of one recording may go
+to different engines. A broken engine fails the windows in its slots, and leaves the queue to the
+others.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from batched_whisper.engines.interface import Engine
 
 
 class EngineGroup:
-    """A loop for each engine, and the queue that they share.
+    """One loop per engine, and the queue that they share.
 
     Args:
-        engines: one at least, alike; owned by their loops from here on. Each decodes as many
-            windows together as it has slots.
+        engines: at least one, all of the same model; owned by their loops from here on. Each
+            decodes as many windows together as it has slots.
         policy: how long idle engines wait for more windows.
-        max_queue_size: how many windows may wait.
-        clock: what the policy's waiting goes by.
-        detokenizer: makes the text that verdicts are about; not given: every text is empty.
+        max_queue_size: the places in the queue.
+        clock: times the policy's waiting.
+        detokenizer: makes the texts for the verdicts; default: every text is empty.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class EngineGroup:
 
     @property
     def stats(self) -> LoopStats:
-        """The figures of this moment, of all loops together."""
+        """The counters now, added over all loops."""
         return total([loop.stats for loop in self._loops])
 
     def submit(
@@ -72,24 +73,24 @@ class EngineGroup:
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
-        """Bring a window that fits into every engine. See `EngineLoop.submit` for errors."""
+        """Queue a window that fits into every engine. See `EngineLoop.submit` for errors."""
         return self._smallest.submit(
             request, language=language, group=group, priority=priority, wait=wait
         )
 
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
-        """Accept no more windows and return when all engines are closed; see `EngineLoop.close`."""
+        """Accept no more windows, and return when all engines are closed: `EngineLoop.close`."""
         self.queue.close(drain=drain)
         for loop in self._loops:
             loop.close(drain=drain, timeout_s=timeout_s)
 
     def is_own_thread(self) -> bool:
-        """Whether the caller is one of the loops' threads."""
+        """Return whether the caller runs on one of the loops' threads."""
         return any(loop.is_own_thread() for loop in self._loops)
 
 
 def total(stats: Sequence[LoopStats]) -> LoopStats:
-    """Several loops' figures as one's. The queue is the same one, so its depth is not added up."""
+    """Add up the counters of several loops. They share one queue, so its depth is not added."""
     summed = {f.name: sum(getattr(each, f.name) for each in stats) for f in fields(LoopStats)}
     summed["largest_batch"] = max(each.largest_batch for each in stats)
     summed["queue_depth"] = max(each.queue_depth for each in stats)

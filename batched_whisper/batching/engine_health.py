@@ -1,8 +1,8 @@
-"""Which engines still serve a queue, and why a window has no answer.
+"""Decides whether an engine is broken, and makes the errors of failed windows.
 
-An engine that only fails leaves the queue to the others: it would otherwise be the first to take
-every waiting window, and fail it. A window without an answer gets an error of ours: it was
-cancelled, or something failed on it. Knows a loop's rounds and their outcome, and no engine.
+A broken engine leaves the queue to the others: it would otherwise take every waiting window first,
+and fail it. A window without a result gets an error of this package, because it was cancelled or
+failed. Knows the rounds of a loop and their outcome, and no engine.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import threading
 from batched_whisper.errors import BatchedWhisperError, EngineError
 
 MAX_FAILED_ROUNDS = 3
-"""After so many failed rounds without an answer between them an engine counts as broken."""
+"""The number of failed rounds, without an answered window in between, of a broken engine."""
 
 
 class LoopRoster:
-    """The loops that serve one queue; the last one never leaves, because somebody has to answer."""
+    """The loops that serve one queue. The last one stays, so that every window is answered."""
 
     def __init__(self, n_loops: int) -> None:
         self._lock = threading.Lock()
         self._n_loops = n_loops
 
     def leave(self) -> bool:
-        """Take one loop out of service, if others are left; whether that was done."""
+        """Remove one loop, if others are left. Return whether it was removed."""
         with self._lock:
             if self._n_loops == 1:
                 return False
@@ -32,7 +32,7 @@ class LoopRoster:
 
 
 class EngineHealth:
-    """Whether an engine can still do anything; one loop's, and touched by its thread alone."""
+    """The failures of one loop's engine. Used by the loop's thread only."""
 
     def __init__(self) -> None:
         self.last_error: BaseException | None = None
@@ -41,9 +41,10 @@ class EngineHealth:
         self._has_stepped = False  # since a round that failed
 
     def failed(self, error: BaseException) -> BaseException:
-        """The engine could not encode a window, or not step; the error as its windows get it.
+        """Record a failure to encode or to step. Return the error for the affected windows.
 
-        Who is broken and yet was not let go is the last one, and what fails is no window's own.
+        A broken engine that is still in service is the last one, so its error is not specific to
+        a window.
         """
         self.last_error = error
         self._failed = True
@@ -51,16 +52,16 @@ class EngineHealth:
         return of_all(error) if is_broken else error
 
     def stepped(self) -> None:
-        """It did step after all: what it could not encode in this round may be that window's."""
+        """Record a successful step: a failure to encode in this round may be the window's own."""
         self._failed = False
         self._has_stepped = True
 
     def answered(self) -> None:
-        """A window went through it from beginning to end."""
+        """Record an answered window."""
         self._n_rounds = 0
 
     def broken_after_round(self) -> bool:
-        """Count the round that ends here, and tell whether the engine is broken."""
+        """Count the round that ends here. Return whether the engine is broken."""
         self._n_rounds += self._failed
         self._has_stepped &= not self._failed
         self._failed = False
@@ -68,12 +69,12 @@ class EngineHealth:
 
 
 def dropped() -> BatchedWhisperError:
-    """Why a window has no answer whose future was cancelled while it was decoded."""
+    """Return the error of a window whose future was cancelled while it was decoded."""
     return EngineError("dropped, because its caller no longer waits for it")
 
 
 def failure(error: BaseException) -> BatchedWhisperError:
-    """Errors of ours as they are; others are the cause of one of ours."""
+    """Return an error of this package unchanged; wrap any other in an `EngineError`."""
     if isinstance(error, BatchedWhisperError):
         return error
     wrapped = EngineError(f"the engine failed on this window: {error!r}")
@@ -82,8 +83,8 @@ def failure(error: BaseException) -> BatchedWhisperError:
 
 
 def of_all(error: BaseException) -> BatchedWhisperError:
-    """The same, of the last engine that there is, where every other window fails in it as well."""
-    told = failure(error)
-    if isinstance(told, EngineError):
-        told.none_left = True
-    return told
+    """Return the same for the last engine, in which every other window fails too."""
+    wrapped = failure(error)
+    if isinstance(wrapped, EngineError):
+        wrapped.none_left = True
+    return wrapped

@@ -1,9 +1,8 @@
-"""Whose turn it is among the items that wait, and who is late.
+"""The order in which waiting items are served, and their deadlines.
 
-Priorities come first, the lowest number before the others. Within a priority the groups take
-turns, one item each, and within a group it is first come, first served. It knows no lock, no clock
-and no bound: `queue.ItemQueue` adds those. Every operation is O(1), or O(log n) for an item with a
-deadline.
+Lower priority numbers come first. Within a priority the groups take turns, one item each; within
+a group, first come, first served. It has no lock, no clock and no bound; `queue.ItemQueue` adds
+those. Every operation is O(1), or O(log n) for an item with a deadline.
 """
 
 from __future__ import annotations
@@ -22,42 +21,42 @@ Result = TypeVar("Result")
 class ItemFuture(Future[Result]):
     """The result of an item.
 
-    Cancelled while the item waits, it is cancelled like any other. Once the item was taken that is
-    too late, and the future stays as it is; but who took the item can see that nobody waits.
+    While the item waits, `cancel` works as for any future. After the item was taken, `cancel` only
+    sets `is_wanted` to false, so that the taker can drop the item.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_wanted = True
-        """Whether nobody has asked to cancel it."""
+        """Whether `cancel` was never called."""
 
     def cancel(self) -> bool:
-        """Give up the result; whether the item had not been taken yet."""
+        """Request cancellation. Return whether the item had not been taken yet."""
         self.is_wanted = False
         return super().cancel()
 
 
 @dataclass(frozen=True, eq=False)
 class Item(Generic[Payload, Result]):
-    """One piece of work that waits, and the future in which its caller waits for the result."""
+    """A waiting item, and the future of its result."""
 
     payload: Payload
     ticket: int
     """Its number in the order of arrival, unique in its queue."""
     arrival_s: float
-    """When its caller brought it, even if it then had to wait for a place."""
+    """The time of the call that added it, even if it then waited for a place."""
     group: Hashable
-    """Those who share a turn: a recording, a call of ``map``."""
+    """The items that share turns: a recording, or a run of ``map``."""
     priority: int = 0
     """Lower first."""
     size: int = 1
-    """How much of the room in a batch it takes."""
+    """The part of a batch's room that it takes."""
     deadline_s: float | None = None
-    """After this time nobody wants the result any more."""
+    """The time after which the result is useless; None for never."""
     future: ItemFuture[Result] = field(default_factory=ItemFuture)
 
     def is_late(self, now_s: float) -> bool:
-        """Whether its deadline has passed."""
+        """Return whether its deadline has passed."""
         return self.deadline_s is not None and now_s > self.deadline_s
 
 
@@ -66,19 +65,19 @@ Ring = OrderedDict[Hashable, Members[Payload, Result]]
 
 
 class FairOrder(Generic[Payload, Result]):
-    """The items that wait, in the order in which they will be served."""
+    """The waiting items, in the order in which they will be served."""
 
     def __init__(self) -> None:
         self._by_ticket: Members[Payload, Result] = OrderedDict()
         self._rings: dict[int, Ring[Payload, Result]] = {}
-        # Tickets, not items: the heap must not keep a payload alive that has long been served.
+        # Tickets, not items: the heap must not keep the payload of a served item alive.
         self._deadlines: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
         return len(self._by_ticket)
 
     def add(self, item: Item[Payload, Result]) -> None:
-        """Put it behind the others of its group; a group that is new goes behind the others."""
+        """Add an item at the end of its group; a new group goes behind the other groups."""
         self._by_ticket[item.ticket] = item
         ring = self._rings.setdefault(item.priority, OrderedDict())
         ring.setdefault(item.group, OrderedDict())[item.ticket] = item
@@ -87,24 +86,24 @@ class FairOrder(Generic[Payload, Result]):
             self._forget_stale_deadlines()
 
     def oldest_arrival_s(self) -> float:
-        """When the one came that has waited longest. There must be one."""
+        """Return the arrival time of the oldest item. There must be an item."""
         return next(iter(self._by_ticket.values())).arrival_s
 
     def next(self) -> Item[Payload, Result]:
-        """The one whose turn it is. There must be one."""
+        """Return the next item to be served. There must be an item."""
         ring = self._rings[min(self._rings)]
         members = next(iter(ring.values()))
         return next(iter(members.values()))
 
     def take(self) -> Item[Payload, Result]:
-        """Remove the one whose turn it is; its group then waits for its next turn."""
+        """Remove and return the next item; its group goes behind the other groups."""
         item = self.next()
         self._rings[item.priority].move_to_end(item.group)
         self._remove(item)
         return item
 
     def remove(self, ticket: int) -> bool:
-        """Take that one out of turn; False if it does not wait here."""
+        """Remove the item with that ticket. Return False if it does not wait here."""
         item = self._by_ticket.get(ticket)
         if item is None:
             return False
@@ -112,7 +111,7 @@ class FairOrder(Generic[Payload, Result]):
         return True
 
     def take_late(self, now_s: float) -> list[Item[Payload, Result]]:
-        """Remove all whose deadline has passed."""
+        """Remove and return all items past their deadline."""
         late = []
         while self._deadlines and self._deadlines[0][0] < now_s:
             item = self._by_ticket.get(heapq.heappop(self._deadlines)[1])
@@ -122,7 +121,7 @@ class FairOrder(Generic[Payload, Result]):
         return late
 
     def take_all(self) -> list[Item[Payload, Result]]:
-        """Remove all, in the order of arrival."""
+        """Remove and return all items, in the order of arrival."""
         items = list(self._by_ticket.values())
         self._by_ticket.clear()
         self._rings.clear()
@@ -140,7 +139,7 @@ class FairOrder(Generic[Payload, Result]):
             del self._rings[item.priority]
 
     def _forget_stale_deadlines(self) -> None:
-        """Keep the heap in proportion to what waits; amortised O(1)."""
+        """Keep the heap in proportion to the number of waiting items; amortised O(1)."""
         if len(self._deadlines) > 64 + 2 * len(self._by_ticket):
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._by_ticket]
             heapq.heapify(self._deadlines)

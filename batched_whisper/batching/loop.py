@@ -1,11 +1,11 @@
-"""The one thread that touches the engine: many windows in, full steps all the time.
+"""The only thread that uses the engine: it keeps the slots full and steps them.
 
-Each round it drops windows that were cancelled, admits waiting windows to free slots and encodes
-them, steps every slot by one token, and answers the windows that ended at once. Where the engine
-works ahead, windows are admitted and encoded while the others are stepped. The beams of one window
-are stepped with all others. A failure of the engine, or of a request's own data, is the failure of
-the windows it happened to; the loop goes on with the others. Where other loops serve the same
-queue, an engine that only fails leaves the queue to them.
+Each round it drops cancelled windows, admits waiting windows to free slots and encodes them, steps
+every slot, and answers the finished windows. For an engine with asynchronous steps, windows are
+admitted and encoded while a step runs. The beams of a window are rows of the same steps as all
+other windows. An error of the engine, or of a request's own data, fails only the windows of that
+call; the loop continues with the others. If other loops serve the same queue, a broken engine
+leaves the queue to them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class QueuedWindow:
-    """A request, and what its recording's windows share, which is not part of its data."""
+    """A request, and the language that the windows of its recording share."""
 
     request: DecodeRequest
     language: SharedLanguage
@@ -62,7 +62,7 @@ WindowItem = Item[QueuedWindow, DecodedTokens]
 StepBatch = list[tuple[Sequence, StepInputs]]
 
 _PATIENCE_S = 0.01
-"""How long a loop without a step to do waits for another loop before it looks again."""
+"""How long a loop without rows to step waits for another loop's language before it looks again."""
 
 
 class EngineLoop:
@@ -72,11 +72,11 @@ class EngineLoop:
         engine: owned by the loop from here on: only its thread calls it, and closes it.
         max_batch_size: the most windows, and beams of windows, decoded together.
         policy: how long an idle engine waits for more windows.
-        max_queue_size: how many windows may wait.
-        clock: what the policy's waiting goes by.
-        queue: where windows wait, if it is shared with other loops; it has its own size and clock.
-        roster: the loops that share it, if there are others.
-        detokenizer: makes the text that verdicts are about; not given: every text is empty.
+        max_queue_size: the places in the queue.
+        clock: times the policy's waiting.
+        queue: a queue shared with other loops, with its own size and clock; default: a new one.
+        roster: the loops that share the queue; default: this one alone.
+        detokenizer: makes the texts for the verdicts; default: every text is empty.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class EngineLoop:
 
     @property
     def stats(self) -> LoopStats:
-        """The figures of this moment."""
+        """The counters now."""
         return self._metrics.read(len(self.queue), len(self._slots))
 
     def submit(
@@ -125,18 +125,22 @@ class EngineLoop:
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
-        """Bring a window; blocks while the queue is full. Raises Closed, OptionError.
+        """Queue a window; block while the queue is full.
 
-        A future that is cancelled takes its window out of the queue, or out of its slots before
-        the next step.
+        Cancelling the future removes the window from the queue, or from its slots before the next
+        step.
 
         Args:
-            request: what is asked about it.
-            language: what its recording's windows share; not given: it detects its own.
-            group: whose turn it takes.
+            request: the window and how to decode it.
+            language: shared with the other windows of its recording; default: it detects its own.
+            group: the group whose turns it uses; default: its own.
             priority: lower first.
-            wait: false returns at once, and a window for which there is no place waits outside
-                (`ItemQueue.put_queued`), so that a callback on the loop's own thread can bring one.
+            wait: false returns immediately; a window without a place waits outside the queue
+                (`ItemQueue.put_queued`), so that a callback on the loop's own thread can call this.
+
+        Raises:
+            Closed: the queue was closed.
+            OptionError: the window needs more slots than the engine has.
         """
         n_slots, at_most = request.n_slots, self.max_batch_size
         if n_slots > at_most:
@@ -151,17 +155,17 @@ class EngineLoop:
         return put(window, group=group, priority=priority, size=n_slots)
 
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
-        """Accept no more windows and return when the engine is closed, or after ``timeout_s``.
+        """Accept no more windows, and return when the engine is closed, or after ``timeout_s``.
 
-        With ``drain`` everything accepted is answered first; without, what waits fails with
-        Closed and what is being decoded is answered.
+        With ``drain`` all accepted windows are answered first. Otherwise waiting windows fail with
+        `Closed`, and windows in slots are answered.
         """
         self.queue.close(drain=drain)
         if not self.is_own_thread():
             self._thread.join(timeout_s)
 
     def is_own_thread(self) -> bool:
-        """Whether the caller is the thread that touches the engine."""
+        """Return whether the caller runs on the loop's thread."""
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:
@@ -171,7 +175,7 @@ class EngineLoop:
                 if self._health.broken_after_round() and self._roster.leave():
                     self._give_up()
                     break
-        except BaseException as error:  # a defect of ours: nobody shall wait for ever because of it
+        except BaseException as error:  # a defect of ours; no caller must wait forever
             broken = EngineError(f"the engine's loop broke: {error!r}")
             if not self._roster.leave():
                 broken.none_left = True
@@ -182,11 +186,12 @@ class EngineLoop:
             self._close_engine()
 
     def _give_up(self) -> None:
-        """Leave the queue to the other loops, with an engine that only fails."""
+        """Leave the queue to the other loops, because this engine is broken."""
         where, error = self._engine.info.device, self._health.last_error
-        log.error("the engine on %s only fails and is out of service: %s", where, error)
+        log.error("the engine on %s is broken and out of service: %s", where, error)
         gone = EngineError(
-            f"the engine on {where} only fails and is out of service; the others go on ({error})"
+            f"the engine on {where} is broken and out of service; the other engines continue "
+            f"({error})"
         )
         gone.__cause__ = error
         self._fail_all(gone)
@@ -198,14 +203,14 @@ class EngineLoop:
     def _close_engine(self) -> None:
         try:
             self._engine.close()
-        except Exception as error:  # such as of a device that is gone: everybody has an answer
+        except Exception as error:  # for example a lost device; all windows are answered already
             log.error("the engine on %s could not be closed: %s", self._engine.info.device, error)
 
     def _round(self) -> None:
-        """One round; it ends with a step of all windows that can be stepped, if there are any.
+        """Run one round. It ends with a step of all windows that can be stepped, if any.
 
-        An engine that works ahead first begins the step of the windows that are encoded already.
-        While it does that, windows are encoded for the next round.
+        With asynchronous steps, the step of the encoded windows starts first, and windows are
+        encoded for the next round while it runs.
         """
         self._drop_unwanted()
         for sequence in self._in_state(SequenceState.RETRY):
@@ -224,14 +229,14 @@ class EngineLoop:
         return [sequence for sequence in self._slots if sequence.state is state]
 
     def _admit_waiting(self) -> None:
-        """Encode windows that are tried again on more audio, and admit as many as may come in."""
+        """Encode windows that are retried with more audio context, and newly admitted ones."""
         again = self._in_state(SequenceState.WAITING)
         items = self._take(len(again))
         admitted = [self._admit(item) for item in items if self._is_wanted(item)]
         self._encode([*again, *(sequence for sequence in admitted if sequence is not None)])
 
     def _take(self, n_again: int) -> list[WindowItem]:
-        """The items to admit now; blocks while there is nothing else to do."""
+        """Take the items to admit now; block while no slot is taken."""
         if len(self._slots):
             todo = plan(len(self.queue), self._slots.n_taken, n_again, self._limits)
             return self.queue.take_now(todo.n_admit, room=todo.n_free) if todo.n_admit else []
@@ -269,11 +274,11 @@ class EngineLoop:
         sequence.try_again()
         if (
             len(sequence.slots) > 1
-        ):  # a higher temperature needs one; the engine shall not read more
+        ):  # a higher temperature needs one slot; the engine must not read the others
             self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:
-        """Encode windows, as many per call as the engine wants."""
+        """Encode windows, up to ``encode_batch_size`` per call."""
         together = self._engine.info.encode_batch_size
         for i in range(0, len(sequences), together):
             began = time.perf_counter()
@@ -282,7 +287,7 @@ class EngineLoop:
                 context = sequence.attempt.audio_context
                 try:
                     audio = encoder_input(sequence.request.audio, context)
-                except Exception as error:  # such as of features without a frame
+                except Exception as error:  # for example features without a frame
                     self._fail(sequence, error)
                     continue
                 rows.append((sequence, EncodeRow(sequence.slots[0], audio, context)))
@@ -290,7 +295,7 @@ class EngineLoop:
                 self._encode_rows(rows, began)
 
     def _encode_rows(self, rows: list[tuple[Sequence, EncodeRow]], began: float) -> None:
-        """Encode in one call; where that fails, each alone, so that a failure is that window's."""
+        """Encode in one call; if it fails, encode each alone, to fail only the window at fault."""
         try:
             self._engine.encode([row for _, row in rows])
         except BaseException as error:
@@ -317,7 +322,7 @@ class EngineLoop:
             return
         try:
             self._admit_waiting()
-        finally:  # whatever happened, nothing else may be asked of the engine before
+        finally:  # the protocol allows no other call before the step is finished
             self._finish(fed, started, began)
 
     def _finish(self, fed: StepBatch, started: PendingStep, began: float) -> None:
@@ -349,12 +354,12 @@ class EngineLoop:
         self._deliver(done)
 
     def _await_language(self) -> None:
-        """Where all windows wait for a language that another loop detects: sleep a little."""
+        """Sleep briefly: all windows wait for a language that another loop detects."""
         for sequence in self._in_state(SequenceState.DECODING)[:1]:
             sequence.shared_language.wait(_PATIENCE_S)
 
     def _fed(self) -> StepBatch:
-        """The step's inputs; windows that wait for a language or their audio are left out."""
+        """Return the step's inputs, without windows that wait for a language or their audio."""
         fed: StepBatch = []
         for sequence in self._in_state(SequenceState.DECODING):
             try:
@@ -367,7 +372,7 @@ class EngineLoop:
         return fed
 
     def _copied(self, fed: StepBatch) -> StepBatch:
-        """Copy texts that branched to slots of their own; returns what can be stepped."""
+        """Copy the slots of texts that branched. Return the inputs that can be stepped."""
         copies = [row for _, feed in fed for row in feed.copies]
         try:
             if copies:
@@ -380,7 +385,7 @@ class EngineLoop:
             return [(sequence, feed) for sequence, feed in fed if not feed.copies]
 
     def _deliver(self, done: list[Sequence]) -> None:
-        """Answer windows that want no words at once; align the texts of the others together."""
+        """Answer windows without word timestamps; align the texts of the others in one call."""
         asked: list[tuple[Sequence, AlignRow]] = []
         for sequence in done:
             try:
@@ -396,7 +401,7 @@ class EngineLoop:
             self._align(asked)
 
     def _align(self, asked: list[tuple[Sequence, AlignRow]]) -> None:
-        """Align and answer; where that fails, each alone, so that a failure is that window's."""
+        """Align and answer; if it fails, align each alone, to fail only the window at fault."""
         try:
             alignments = self._engine.align([row for _, row in asked])
         except Exception as error:
@@ -427,7 +432,7 @@ class EngineLoop:
         return self._items.pop(sequence)
 
     def _release(self, slots: tuple[int, ...]) -> None:
-        with suppress(Exception):  # the next window is encoded over whatever the slots still hold
+        with suppress(Exception):  # the next window overwrites the slots in any case
             self._engine.release(slots)
 
     def _drop_unwanted(self) -> None:

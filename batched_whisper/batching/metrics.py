@@ -1,4 +1,4 @@
-"""What the loop counts while it runs."""
+"""The counters of a loop."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoopStats:
-    """A moment's figures of one loop.
+    """The counters of one loop at one time.
 
-    A batch is one step of the decoder; its size is the number of windows in it, each of their
-    beams counting as one.
+    A batch is one step of the decoder; its size is its number of rows, one per window or beam.
     """
 
     n_windows: int = 0  # answered
     n_failed: int = 0  # answered with an error
-    n_cancelled: int = 0  # dropped because nobody waited any more
+    n_cancelled: int = 0  # dropped because their futures were cancelled
     n_retries: int = 0  # decoded again
     n_batches: int = 0
     n_rows: int = 0  # over all batches
@@ -33,7 +32,7 @@ class LoopStats:
 
 
 class LoopMetrics:
-    """The counters. The loop's thread writes; a reader gets a frozen copy."""
+    """The counters. The loop's thread writes them; a reader gets a frozen copy."""
 
     def __init__(self) -> None:
         self.n_windows = self.n_failed = self.n_cancelled = self.n_retries = 0
@@ -41,17 +40,17 @@ class LoopMetrics:
         self.encode_s = self.step_s = 0.0
 
     def stepped(self, n_rows: int, seconds: float) -> None:
-        """A step over so many windows or beams took so long."""
+        """Record a step over ``n_rows`` windows or beams, and its time."""
         self.n_batches += 1
         self.n_rows += n_rows
         self.largest_batch = max(self.largest_batch, n_rows)
         self.step_s += seconds
 
     def encoded(self, n_windows: int, seconds: float) -> None:
-        """Encoding so many windows took so long."""
+        """Record the encoding of ``n_windows`` windows, and its time."""
         self.n_encodes += n_windows
         self.encode_s += seconds
 
     def read(self, queue_depth: int, n_active: int) -> LoopStats:
-        """The figures now."""
+        """Return the counters now."""
         return LoopStats(**vars(self), queue_depth=queue_depth, n_active=n_active)

@@ -1,7 +1,7 @@
-"""How long a batch waits for company.
+"""Decides how long an idle engine waits for more items.
 
-A policy is a pure decision over four numbers: it holds no clock, no queue and no thread, and does
-not know what is batched.
+A policy is a pure function of four numbers. It has no clock, no queue and no thread, and does not
+know what is batched.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from batched_whisper.errors import OptionError
 
 @dataclass(frozen=True)
 class Start:
-    """Form a batch of what waits, now."""
+    """Form a batch of the waiting items now."""
 
 
 @dataclass(frozen=True)
 class WaitUntil:
-    """Wait for company, and ask again at that time.
+    """Wait for more items, and decide again at that time.
 
-    ``n_items``: ask again before that once so many wait; None asks again at every arrival. It only
-    spares waking the waiting thread for arrivals that cannot change the decision.
+    Attributes:
+        time_s: when to decide again.
+        n_items: decide again earlier if this many items wait; None decides again at each arrival.
+            It saves waking the thread for arrivals that cannot change the decision.
     """
 
     time_s: float
@@ -39,19 +41,19 @@ class Policy(Protocol):
     def decide(
         self, n_waiting: int, oldest_arrival_s: float, now_s: float, max_batch_size: int
     ) -> Decision:
-        """Start a batch, or wait until when?
+        """Decide whether to start a batch, or until when to wait.
 
         Args:
-            n_waiting: the items that wait, at least 1.
-            oldest_arrival_s: when the first of them came.
+            n_waiting: the waiting items, at least 1.
+            oldest_arrival_s: when the first of them arrived.
             now_s: the time now, on the same clock. A `WaitUntil` not after it means `Start`.
-            max_batch_size: the most items a batch may have.
+            max_batch_size: the most items in a batch.
         """
 
 
 @dataclass(frozen=True)
 class FixedWait:
-    """A full batch starts at once; any other ``wait_ms`` after its oldest item came.
+    """Starts a full batch immediately, and any other ``wait_ms`` after its oldest item arrived.
 
     Raises:
         OptionError: ``wait_ms`` is negative or not a finite number.
@@ -75,12 +77,12 @@ class FixedWait:
 
 @dataclass(frozen=True)
 class OfBatch:
-    """A policy that counts a batch as full at another size than is taken at once.
+    """A policy for which a batch is full at a given size, whatever is taken at a time.
 
     Attributes:
         policy: decides.
-        max_batch_size: the size: of a loop that steps between encodes, say, and fetches the others
-            of its batch then.
+        max_batch_size: the size of a full batch, such as the slots of a loop that takes only a
+            part of them before its first step.
     """
 
     policy: Policy

@@ -1,20 +1,20 @@
-"""The queue before every batch: bounded, thread-safe, fair, and left by whoever gives up.
+"""A bounded, thread-safe and fair queue, from which batches are formed.
 
-Callers `put` an item from any thread or event loop and get a future; those who take batches set
-the results. It knows when a batch may be formed and of which items (`policy`, `fair_order`), but
-not what a payload is nor what is done with it.
+Callers `put` an item from any thread or event loop and get a future. The taker of a batch sets
+the results. The queue knows when a batch may be formed and from which items (`policy`,
+`fair_order`), but not what a payload is or how it is processed.
 
 The laws:
 
 - Priority first; then the groups take turns, one item each; within a group, first come, first
   served. An item without a group is a group of its own.
-- A future that is cancelled takes its item out of the queue, and the place goes to whoever waits
-  for one. An item that was taken can no longer be cancelled.
-- A batch has room for items of so much size together; nobody overtakes one that has to wait until
+- Cancelling a future removes its item from the queue and frees its place. An item that was taken
+  can no longer be cancelled.
+- The sizes of a batch's items add up to at most its room. No item overtakes one that waits until
   it fits.
-- An item past its deadline is failed with `DeadlineExceeded` when a batch is formed.
-- A full queue makes callers wait outside, first come, first served, or refuses with `QueueFull`.
-- After `close` nobody comes in, and what was accepted can still be taken.
+- An item past its deadline fails with `DeadlineExceeded` when a batch is formed.
+- If the queue is full, callers wait outside, first come, first served, or get `QueueFull`.
+- After `close` no items are accepted. Those accepted before can still be taken.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ __all__ = ["Item", "ItemQueue"]
 
 
 class ItemTerms(TypedDict, total=False):
-    """How an item is served. Each may be left out."""
+    """How an item is served. All are optional."""
 
     group: Hashable | None
-    """Whose turn it takes; None, or left out: a group of its own."""
+    """The group whose turns it uses; default None: a group of its own."""
     priority: int
-    """Lower first; 0 if left out."""
+    """Lower first; default 0."""
     deadline_s: float | None
-    """When its result is of no use any more, on the queue's clock; None, or left out: never."""
+    """The time after which the result is useless, on the queue's clock; default None: never."""
     size: int
-    """How much of a batch's room it takes; 1 if left out."""
+    """The part of a batch's room that it takes; default 1."""
 
 
 @dataclass(frozen=True)
 class _OwnGroup:
-    """The group of an item that was given none."""
+    """The group of an item without a given group."""
 
     ticket: int
 
 
 @dataclass(frozen=True)
 class _Sleep:
-    """What the taker waits for: a time, or so many items; None for the time is forever."""
+    """What a taker waits for: a time (None is forever) or a number of items."""
 
     until_s: float | None
     n_items: int
@@ -78,21 +78,21 @@ class _Sleep:
 
 @dataclass(frozen=True, eq=False)
 class _Overflowing(Generic[Payload, Result]):
-    """A caller who waits for a place, with the item that shall have it."""
+    """An item that waits outside for a place, and the future of that place."""
 
     item: Item[Payload, Result]
     admitted: Future[None] = field(default_factory=Future)
 
 
 class ItemQueue(Generic[Payload, Result]):
-    """Items that wait to be batched.
+    """The items that wait to be batched.
 
     Any number of threads and event loops may put, and any number of threads take.
 
     Args:
         max_size: the places in the queue; further callers wait outside.
-        clock: what its waiting and the deadlines go by.
-        name: how error messages call it.
+        clock: times waiting and deadlines.
+        name: its name in error messages.
     """
 
     def __init__(self, max_size: int, clock: Clock | None = None, name: str = "the queue") -> None:
@@ -106,19 +106,19 @@ class ItemQueue(Generic[Payload, Result]):
         self._takeable = threading.Condition(self._lock)
         self._admitted: FairOrder[Payload, Result] = FairOrder()
         self._overflow: OrderedDict[int, _Overflowing[Payload, Result]] = OrderedDict()
-        self._departed: deque[int] = deque()  # tickets of the cancelled, not yet removed
+        self._departed: deque[int] = deque()  # tickets of cancelled items, not yet removed
         self._closed = False
         self._woken = False
-        self._sleepers: list[int] = []  # of how many items each waiting taker wants to hear
+        self._sleepers: list[int] = []  # the number of items that each waiting taker waits for
 
     def __len__(self) -> int:
-        """The items that wait inside."""
+        """Return the number of items inside."""
         with self._exclusive():
             return len(self._admitted)
 
     @property
     def n_overflow(self) -> int:
-        """The callers who wait for a place."""
+        """The number of callers that wait for a place."""
         with self._exclusive():
             return len(self._overflow)
 
@@ -129,12 +129,12 @@ class ItemQueue(Generic[Payload, Result]):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed; it may still hold items."""
+        """Whether the queue was closed; it may still hold items."""
         return self._closed
 
     @property
     def drained(self) -> bool:
-        """Whether it was closed and nothing is left: there will never be another batch."""
+        """Whether the queue was closed and is empty, so that no batch will follow."""
         with self._exclusive():
             return self._closed and not self._admitted
 
@@ -143,7 +143,7 @@ class ItemQueue(Generic[Payload, Result]):
     def put(
         self, payload: Payload, *, block: bool = True, **terms: Unpack[ItemTerms]
     ) -> Future[Result]:
-        """Bring an item; blocks while the queue is full.
+        """Add an item; block while the queue is full.
 
         Args:
             payload: what the taker gets.
@@ -151,11 +151,11 @@ class ItemQueue(Generic[Payload, Result]):
             terms: see `ItemTerms`.
 
         Returns:
-            The future of its result; cancel it to give up.
+            The future of its result; cancelling it removes the item.
 
         Raises:
             Closed: the queue was closed, before the call or while it waited for a place.
-            QueueFull: no place, and ``block`` is false.
+            QueueFull: there is no place, and ``block`` is false.
         """
         item, place = self._enter(payload, block, terms)
         try:
@@ -167,11 +167,10 @@ class ItemQueue(Generic[Payload, Result]):
         return item.future
 
     def put_queued(self, payload: Payload, **terms: Unpack[ItemTerms]) -> Future[Result]:
-        """Bring an item as `put` does, without waiting: from the taker's thread, for example.
+        """Add an item without waiting, for example from the taker's thread.
 
-        Where the queue is full the item waits outside in turn, as a caller would, and its future
-        fails with `Closed` if it is still there when the queue is closed. How many wait outside
-        is for those to bound who call this.
+        If the queue is full, the item waits outside in turn. Its future fails with `Closed` if it
+        is still there when the queue is closed. The caller must bound the number of such items.
         """
         item, place = self._enter(payload, True, terms)
         if place is not None:
@@ -181,7 +180,7 @@ class ItemQueue(Generic[Payload, Result]):
     async def put_async(
         self, payload: Payload, *, block: bool = True, **terms: Unpack[ItemTerms]
     ) -> Future[Result]:
-        """Bring an item as `put` does; a full queue suspends the task and holds no thread."""
+        """Add an item as `put` does; a full queue suspends the task and blocks no thread."""
         item, place = self._enter(payload, block, terms)
         try:
             if place is not None:
@@ -198,14 +197,14 @@ class ItemQueue(Generic[Payload, Result]):
     ) -> list[Item[Payload, Result]]:
         """Block until the policy lets a batch start, and form it.
 
-        A closed queue starts at once: no company will come. The items' futures are running: the
-        taker must set their result or exception.
+        A closed queue starts immediately, because no items will follow. The items' futures are
+        running: the taker must set their result or exception.
 
         Args:
             max_items: the most items.
-            policy: when a batch starts.
-            room: the most that their sizes may add up to, at least the largest item's; None takes
-                any.
+            policy: decides when a batch starts.
+            room: the limit of the sum of the items' sizes, at least the size of the largest item;
+                None for no limit.
 
         Returns:
             1 to ``max_items`` items; none if `wake` was called, or if the queue is `drained`.
@@ -227,7 +226,7 @@ class ItemQueue(Generic[Payload, Result]):
                 return batch
 
     def take_now(self, max_items: int, *, room: int | None = None) -> list[Item[Payload, Result]]:
-        """Form a batch of what waits, perhaps nothing; never blocks."""
+        """Form a batch of the waiting items, perhaps empty; never block."""
         late: list[Item[Payload, Result]] = []
         with self._exclusive():
             batch = self._form(max_items, room, late)
@@ -235,16 +234,16 @@ class ItemQueue(Generic[Payload, Result]):
         return batch
 
     def wake(self) -> None:
-        """Make the `take` that blocks, or else the next one, return nothing at once."""
+        """Make the blocked `take`, or else the next one, return an empty batch immediately."""
         with self._exclusive():
             self._woken = True
             self._takeable.notify_all()
 
     def close(self, drain: bool = True) -> None:
-        """Let nobody in any more; callers who wait for a place get `Closed`. May be repeated.
+        """Accept no more items; callers that wait for a place get `Closed`. May be repeated.
 
         Args:
-            drain: whether what waits inside can still be taken; otherwise it fails with `Closed`.
+            drain: whether items inside can still be taken; otherwise they fail with `Closed`.
         """
         with self._exclusive():
             self._closed = True
@@ -262,7 +261,7 @@ class ItemQueue(Generic[Payload, Result]):
     def _enter(
         self, payload: Payload, block: bool, terms: ItemTerms
     ) -> tuple[Item[Payload, Result], Future[None] | None]:
-        """Make an item and let it in, or give the place that it has to wait for."""
+        """Make an item and admit it, or return the future of the place that it waits for."""
         place: Future[None] | None = None
         with self._exclusive():
             if self._closed:
@@ -281,8 +280,8 @@ class ItemQueue(Generic[Payload, Result]):
             else:
                 self._admitted.add(item)
             self._tell_takers()
-        # The callback holds the ticket, not the item: a caller who keeps the future of a result
-        # does not keep the payload.
+        # The callback holds the ticket, not the item, so that the future of a result does not keep
+        # the payload alive.
         item.future.add_done_callback(partial(self._when_done, ticket))
         return item, place
 
@@ -299,7 +298,7 @@ class ItemQueue(Generic[Payload, Result]):
         )
 
     def _n_known(self) -> int:
-        """Those inside and outside; a batch may be larger than the queue, so both count."""
+        """Count the items inside and outside; a batch may be larger than the queue."""
         return len(self._admitted) + len(self._overflow)
 
     def _sleep(self, sleep: _Sleep) -> None:
@@ -310,12 +309,12 @@ class ItemQueue(Generic[Payload, Result]):
             self._sleepers.remove(sleep.n_items)
 
     def _tell_takers(self) -> None:
-        """Wake those who sleep, if there is something for any of them."""
+        """Wake the waiting takers, if there are enough items for any of them."""
         if self._sleepers and self._n_known() >= min(self._sleepers):
             self._takeable.notify_all()
 
     def _sleep_before_batch(self, max_items: int, policy: Policy) -> _Sleep | None:
-        """What the taker has to wait for now; None if it has something to do."""
+        """Return what the taker must wait for; None if it can continue."""
         if self._woken or self._closed:
             return None
         if not self._admitted:
@@ -331,9 +330,9 @@ class ItemQueue(Generic[Payload, Result]):
     def _form(
         self, max_items: int, room: int | None, late: list[Item[Payload, Result]]
     ) -> list[Item[Payload, Result]]:
-        """Take the batch whose turn it is; those past their deadline go to ``late`` instead.
+        """Take the next batch; items past their deadline go to ``late`` instead.
 
-        One that does not fit into the room ends the batch: nobody overtakes it.
+        An item that does not fit into the room ends the batch, so that no item overtakes it.
         """
         now_s = self._clock.now_s()
         batch: list[Item[Payload, Result]] = []
@@ -343,7 +342,7 @@ class ItemQueue(Generic[Payload, Result]):
         while self._admitted and len(batch) < max_items and self._admitted.next().size <= left:
             item = self._admitted.take()
             self._admit()
-            if item.is_late(now_s):  # it came in from outside just now
+            if item.is_late(now_s):  # admitted from outside in this loop
                 late.append(item)
             elif item.future.set_running_or_notify_cancel():
                 batch.append(item)
@@ -351,7 +350,7 @@ class ItemQueue(Generic[Payload, Result]):
         return batch
 
     def _admit(self) -> None:
-        """Give free places to those who wait outside, in the order of their arrival."""
+        """Give free places to the items outside, in the order of their arrival."""
         while self._overflow and len(self._admitted) < self._max_size:
             _, waiting = self._overflow.popitem(last=False)
             self._admitted.add(waiting.item)
@@ -364,7 +363,7 @@ class ItemQueue(Generic[Payload, Result]):
             self._purge_if_free()
 
     def _purge(self) -> None:
-        """Remove the cancelled; the lock is held."""
+        """Remove cancelled items; the lock is held."""
         while self._departed:
             ticket = self._departed.popleft()
             if self._overflow.pop(ticket, None) is None:
@@ -372,10 +371,10 @@ class ItemQueue(Generic[Payload, Result]):
         self._admit()
 
     def _purge_if_free(self) -> None:
-        """Remove the cancelled unless somebody holds the lock: he will look when he is done.
+        """Remove cancelled items, unless the lock is held; its holder removes them at release.
 
         A cancellation never waits for the lock, because it can come from a finaliser that the
-        garbage collector runs in the very thread that holds it.
+        garbage collector runs in the thread that holds it.
         """
         while self._departed and self._lock.acquire(blocking=False):
             try:
@@ -393,7 +392,7 @@ class ItemQueue(Generic[Payload, Result]):
             self._purge_if_free()
 
     def _fail_late(self, late: list[Item[Payload, Result]]) -> None:
-        """Outside the lock, because this runs the callers' callbacks."""
+        """Fail late items. Called without the lock, because this runs the callers' callbacks."""
         for item in late:
             _fail(
                 item.future,
@@ -408,13 +407,13 @@ class ItemQueue(Generic[Payload, Result]):
 
 
 def _without_place(future: Future[Any], place: Future[None]) -> None:
-    """Fail an item whose place was refused."""
+    """Fail the future of an item that did not get its place."""
     refusal = place.exception()
     if isinstance(refusal, BatchingError):
         _fail(future, refusal)
 
 
 def _fail(future: Future[Any], error: BatchingError) -> None:
-    """Fail a future that nobody has started, unless its caller gave up."""
+    """Fail a future that is not running yet, unless it was cancelled."""
     if future.set_running_or_notify_cancel():
         future.set_exception(error)

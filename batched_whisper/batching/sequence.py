@@ -1,9 +1,9 @@
-"""One window's life in the engine, from its audio to its tokens, as a state machine.
+"""Decodes one window, from its audio to its tokens, as a state machine.
 
-A sequence says what its slots are to be fed next and takes what the engine chose. It has one slot,
-or with beam search as many as there are beams: the prompt goes into the first one, and the others
-are copied from it when there is more than one text to follow. It knows no engine, queue or thread.
-When a text is complete, its verdict decides whether the window is decoded again.
+A sequence provides the next inputs of its slots and accepts the tokens that the engine chose. It
+has one slot, or with beam search one per beam: the prompt goes into the first one, and the others
+are copied from it when the text branches. It knows no engine, queue or thread. When a text is
+complete, its verdict decides whether the window is decoded again.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from batched_whisper.engines.interface import Alignment, AlignRow, CopyRow, Step
 
 
 class SequenceState(Enum):
-    """Where a window is in its life; the loop moves it from one to the next."""
+    """The state of a window in the engine."""
 
     WAITING = auto()  # for its audio to be encoded
     DECODING = auto()
-    RETRY = auto()  # decoded, not accepted: once more in the same slot
+    RETRY = auto()  # decoded and rejected: decoded again in the same slot
     DONE = auto()
     CANCELLED = auto()
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What a window's slots are fed in a step, after the copies were made; one row at least."""
+    """The rows of a window's slots in a step, at least one, and the slot copies before it."""
 
     rows: tuple[StepRow, ...]
     copies: tuple[CopyRow, ...] = ()
 
 
 class Sequence:
-    """A window in its slots; the first of them holds its audio.
+    """A window in its slots; the first slot holds its audio.
 
     Args:
-        request: what is asked about the window.
-        slots: its own, as many as the request takes.
-        language: what the windows of its recording share; not given: it shares with none.
-        detokenizer: makes the text that the verdict is about.
+        request: the window and how to decode it.
+        slots: its slots, as many as the request needs.
+        language: shared with the other windows of its recording; default: not shared.
+        detokenizer: makes the text for the verdict; default: every text is empty.
         tokens_per_step: the engine's (`EngineInfo`).
     """
 
@@ -88,16 +88,16 @@ class Sequence:
         self._limit = request.max_tokens
         self._copies: tuple[CopyRow, ...] = ()
         self._language: DetectedLanguage | None = None
-        self._detected_on: int | None = None  # on how much audio context it detected the language
+        self._detected_on: int | None = None  # the audio context on which it detected the language
         self._no_speech_prob = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the window is done or cancelled."""
         return self.state in (SequenceState.DONE, SequenceState.CANCELLED)
 
     def begin(self) -> None:
-        """Start the attempt's text anew; the first slot holds the encoded audio."""
+        """Start the text of the attempt; the first slot holds the encoded audio."""
         self.state = SequenceState.DECODING
         self._decodes += 1
         self._position = 0
@@ -110,9 +110,9 @@ class Sequence:
         self._copies = ()
 
     def try_again(self) -> None:
-        """Go over to the next attempt: begin it, or wait for its audio if that is another context.
+        """Start the next attempt, or wait for its audio if the audio context differs.
 
-        A language that it detected on less audio context was part of what is not accepted.
+        A language that it detected on less audio context is rejected too, and detected again.
         """
         assert self.retry is not None
         is_encoded = self.retry.audio_context == self.attempt.audio_context
@@ -126,11 +126,11 @@ class Sequence:
             self.state = SequenceState.WAITING
 
     def next_inputs(self) -> StepInputs | None:
-        """What to feed its slots next; None while another window detects the language.
+        """Return the next inputs of its slots; None while another window detects the language.
 
-        The prompt and the start go in one piece. The few tokens after it go one by one, in the
-        same steps as everybody's: a pass of their own would cost the slots around them more. An
-        engine that says several tokens a call gets them at once, if it can with the start.
+        The prompt and the start are one row. The few tokens after them follow one per step, in the
+        same steps as other windows' tokens: a pass of their own would delay those more. With
+        multi-step decoding they are one row, together with the start if possible.
         """
         if self._position == 0:
             start = self._start_row()
@@ -141,7 +141,7 @@ class Sequence:
         return StepInputs(tuple(rows), self._copies)
 
     def accept(self, feed: StepInputs, results: Several[StepResult | None]) -> None:
-        """Take what the engine made of the rows that were fed."""
+        """Accept the engine's results for the rows of ``feed``."""
         n_tokens = len(feed.rows[0].tokens)
         if self._position == 0:
             self._accept_start(results[0])
@@ -153,7 +153,7 @@ class Sequence:
             self._accept_tokens(results)
 
     def align_row(self) -> AlignRow | None:
-        """What to align once its result is accepted; None where no words are wanted or said."""
+        """Return the text to align after acceptance; None without word timestamps or text."""
         assert self.result is not None
         aligned = self._text_to_align(self.result)
         if aligned is None:
@@ -162,12 +162,12 @@ class Sequence:
         return AlignRow(self.slots[0], aligned.tokens, aligned.n_prompt)
 
     def accept_alignment(self, alignment: Alignment) -> None:
-        """Add it to the result."""
+        """Add the alignment to the result."""
         assert self.result is not None
         self.result = replace(self.result, alignment=alignment)
 
     def _text_to_align(self, result: DecodedTokens) -> AlignedText | None:
-        """The start of the transcript, the text without timestamps, and its end."""
+        """Return the start of the transcript, the text without timestamps, and the end of text."""
         wanted, eot = self.request.alignment, self.request.rules.ids.eot
         text = tuple(token for token in result.tokens if token < eot)
         if wanted is None or not text or not result.verdict.has_text:
@@ -181,7 +181,7 @@ class Sequence:
         return self.request.beams if is_searched else SINGLE_BEAM
 
     def _text_row(self, slot: int, text: Hypothesis) -> StepRow:
-        """The last token of a text, or of the prompt."""
+        """Return the row with the last token of a text, or of the prompt."""
         beams, rules = self._search.beams, self.request.rules
         position, allowed = self._position, rules.next(text.tokens)
         tokens = text.tokens[-1:] or self._pending
@@ -204,10 +204,11 @@ class Sequence:
         )
 
     def _start_row(self) -> StepRow | None:
-        """The prompt up to the start of the transcript, where two things are asked, or all of it.
+        """Return the row of the prompt up to the start of the transcript, or of all of it.
 
-        All of it where text follows the start at once, as in English-only models with timestamps,
-        and for an engine that says several tokens a call.
+        At the start, the language and the no-speech probability are read. The row has the whole
+        prompt if text follows the start directly, as in English-only models with timestamps, or
+        with multi-step decoding.
         """
         request, n_to_start = self.request, len(self._pending)
         no_speech = request.rules.ids.no_speech
@@ -224,19 +225,19 @@ class Sequence:
         return replace(row, tokens=self._pending + after, probe=no_speech, probe_at=n_to_start - 1)
 
     def _known_language(self) -> DetectedLanguage | None:
-        """The one that the caller gave, or that was detected in the recording; None so far."""
+        """Return the caller's language, or the one detected in the recording; None before that."""
         given = self.request.language
         if given is not None:
             return DetectedLanguage(given, 1.0)
         return self.shared_language.detected
 
     def _after_start(self) -> tuple[int, ...]:
-        """What follows the token that starts the transcript, up to the text."""
+        """Return the tokens between the start of the transcript and the text."""
         language = () if self._language is None else (self._language.token,)
         return language + self.request.after_language
 
     def _accept_start(self, result: StepResult | None) -> None:
-        """Language and no-speech probability are read where the transcript starts."""
+        """Read the language and the no-speech probability at the start of the transcript."""
         request = self.request
         if result is not None and result.probed is not None:
             self._no_speech_prob = result.probed
@@ -252,7 +253,7 @@ class Sequence:
         self._pending += self._after_start()
 
     def _accept_tokens(self, results: Several[StepResult | None]) -> None:
-        """Where nobody asked for the best tokens there is one candidate: the token chosen."""
+        """Advance the search. Rows without the best tokens have one candidate: the chosen token."""
         sources = self._search.advance(
             [
                 result.best or (Choice(result.token, result.logprob),)
@@ -263,7 +264,7 @@ class Sequence:
         for choice in results[0].more if results[0] is not None else ():
             if self._is_finished():
                 break
-            self._position += 1  # the engine has fed the token before to itself
+            self._position += 1  # the engine already decoded the token before it
             self._search.advance([[choice]])
         if self._is_finished():
             self._finish(self._search.result())
@@ -274,7 +275,7 @@ class Sequence:
         return self._search.is_over or self._search.length >= self._limit
 
     def _finish(self, found: Hypothesis) -> None:
-        """Evaluate the text, the only time that this is done; it is accepted or decoded again."""
+        """Evaluate the text, once per attempt; it is accepted or decoded again."""
         self.result = self._evaluated(found)
         self.retry = self.request.fallback.after(self.attempt, self.result.verdict)
         self.state = SequenceState.DONE if self.retry is None else SequenceState.RETRY

@@ -1,4 +1,4 @@
-"""The language that the windows of one recording share; knows nothing of what is decoded."""
+"""The language that the windows of one recording share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Detector(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it is done or cancelled."""
 
 
 class SharedLanguage:
     """The language of a recording whose windows all have the same one.
 
-    The first window to be decoded detects it, the others wait for it. The windows may be in
+    The first window to be decoded detects it; the others wait for it. The windows may be in
     several loops.
     """
 
@@ -29,7 +29,7 @@ class SharedLanguage:
         self._changed = threading.Condition()
 
     def may_detect(self, window: Detector) -> bool:
-        """Whether this window detects it: the first to ask, or the next if that one is over."""
+        """Return whether this window detects it: the first to ask, or the next if that is over."""
         with self._changed:
             detector = self._detector
             if detector is None or detector.is_over:
@@ -37,13 +37,13 @@ class SharedLanguage:
             return detector is window
 
     def found(self, language: DetectedLanguage | None) -> None:
-        """Set what was detected; None to have it detected anew."""
+        """Set the detected language; None to have it detected again."""
         with self._changed:
             self.detected = language
             self._changed.notify_all()
 
     def wait(self, at_most_s: float) -> None:
-        """Sleep until it is detected; not for long, since the window that detects may fail."""
+        """Sleep until it is detected, for at most this time: the detecting window may fail."""
         with self._changed:
             if self.detected is None:
                 self._changed.wait(at_most_s)

@@ -1,4 +1,4 @@
-"""Which slots are free, and which sequence has which of the others."""
+"""Assigns the engine's slots to sequences."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from batched_whisper.batching.sequence import Sequence
 
 
 class SlotTable:
-    """The engine's slots, handed out lowest first; each is one sequence's at a time.
+    """The engine's slots, allocated lowest first; each belongs to at most one sequence.
 
     Args:
-        n_slots: how many.
+        n_slots: the number of slots.
     """
 
     def __init__(self, n_slots: int) -> None:
@@ -23,23 +23,26 @@ class SlotTable:
         return len(self._sequences)
 
     def __iter__(self) -> Iterator[Sequence]:
-        """The sequences that have a slot, longest there first."""
+        """Iterate over the sequences that have a slot, oldest first."""
         return iter(tuple(self._sequences.values()))
 
     @property
     def n_free(self) -> int:
-        """How many slots are left."""
+        """The number of free slots."""
         return len(self._free)
 
     @property
     def n_taken(self) -> int:
-        """How many are given out: at least as many as there are sequences."""
+        """The number of allocated slots, at least one per sequence."""
         return self._n_slots - len(self._free)
 
     def allocate(self, n_slots: int, new: Callable[[tuple[int, ...]], Sequence]) -> Sequence:
-        """Make a sequence in so many slots, given to ``new``. Raises IndexError: too few are free.
+        """Allocate slots and make the sequence with ``new(slots)``.
 
         The slots stay free if ``new`` raises.
+
+        Raises:
+            IndexError: fewer than ``n_slots`` are free.
         """
         if n_slots > len(self._free):
             raise IndexError(f"{n_slots} slots are wanted, {len(self._free)} are free")

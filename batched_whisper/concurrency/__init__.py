@@ -1,1 +1,1 @@
-"""Threads, futures and calls in flight. Knows nothing of speech."""
+"""Threads, futures and concurrent calls. Knows nothing of speech."""

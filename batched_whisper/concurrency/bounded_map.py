@@ -1,14 +1,14 @@
-"""``map``: many inputs through a batched function, lazily, in order or as they complete.
+"""``map``: calls a batched function with many inputs, lazily, in order or as calls complete.
 
-It keeps a bounded number of calls in flight, whatever the length of the input, and lets go of all
-of them when its consumer stops. It does not know how a call is batched, only how one is submitted.
+It keeps a bounded number of calls in flight, whatever the length of the input, and cancels all of
+them when its consumer stops. It does not know how a call is batched, only how it is submitted.
 
-What the generators here have in common:
+The laws of all generators here:
 
-- Nothing happens before the first output is asked for, and inputs are read only as places among
-  the calls in flight become free.
+- Nothing happens before the first output is requested. Inputs are read only while fewer than the
+  limit of calls are in flight.
 - An error of the inputs themselves is raised after the outputs of the inputs before it.
-- A generator that was given as input is closed together with the map.
+- A generator given as input is closed together with the map.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ Inputs = Iterable[Any] | AsyncIterable[Any]
 
 
 class Submit(Protocol[R]):
-    """Starts calls for one run of a map, which is one group in the queue."""
+    """Starts the calls of one run of a map, which is one group in the queue."""
 
     def __call__(self, arguments: Arguments) -> Future[R]:
-        """Start one; blocks while the queue is full."""
+        """Start a call; block while the queue is full."""
 
     def aio(self, arguments: Arguments) -> Coroutine[Any, Any, Future[R]]:
-        """Start one; waits without a thread while the queue is full."""
+        """Start a call; suspend the task while the queue is full."""
 
 
 @dataclass(frozen=True)
 class Mapper(Generic[R]):
-    """``map`` or ``starmap`` of a batched function, and with ``.aio`` its asynchronous twin.
+    """``map`` or ``starmap`` of a batched function; ``.aio`` is the asynchronous form.
 
     Args:
-        new_run: gives what starts the calls of one run.
-        n_in_flight: how many calls a run has started and not yet given the output of, at most.
+        new_run: returns the object that starts the calls of one run.
+        n_in_flight: the most calls of a run that were started and whose output is not yielded yet.
         spread: whether each input is a tuple of the arguments of a call, as for ``starmap``.
     """
 
@@ -80,15 +80,15 @@ class Mapper(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> Generator[R | Exception, None, None]:
-        """Call it with each input and yield the outputs; several iterables as in builtin ``map``.
+        """Call with each input and yield the outputs; several iterables as in builtin ``map``.
 
-        While an input is awaited no output is given, so for inputs that come slowly use ``aio``.
+        No output is yielded while the next input is awaited, so use ``aio`` for slow inputs.
 
         Args:
             iterables: the inputs; they may be endless.
-            order_outputs: in the order of the inputs, or as they complete.
-            return_exceptions: yield the error of an input as its output, rather than raise it and
-                give up the others.
+            order_outputs: true for the order of the inputs, false for completion order.
+            return_exceptions: yield the error of an input as its output, instead of raising it and
+                cancelling the others.
         """
         _check_inputs(iterables, self.spread)
         rows = map(tuple, iterables[0]) if self.spread else zip(*iterables)  # noqa: B905
@@ -117,7 +117,7 @@ class Mapper(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncGenerator[R | Exception, None]:
-        """The same for ``async for``; inputs may be asynchronous too, and as slow as they like.
+        """Do the same for ``async for``; inputs may be asynchronous too, and slow.
 
         An ordinary iterable is read on the event loop, so it should not block.
         """
@@ -137,7 +137,7 @@ def _check_inputs(iterables: tuple[Inputs, ...], spread: bool) -> None:
 
 
 class _Flight(Protocol[R]):
-    """The calls in flight, and which of them is given next."""
+    """The calls in flight, and the order of their outputs."""
 
     def __len__(self) -> int: ...
 
@@ -146,7 +146,7 @@ class _Flight(Protocol[R]):
     def is_ready(self) -> bool: ...
 
     def next(self) -> Future[R]:
-        """Remove the one to be given next; blocks until it is done."""
+        """Remove and return the future of the next output; block until it is done."""
 
     def cancel(self) -> None: ...
 
@@ -219,8 +219,8 @@ def _outputs(
             else:
                 output = _output(flight.next(), return_exceptions)
                 yield output
-            # Two for each input read: outputs that piled up are given soon, and yet the queue is
-            # filled again meanwhile.
+            # Two outputs per input read, so that pending outputs decrease while the queue is kept
+            # filled.
             for _ in range(2):
                 if flight.is_ready():
                     output = _output(flight.next(), return_exceptions)
@@ -248,14 +248,14 @@ def _output(future: Future[R], return_exceptions: bool) -> R | Exception:
 
 @dataclass(frozen=True)
 class _End:
-    """There are no more inputs: how many there were, and the error that ended them."""
+    """The end of the inputs: their number, and the error that ended them."""
 
     n_inputs: int
     error: BaseException | None
 
 
 class _AsyncRun(Generic[R]):
-    """One run: a task that reads inputs and starts calls, and a generator that gives outputs."""
+    """One run: a task that reads inputs and starts calls, and a generator that yields outputs."""
 
     def __init__(self, submit: Submit[R], n_in_flight: int, in_order: bool) -> None:
         self._submit = submit
@@ -290,7 +290,7 @@ class _AsyncRun(Generic[R]):
             self._cancel()
             reader.cancel()
             await asyncio.wait({reader})
-            self._cancel()  # what was started meanwhile, if an input ignores cancellation
+            self._cancel()  # calls started meanwhile, if an input ignores cancellation
 
     async def _read(self, rows: AsyncGenerator[Arguments, None]) -> None:
         n_inputs = 0
@@ -307,7 +307,7 @@ class _AsyncRun(Generic[R]):
                     self._given.put_nowait(future)
         except StopAsyncIteration:
             pass
-        except BaseException as raised:  # raised again by who reads the outputs
+        except BaseException as raised:  # raised again by `outputs`
             error = raised
         try:
             await rows.aclose()
@@ -318,13 +318,13 @@ class _AsyncRun(Generic[R]):
     def _landed(self, future: asyncio.Future[R]) -> None:
         del self._flying[future]
         if not future.cancelled():
-            future.exception()  # seen, even if the consumer stops before it is given
+            future.exception()  # mark it as retrieved, even if the consumer stops before it
         if not self._in_order:
             self._given.put_nowait(future)
 
     def _cancel(self) -> None:
         for future, started in tuple(self._flying.items()):
-            started.cancel()  # at once; by itself asyncio would do it one turn of the loop later
+            started.cancel()  # immediately; asyncio alone would do it one iteration later
             future.cancel()
 
 
@@ -347,7 +347,7 @@ async def _each(iterable: Inputs) -> AsyncGenerator[Any, None]:
 
 
 async def _rows(iterables: tuple[Inputs, ...], spread: bool) -> AsyncGenerator[Arguments, None]:
-    """The arguments of each call; ends with the shortest iterable, and closes generators."""
+    """Yield the arguments of each call, up to the shortest iterable; then close generators."""
     sources: list[AsyncIterator[Any]] = [_each(iterable) for iterable in iterables]
     try:
         while True:

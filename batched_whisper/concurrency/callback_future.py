@@ -1,7 +1,7 @@
-"""A future for callers, whose callbacks may block, or wait for more of the same.
+"""A future whose callbacks may block, or wait for other futures of this kind.
 
-A future calls back on the thread that ends it. If others wait for that thread, a callback that
-waits for something which only it can do waits for ever. Knows nothing of the future's result.
+An ordinary future calls back on the thread that completes it. A callback that waits for work of
+that same thread would wait forever. Knows nothing of the future's result.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 
 class CallbackFuture(Future[T]):
-    """Makes its callbacks in their order on threads for which nobody waits; else any future.
+    """A future that makes its callbacks in order on other threads than the one that completes it.
 
-    Whoever cancels it, or adds a callback after it is done, is called back at once, as usual.
+    A callback of a cancelled future, or one added to a future that is done, is called immediately,
+    as usual.
 
     Args:
         executor: makes the callbacks.
@@ -33,7 +34,7 @@ class CallbackFuture(Future[T]):
         self._executor = executor
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """Have it called with this future when this is done."""
+        """Call ``fn`` with this future when it is done."""
         if self.done():
             super().add_done_callback(fn)
         else:
@@ -48,10 +49,10 @@ class CallbackFuture(Future[T]):
     def _call(self, fn: Callable[[Future[T]], object]) -> None:
         try:
             fn(self)
-        except BaseException:  # as futures do: the result is there all the same
+        except BaseException:  # logged, as by ordinary futures; the result is not affected
             log.exception("exception calling callback for %r", self)
 
 
 def add_internal_callback(future: Future[Any], fn: Callable[[Future[Any]], object]) -> None:
-    """Have ``fn`` called by the thread that ends the future, whatever kind of future it is."""
+    """Call ``fn`` on the thread that completes the future, whatever kind of future it is."""
     Future.add_done_callback(future, fn)

@@ -1,9 +1,9 @@
-"""What happens to objects that have threads when their process ends, or is forked.
+"""Ends objects that have threads when their process ends, and marks them in a forked process.
 
-At the end of the process, after its last thread that is no daemon, all of them are told to give
-up, and waited for: a thread that is inside of native code when the interpreter is gone would crash
-the process. In a forked process none of their threads exists, so nothing may wait for them. Knows
-nothing of what the threads do.
+At the end of the process, after its last non-daemon thread, all of them are cancelled and their
+threads are joined: a thread in native code would crash the process once the interpreter is gone.
+In a forked process none of their threads exists, so no code may wait for them. Knows nothing of
+the work of the threads.
 """
 
 from __future__ import annotations
@@ -15,59 +15,59 @@ import weakref
 from typing import Protocol
 
 EXIT_PATIENCE_S = 30.0
-"""How long the end of the process waits for what cannot be interrupted, such as an engine's step
-or a callback of the user: seconds, for each of the two groups of `track`."""
+"""How long the end of the process waits for calls that cannot be interrupted, such as an engine's
+step or the user's callback: seconds, for each of the two groups of `track`."""
 
 
 class Forkable(Protocol):
-    """Something that must know when its process is a fork of another."""
+    """An object that must know when its process is a fork of another."""
 
     def after_fork(self) -> None:
-        """In the forked process: the threads are gone, and a lock may be held for ever."""
+        """Reset in the forked process: the threads are gone, and a lock may be held forever."""
 
 
 class ThreadOwner(Forkable, Protocol):
-    """Something that has threads."""
+    """An object that has threads."""
 
     def cancel_all(self) -> None:
-        """Give up what was accepted and begin to end; returns at once."""
+        """Cancel all accepted work and start to end; return immediately."""
 
     def finish(self, timeout_s: float) -> None:
-        """Return when the threads have ended, or after so long. Raises nothing.
+        """Return when the threads have ended, or after ``timeout_s``. Raise nothing.
 
-        It can start no thread: the interpreter refuses it by then.
+        It cannot start a thread: the interpreter refuses it by then.
         """
 
 
 _owners: dict[ThreadOwner, bool] = {}
-"""In the order in which they were tracked; True for those that end before the others."""
+"""The tracked objects in order; True for those that end before the others."""
 _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def track(owner: ThreadOwner, *, ends_first: bool = False) -> None:
-    """Keep something alive, and tell it of the end of the process, until `untrack`.
+    """Keep an object alive, and end it at the end of the process, until `untrack`.
 
     Args:
-        owner: has threads.
-        ends_first: whether it runs code of the user, which may use any of the others.
+        owner: the object that has threads.
+        ends_first: whether it runs the user's code, which may use any of the others.
     """
     _owners[owner] = ends_first
 
 
 def untrack(owner: ThreadOwner) -> None:
-    """It has no threads any more."""
+    """Forget an object whose threads have ended."""
     _owners.pop(owner, None)
 
 
 def watch_forks(obj: Forkable) -> None:
-    """Tell something of a fork for as long as somebody else keeps it alive."""
+    """Call ``after_fork`` in a forked process, while other code keeps the object alive."""
     _watched.add(obj)
 
 
 def leak(obj: object) -> None:
-    """Never destroy it, as what has native threads cannot be in a forked process.
+    """Never destroy an object: one with native threads cannot be destroyed in a forked process.
 
-    Not at the interpreter's end either, which empties every list that this could be put into.
+    A reference in a list would not do, because the interpreter empties all lists at its end.
     """
     import ctypes
 

@@ -1,4 +1,4 @@
-"""Calls one after another, on threads that many share. Knows nothing of what is called."""
+"""Makes calls one after another, on shared threads. Knows nothing of the calls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class SerialExecutor:
     """Makes calls in the order in which they were submitted, never two at a time.
 
     Args:
-        executor: makes them. Those that it refuses, because it was shut down or no thread can be
-            started, are made by the caller of `submit`.
+        executor: makes the calls. The caller of `submit` makes those that it refuses, because it
+            was shut down or no thread can be started.
     """
 
     def __init__(self, executor: LimitedExecutor) -> None:
@@ -23,7 +23,7 @@ class SerialExecutor:
         self._is_busy = False
 
     def submit(self, call: Call) -> None:
-        """Have something called that raises nothing; returns at once."""
+        """Queue a call, which must raise nothing; return immediately."""
         with self._lock:
             self._calls.append(call)
             if self._is_busy:

@@ -1,9 +1,9 @@
-"""A pool of threads that several executors share, each with its own limit of calls at a time.
+"""A pool of threads that several executors share, each with its own limit of concurrent calls.
 
 A thread is started when there is a call and no thread is idle, so a pool has as many threads as
-calls were made at a time, and none before the first call. Unlike `concurrent.futures`, its threads
-go on after the end of the main thread, for the program's other threads that have not ended. Knows
-nothing of what is called.
+there were concurrent calls, and none before the first call. Unlike those of `concurrent.futures`,
+its threads continue after the end of the main thread, for the other threads of the program. Knows
+nothing of the calls.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class ThreadPool:
     """Threads for the calls of its executors. All of them are daemons.
 
     Args:
-        name: what the threads' names begin with.
+        name: the prefix of the threads' names.
     """
 
     def __init__(self, name: str) -> None:
-        # Reentrant: the garbage collector may bring a call, in any thread and at any time.
+        # Reentrant: the garbage collector may submit a call, in any thread and at any time.
         self._changed = threading.Condition(threading.RLock())
         self._name = name
         self._waiting: SimpleQueue[Call | None] = SimpleQueue()
@@ -36,15 +36,15 @@ class ThreadPool:
         self._is_shut_down = False
 
     def executor(self, max_calls: int) -> LimitedExecutor:
-        """An executor that makes so many calls at a time at most."""
+        """Return an executor that makes at most ``max_calls`` calls at a time."""
         return LimitedExecutor(self, self._changed, max_calls)
 
     def is_own_thread(self) -> bool:
-        """Whether the caller is one of these threads."""
+        """Return whether the caller runs on one of these threads."""
         return threading.current_thread() in self._threads
 
     def shutdown(self, timeout_s: float | None = None) -> None:
-        """End the threads, when all executors are shut down; each is waited for so long at most."""
+        """End the threads after all executors were shut down; join each for ``timeout_s``."""
         with self._changed:
             if not self._is_shut_down:
                 self._is_shut_down = True
@@ -54,10 +54,10 @@ class ThreadPool:
             thread.join(timeout_s)
 
     def run(self, work: Call) -> None:
-        """Have an idle thread do some work, or else a new one. `end_work` must follow it.
+        """Run work on an idle thread, or else on a new one. The work must call `end_work` last.
 
         Raises:
-            RuntimeError: no thread is idle and none can be started, or they were shut down.
+            RuntimeError: no thread is idle and none can be started, or the pool was shut down.
         """
         with self._changed:
             if self._is_shut_down:
@@ -70,8 +70,8 @@ class ThreadPool:
                 target=self._work, args=(work,), name=self._next_name(), daemon=True
             )
             self._threads.append(thread)
-        # Not under the lock: who starts a thread takes a lock of `threading`, and who holds that
-        # one may collect garbage, which may want ours.
+        # Not under the lock: starting a thread takes a lock of `threading`. Its holder may collect
+        # garbage, and a finaliser may take ours.
         try:
             thread.start()
         except RuntimeError:
@@ -81,7 +81,7 @@ class ThreadPool:
             raise
 
     def end_work(self) -> None:
-        """Count a thread as idle, as the last thing that it does before it is."""
+        """Count a thread as idle; called last by its work."""
         with self._changed:
             self._n_busy -= 1
             self._changed.notify_all()
@@ -97,14 +97,14 @@ class ThreadPool:
 
 
 class LimitedExecutor:
-    """Makes the calls that it is given, first come, first served, on the threads of a pool.
+    """Makes calls on the threads of a pool, first come, first served.
 
-    A call within the limit never waits for a thread: it has one at once, or is refused.
+    A call within the limit never waits for a thread: it gets one immediately, or is refused.
 
     Args:
-        pool: whose threads make them.
+        pool: the pool of threads.
         changed: the pool's lock.
-        max_calls: how many calls are made at a time.
+        max_calls: the most concurrent calls.
     """
 
     def __init__(self, pool: ThreadPool, changed: threading.Condition, max_calls: int) -> None:
@@ -116,11 +116,11 @@ class LimitedExecutor:
         self._is_shut_down = False
 
     def submit(self, call: Call, /) -> None:
-        """Have something called.
+        """Queue a call.
 
         Raises:
-            RuntimeError: after `shutdown`, or where no thread can be started for it, as when the
-                interpreter is ending. It is not called then.
+            RuntimeError: the executor was shut down, or no thread can be started, as at the end of
+                the interpreter. The call is not made then.
         """
         with self._changed:
             if self._is_shut_down:
@@ -136,10 +136,10 @@ class LimitedExecutor:
                 raise
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Take no more calls, and return when those that were given are done.
+        """Accept no more calls, and return when the accepted ones are done.
 
         Returns:
-            Whether they are; not after ``timeout_s``.
+            Whether they are done; False after ``timeout_s``.
         """
         with self._changed:
             self._is_shut_down = True
@@ -183,5 +183,5 @@ class LimitedExecutor:
 def _make(call: Call) -> None:
     try:
         call()
-    except BaseException:  # the thread is everybody's, and goes on
-        log.exception("a call failed that should have kept its error to itself")
+    except BaseException:  # the thread is shared, so it continues
+        log.exception("a call on a shared thread raised an error, which it should have handled")

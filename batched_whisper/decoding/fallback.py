@@ -78,10 +78,10 @@ def measure(text: str, *, avg_logprob: float, no_speech_prob: float, ended: bool
 NOISE = -2.0
 """A text of lower mean log-probability is no text.
 
-Less than 14 % a token, as where the model picks words at random because it hears none:
-openai/whisper would write them down, after trying all temperatures in vain (docs/lab-log.md, "What
-is made of silence and noise"). It is measured, and so the same however high the caller's threshold
-is; only where he accepts less likely texts than usual is it as far below his threshold.
+Less than 14 % per token, as when the model picks words at random because the audio has none:
+openai/whisper would output them, after all temperatures were tried (docs/lab-log.md, "What is made
+of silence and noise"). The value is measured, so it does not rise with the caller's threshold; if
+the caller accepts less likely texts than usual, it is the same distance below that threshold.
 """
 
 

@@ -77,7 +77,7 @@ class ConstraintState:
     """Where a text is in the grammar of timestamps, as plain data; `after` is that grammar.
 
     Timestamps come in pairs, except before the end of text, and never go backwards. A device that
-    is given a constraints says several tokens without asking in between.
+    is given one decodes several tokens per call, without the host in between.
     """
 
     text_mask: TokenMask

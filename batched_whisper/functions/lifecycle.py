@@ -268,7 +268,7 @@ class _Lives:
         process_end.watch_forks(self)
 
     def after_fork(self) -> None:
-        """In a forked process: any lock may be held for ever, and the closing thread is gone."""
+        """In a forked process: any lock may be held forever, and the closing thread is gone."""
         self._lock = threading.Lock()
         self._orphans: queue.SimpleQueue[_Orphan] = queue.SimpleQueue()
         self._closes_orphans = False

@@ -1,1 +1,1 @@
-"""One recording's way from sound to transcript. Knows no device."""
+"""Transcribes one recording: from audio to transcript. Knows no device."""

@@ -1,7 +1,7 @@
-"""What the engine is asked about each window of a recording, and what is made of its answers.
+"""Makes the requests of a recording's windows from its options, and decoded windows from tokens.
 
-Options become requests here, and tokens become decoded windows. Knows the model's tokens and the
-engine's requests; no queue, no thread, and not where windows are from.
+Knows the model's tokens and the engine's requests; no queue, no thread, and not how a recording is
+cut into windows.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from batched_whisper.transcript.silence import Pause, find_pauses
 from batched_whisper.types import SAMPLING_RATE, DecodedWindow, Features, Samples, Window, Word
 
 SOT_SEQUENCE_LENGTH = 4
-"""At most: the start, the language, the task, and no timestamps."""
+"""The most tokens of the sequence: the start, the language, the task, and no timestamps."""
 
 _FAINTEST = 2**-15
-"""The step of 16 bits: what never exceeds it is a silent recording, with dither or without."""
+"""The step of 16 bits. A window that never exceeds it is silent, with dither or without."""
 
 
 @dataclass(frozen=True)
 class WindowPosition:
-    """Where a window stands in its recording, and what is known of its sound."""
+    """The position of a window in its recording, and its pauses."""
 
     channel: int
     index: int  # among its channel's windows
@@ -51,8 +51,8 @@ class RequestBuilder:
 
     Args:
         model: the model's tokens.
-        options: of this recording.
-        as_samples: whether the engine makes the windows' features itself.
+        options: the options of this recording.
+        as_samples: whether the engine computes the windows' features itself.
 
     Raises:
         OptionError: the model does not know the language or the task.
@@ -72,7 +72,7 @@ class RequestBuilder:
         self._new_request = self._common_request()
 
     def position(self, window: Window, channel: int) -> WindowPosition:
-        """Where the window stands, without its samples."""
+        """Return the window's position and pauses, without its samples."""
         needs_pauses = self._options.word_timestamps or self._options.timestamps
         pauses = find_pauses(window.samples) if needs_pauses else ()
         has_sound = bool(np.abs(window.samples).max(initial=0.0) > _FAINTEST)
@@ -81,7 +81,7 @@ class RequestBuilder:
         )
 
     def request(self, window: Window, position: WindowPosition) -> DecodeRequest:
-        """What is asked about a window of at most 30 s.
+        """Return the request of a window of at most 30 s.
 
         Computes its features, unless the engine does.
         """
@@ -94,7 +94,7 @@ class RequestBuilder:
         )
 
     def previous_text(self) -> PreviousText:
-        """What a channel's first window is told, for those that are told what was said."""
+        """Return the text before a channel's first window, for ``condition_on_previous_text``."""
         n_text_ctx = self._model.dimensions.n_text_ctx
         options = self._options
         return PreviousText(
@@ -102,11 +102,11 @@ class RequestBuilder:
         )
 
     def after_text(self, request: DecodeRequest, prefix: tuple[int, ...]) -> DecodeRequest:
-        """The request with the text before it, which leaves less room for its own."""
+        """Return the request with the text before it, which leaves less room for its own."""
         return replace(request, prefix=prefix, max_tokens=self._max_tokens(prefix))
 
     def decoded_window(self, position: WindowPosition, decoded: DecodedTokens) -> DecodedWindow:
-        """What the model made of a window; its words are timed if that was asked for."""
+        """Return the decoded window, with word timestamps if the options want them."""
         language, attempt = decoded.language, decoded.attempt
         is_said = position.has_sound and decoded.verdict.has_text
         return DecodedWindow(
@@ -136,7 +136,11 @@ class RequestBuilder:
         return self._rules.with_sound_until(_sound_end_s(n_samples / SAMPLING_RATE, pauses))
 
     def _common_request(self) -> Callable[..., DecodeRequest]:
-        """What all windows of the recording have in common. Raises OptionError."""
+        """Return the function that makes a request from the data that differs between windows.
+
+        Raises:
+            OptionError: the model does not know the language or the task.
+        """
         model, options = self._model, self._options
         language = language_code_or_none(options.language)
         if language is not None or not model.languages:
@@ -163,11 +167,11 @@ class RequestBuilder:
         )
 
     def _alignment_prompt(self) -> AlignmentPrompt:
-        """The start of a transcript without timestamps, as openai/whisper aligns words."""
+        """Return the start of a transcript without timestamps, as openai/whisper aligns words."""
         return AlignmentPrompt(self._after_language(False), self._model.dimensions.n_text_ctx)
 
     def _after_language(self, timestamps: bool) -> tuple[int, ...]:
-        """What stands between the language and the text; the same for every language."""
+        """Return the tokens between the language and the text, the same for every language."""
         any_language = next(iter(self._model.languages.values()), None)
         start = sot_sequence(self._model.tokenizer, any_language, self._options.task, timestamps)
         return start[1:] if any_language is None else start[2:]
@@ -190,13 +194,13 @@ class RequestBuilder:
 
 
 def _sound_end_s(duration_s: float, pauses: tuple[Pause, ...]) -> float:
-    """Where the sound of a window ends: at the silence that it ends with, if there is one."""
+    """Return the time at which the sound of a window ends: before its final pause, if any."""
     ends = [pause.start_s for pause in pauses if pause.end_s >= duration_s]
     return ends[-1] if ends else duration_s
 
 
 def _temperatures(options: DecodingOptions) -> tuple[float, ...]:
-    """From the first one up to 1, as openai/whisper's command line counts them."""
+    """Return the temperatures from the first one up to 1, as in openai/whisper's command line."""
     first, increment = options.temperature, options.temperature_increment
     if not increment:
         return (first,)

@@ -1,7 +1,7 @@
-"""What a model's recordings need to know of it: its tokens, and what it may say.
+"""A loaded model's tokens, and the rules for decoding them.
 
-Made once when a model is loaded, and shared by all of its recordings. Knows no audio, no engine
-and no window.
+Made once when a model is loaded, and shared by all recordings. Knows no audio, no engine and no
+window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.tokens.tokenizer import Tokenizer
 
 DEFAULT_SET = -1
-"""Among suppressed tokens: all that the checkpoint's configuration suppresses."""
+"""Among suppressed tokens: all tokens that the checkpoint's configuration suppresses."""
 
 _MOST_RULES = 64
 
@@ -42,12 +42,12 @@ class ModelTokens:
         self._rules = lru_cache(_MOST_RULES)(self._new_rules)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of sampled tokens, without their timestamps."""
+        """Return the text of sampled tokens, without their timestamps."""
         begin = self.ids.timestamp_begin
         return self.tokenizer.decode([token for token in tokens if token < begin])
 
     def rules(self, options: DecodingOptions) -> Rules:
-        """What may be said with these options.
+        """Return the rules for these options.
 
         Raises:
             OptionError: a suppressed token is not in the vocabulary.
@@ -63,7 +63,7 @@ class ModelTokens:
         )
 
     def _chosen(self, suppress_tokens: Numbers) -> frozenset[int]:
-        """The tokens meant, `DEFAULT_SET` being those of the checkpoint (openai/whisper's -1)."""
+        """Return the suppressed tokens; `DEFAULT_SET` (openai/whisper's -1) is the checkpoint's."""
         chosen = set[int]()
         for number in suppress_tokens:
             if number == DEFAULT_SET:
@@ -80,7 +80,7 @@ class ModelTokens:
 
 
 def _never_said(tokenizer: Tokenizer) -> frozenset[int]:
-    """Marks that belong to prompts, as openai/whisper's SuppressTokens adds them."""
+    """Return the tokens that occur in prompts only, as in openai/whisper's SuppressTokens."""
     marks = (
         tokenizer.sot,
         tokenizer.sot_prev,

@@ -1,4 +1,4 @@
-"""Windows one after another, each told what was said before it.
+"""Decodes a channel's windows in order, each with the previous text as its prompt.
 
 Knows the order of a channel's windows and the text so far; not how a window gets to the engine.
 """
@@ -16,7 +16,7 @@ from batched_whisper.tokens.prompt import PreviousText
 from batched_whisper.types import DecodedWindow
 
 Send = Callable[[WindowPosition, DecodeRequest], None]
-"""Brings a window to the engine, without waiting."""
+"""Sends a window to the engine, without waiting."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class WindowChain:
     """The windows of one channel: a reader adds them, and each sends the next when it is decoded.
 
     Args:
-        requests: of the recording.
+        requests: the builder of the recording's requests.
         previous: the text so far.
-        send: called with one window at a time.
+        send: called with the next window after the one before it is decoded.
     """
 
     def __init__(self, requests: RequestBuilder, previous: PreviousText, send: Send) -> None:
@@ -42,17 +42,17 @@ class WindowChain:
 
     @property
     def n_waiting(self) -> int:
-        """The windows that wait for the one before them."""
+        """The number of windows that wait for the one before them."""
         return len(self._waiting)
 
     def add(self, position: WindowPosition, request: DecodeRequest) -> None:
-        """Bring the next window."""
+        """Add the next window; send it if no other is being decoded."""
         with self._lock:
             self._waiting.append(_Waiting(position, request))
         self._send_next()
 
     def decoded(self, window: DecodedWindow) -> None:
-        """The window that was sent is done; the next one is prompted with its text."""
+        """Record the decoded window, and send the next one with its text as prompt."""
         self._previous.add(window.tokens, window.temperature)
         with self._lock:
             self._is_busy = False

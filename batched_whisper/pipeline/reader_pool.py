@@ -1,8 +1,8 @@
-"""The threads around the engine's: they read recordings, and run code of the user.
+"""The threads that read recordings and run the user's code.
 
-A recording that is far ahead of the engine would hold its thread for nothing, so recordings read
-a little, give their thread back and are resumed; any number of them advance together on a few
-threads. Knows jobs by their protocol alone.
+A recording that waits for the engine needs no thread, so a job reads a few windows, returns its
+thread and is resumed later. Any number of recordings share a few threads. Knows jobs by their
+protocol only.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from batched_whisper.concurrency.thread_pool import ThreadPool
 from batched_whisper.errors import Closed
 
 POOL_NAME = "whisper-worker"
-"""What the names of the threads begin with."""
+"""The prefix of the threads' names."""
 
 MAX_WORKERS = 4
-"""Calls of each kind at a time: recordings that begin, recordings that are resumed, ``on_segment``
-and callbacks of futures. Each kind has its own limit, since one may wait for another: recordings
-that begin wait for the engine, and callbacks for recordings that they submitted themselves."""
+"""The most concurrent calls of each kind: new recordings, resumed recordings, ``on_segment``, and
+callbacks of futures. Each kind has its own limit, because one may wait for another: new recordings
+wait for the engine, and callbacks may wait for recordings that they submitted."""
 
 
 class Job(Protocol):
     """A recording that is being read."""
 
     future: Future[Any]
-    """Done when nobody waits for the recording any more."""
+    """Done when the recording is transcribed, failed or cancelled."""
 
     def run(self) -> None:
-        """Read on, until enough is read for now; to be called again by `ReaderPool.resume`.
+        """Read until enough windows are with the engine; `ReaderPool.resume` calls it again.
 
-        Never called by two threads at a time, and raises nothing.
+        Never called by two threads at a time. Raises nothing.
         """
 
 
 class ReaderPool:
-    """The threads of one loaded model but the engine's; started as they are needed.
+    """The threads of one loaded model, except the engine's; started when they are needed.
 
     Args:
-        max_open: how many recordings may be open at a time; others wait.
+        max_open: the most recordings that are open at a time; others wait.
     """
 
     def __init__(self, max_open: int) -> None:
@@ -61,11 +61,11 @@ class ReaderPool:
         self._is_closed = False
         self._open: set[Job] = set()
         self._waiting: deque[Job] = deque()
-        # Reentrant: a recording may be cancelled by the garbage collector, anywhere.
+        # Reentrant: the garbage collector may cancel a recording at any time.
         self._changed = threading.Condition(threading.RLock())
 
     def start(self, job: Job) -> None:
-        """Begin a recording. Where no thread can be started, the caller reads it.
+        """Start a recording. If no thread can be started, the caller's thread reads it.
 
         Raises:
             Closed: after `finish_reading` or `cancel_all`.
@@ -78,7 +78,7 @@ class ReaderPool:
             refused.run()
 
     def resume(self, job: Job) -> None:
-        """Let a recording read on.
+        """Continue to read a recording.
 
         Raises:
             Closed: all recordings are done, or no thread can be started.
@@ -89,26 +89,26 @@ class ReaderPool:
             raise self._refusal() from None
 
     def process(self, call: Callable[[], object]) -> None:
-        """Have a result processed, off the engine's thread; at once if all recordings are done."""
+        """Process a result on another thread than the engine's, or here after `finish_reading`."""
         try:
             self._results.submit(call)
         except RuntimeError:  # it was shut down
             call()
 
     def serial_executor(self) -> SerialExecutor:
-        """For calls one after another that may block, such as a recording's ``on_segment``."""
+        """Return an executor for successive calls that may block, such as ``on_segment``."""
         return SerialExecutor(self._segments)
 
     def callback_future(self) -> Future[Any]:
-        """For a caller, whose callbacks may wait for what other threads here do."""
+        """Return a future for a caller; its callbacks may block, or wait for other recordings."""
         return CallbackFuture(SerialExecutor(self._callbacks))
 
     def is_own_thread(self) -> bool:
-        """Whether the caller is one of these threads, for which it must not wait then."""
+        """Return whether the caller runs on one of these threads, so that it must not join them."""
         return self._pool.is_own_thread()
 
     def cancel_all(self) -> None:
-        """Accept nothing more, and cancel all recordings; returns at once."""
+        """Accept no more recordings, and cancel all; return immediately."""
         with self._changed:
             self._is_closed = True
             jobs = (*self._open, *self._waiting)
@@ -116,7 +116,7 @@ class ReaderPool:
             job.future.cancel()
 
     def finish_reading(self, timeout_s: float | None = None) -> None:
-        """Accept nothing more, and return when all recordings are done, or after so long."""
+        """Accept no more recordings, and return when all are done, or after ``timeout_s``."""
         with self._changed:
             self._is_closed = True
             self._changed.wait_for(lambda: not self._open and not self._waiting, timeout_s)
@@ -125,13 +125,13 @@ class ReaderPool:
         self._results.shutdown(timeout_s)
 
     def finish_callbacks(self, timeout_s: float | None = None) -> None:
-        """Return when all callbacks were called; the engine must be done by then."""
+        """Return when all callbacks have returned. The engine must be closed before."""
         self._segments.shutdown(timeout_s)
         if self._callbacks.shutdown(timeout_s):
             self._pool.shutdown(timeout_s)
 
     def _open_more(self) -> list[Job]:
-        """Begin as many of those that wait as may be open; returns those without a thread."""
+        """Start waiting recordings up to the limit. Return those for which no thread can start."""
         opened: list[Job] = []
         with self._changed:
             while self._waiting and len(self._open) < self._max_open:
@@ -167,6 +167,6 @@ def _closed() -> Closed:
 
 def _no_thread() -> Closed:
     return Closed(
-        "no thread can be started for this recording: the process is ending, or has as many as it "
-        "may have; wait for all recordings before the main thread ends"
+        "no thread can be started for this recording: the process is ending, or is at its limit of "
+        "threads; wait for all recordings before the main thread ends"
     )

@@ -1,9 +1,8 @@
-"""One recording's way through the engine: its windows out, their tokens back.
+"""Transcribes one recording: sends its windows to the engine and collects their tokens.
 
-The job runs on a reader thread, which brings the windows to the engine's queue as the audio is
-decoded, so that a long recording is never in memory as a whole. When enough of its windows are with
-the engine it gives its thread back, and is resumed as they are done. What they become is put
-together by a `TranscriptBuilder`.
+The job runs on a reader thread, which queues the windows while the audio is decoded, so that a long
+recording is never in memory as a whole. When enough of its windows are with the engine, the job
+returns its thread, and is resumed when some are done. A `TranscriptBuilder` joins the results.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from batched_whisper.pipeline.windowing import WindowBatch, WindowSource
 from batched_whisper.types import OnSegment, Transcript
 
 _READ_AHEAD = 2
-"""Windows of each channel that wait for the one before them, before reading is resumed."""
+"""The windows per channel that wait for the one before them; with fewer, reading is resumed."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,17 @@ class RecordingContext:
     workers: ReaderPool
     speech_detector: Callable[[], SpeechDetector]
     max_windows_ahead: int
-    """Windows of one recording that are not decoded yet, before its reading is resumed: what they
-    take of the memory is all that a recording of any length does."""
+    """The most windows of one recording that are read and not decoded yet. They bound the memory
+    of a recording of any length."""
     max_windows_ahead_of_listener: int
-    """The same where the caller is told segments as they come: what is decoded together is done at
-    about the same time, so that of fewer windows the first are known sooner."""
+    """The same with ``on_segment``. Windows that are decoded together finish at about the same
+    time, so with fewer of them the first segments are known sooner."""
     takes_samples: bool = False
-    """Whether the engines make features themselves."""
+    """Whether the engines compute the features themselves."""
 
 
 class RecordingJob:
-    """Transcribes one recording; ``future`` gets its transcript, and gives up when cancelled."""
+    """Transcribes one recording; ``future`` gets its transcript, and can be cancelled."""
 
     def __init__(
         self,
@@ -77,27 +76,27 @@ class RecordingJob:
             context.max_windows_ahead_of_listener if has_listener else context.max_windows_ahead
         )
         self._reading = self._read()
-        # Reentrant: the recording may be given up by the garbage collector, anywhere.
+        # Reentrant: the garbage collector may cancel the recording at any time.
         self._pausing = threading.RLock()
         self._is_paused = False
         self._channels: list[_Channel] = []
-        self._answers: set[Future[DecodedTokens]] = set()  # that are awaited
+        self._answers: set[Future[DecodedTokens]] = set()  # not done yet
         add_internal_callback(self.future, self._cancel_windows)
 
     # --- on a reader thread ---------------------------------------------------------------------
 
     def run(self) -> None:
-        """Read on and bring windows: to the end, or until enough of them wait."""
+        """Read and queue windows, to the end or until enough of them are with the engine."""
         try:
             while not self.future.done():
                 if next(self._reading, None) is None or self._pauses():
                     return
             self._reading.close()
-        except BaseException as error:  # whatever it is: nobody shall wait for ever because of it
+        except BaseException as error:  # also a defect of ours: no caller must wait forever
             self._builder.fail(error)
 
     def _read(self) -> Generator[WindowBatch, None, None]:
-        """Bring the windows of one block after another; may be left after each."""
+        """Queue the windows of one block after another; yield after each block."""
         requests = RequestBuilder(
             self._context.model, self._options, as_samples=self._context.takes_samples
         )
@@ -107,14 +106,14 @@ class RecordingJob:
             is_split = self._options.channels == "split"
             blocks = stream.by_channel() if is_split else (block[None] for block in stream)
             for batch in source.read(blocks):
-                self._bring(batch, requests)
+                self._queue_windows(batch, requests)
                 yield batch
             warnings = (*stream.warnings, *source.warnings)
         if not source.duration_s:
             raise EmptyAudio(f"{self._builder.name}: there are no samples in it")
         self._builder.end(source.duration_s, warnings)
 
-    def _bring(self, batch: WindowBatch, requests: RequestBuilder) -> None:
+    def _queue_windows(self, batch: WindowBatch, requests: RequestBuilder) -> None:
         while len(self._channels) < len(batch.watermarks_s):
             self._channels.append(self._new_channel(requests))
         self._builder.expect(batch)
@@ -138,7 +137,7 @@ class RecordingJob:
         return _Channel(SharedLanguage() if is_shared else None, chain)
 
     def _pauses(self) -> bool:
-        """Whether enough of its windows are with the engine; then it is resumed later."""
+        """Return whether enough of its windows are with the engine; then it is resumed later."""
         with self._pausing:
             self._is_paused = self._has_enough() and not self.future.done()
             return self._is_paused
@@ -161,7 +160,7 @@ class RecordingJob:
         language = self._channels[position.channel].language
         answer = self._context.loops.submit(request, language=language, group=self, wait=wait)
         self._answers.add(answer)
-        if self.future.done():  # given up before the answer was among those to cancel
+        if self.future.done():  # cancelled before the answer was among those to cancel
             answer.cancel()
         answer.add_done_callback(partial(self._when_decoded, requests, position))
 
@@ -183,15 +182,15 @@ class RecordingJob:
     def _when_decoded(
         self, requests: RequestBuilder, position: WindowPosition, answer: Future[DecodedTokens]
     ) -> None:
-        """Take a result; the times of words are made elsewhere, so that the engine goes on."""
-        self._answers.discard(answer)  # with all that words were timed by
+        """Accept a result. Words are timed on another thread, so that the engine continues."""
+        self._answers.discard(answer)  # frees the attention weights that it holds
         process = partial(self._process, requests, position, answer)
         if self._options.word_timestamps:
             self._context.workers.process(process)
         else:
             process()
 
-    # --- there, or on the thread that makes the times of words ----------------------------------
+    # --- there, or on the thread that times words -----------------------------------------------
 
     def _process(
         self, requests: RequestBuilder, position: WindowPosition, answer: Future[DecodedTokens]
@@ -211,9 +210,9 @@ class RecordingJob:
 
 @dataclass(frozen=True)
 class _Channel:
-    """What a channel's windows share."""
+    """The state that a channel's windows share."""
 
     language: SharedLanguage | None
-    """None where each window is asked for its own."""
+    """None if each window detects its own."""
     chain: WindowChain | None
-    """Where each is told what was said before it."""
+    """The windows in order, with ``condition_on_previous_text``; else None."""

@@ -1,9 +1,8 @@
-"""How a loaded model ends: closed by anybody, dropped, or ended or forked with its process.
+"""Ends a loaded model: when it is closed or garbage-collected, or its process ends or forks.
 
-Whoever closes it, a thread of its own does the work, so that even a callback may close it that
-runs on one of the model's threads, and what was accepted is answered all the same. At the end of
-the process nobody waits any more, so what was accepted is cancelled. Knows the threads of a model,
-not the model.
+A thread of its own closes the model, so that a callback on one of the model's threads may call
+`close`, and all accepted recordings are still answered. At the end of the process, accepted
+recordings are cancelled. Knows the threads of a model, not the model.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from batched_whisper.pipeline.reader_pool import ReaderPool
 
 
 class Shutdown:
-    """The end of one loaded model; its thread is started when it begins.
+    """Closes one loaded model, on a thread that is started then.
 
     Args:
-        workers: the threads that read recordings and run code of the user.
+        workers: the threads that read recordings and run the user's code.
         loops: the threads that decode.
     """
 
@@ -34,14 +33,14 @@ class Shutdown:
         process_end.track(self)
 
     def begin(self) -> bool:
-        """Have it closed; returns at once.
+        """Start to close the model, and return immediately.
 
-        A finaliser may call it, which runs in a thread that holds any lock: nobody else has this
-        object by then, so that the lock is free.
+        A finaliser may call this in a thread that holds any lock. No other code has this object by
+        then, so its own lock is free.
 
         Returns:
-            Whether it was begun; not where no thread can be started, as when the interpreter is
-            ending, which then closes it.
+            Whether closing has started; False if no thread can be started, as at the end of the
+            interpreter, which then closes the model.
         """
         with self._lock:
             if self._thread is None:
@@ -54,9 +53,10 @@ class Shutdown:
             return True
 
     def close(self) -> None:
-        """Answer what was accepted, then stop. May be repeated, and always returns when it is done.
+        """Answer all accepted recordings, then end the threads. May be repeated.
 
-        From one of the model's own threads, such as in a callback, it does not wait.
+        Returns when that is done, except on one of the model's own threads, as in a callback, where
+        it returns immediately.
         """
         if self._is_forked:
             return
@@ -69,19 +69,19 @@ class Shutdown:
             self._work()
 
     def cancel_all(self) -> None:
-        """Cancel what was accepted; returns at once."""
+        """Cancel all accepted recordings; return immediately."""
         self._workers.cancel_all()
         self._loops.queue.close(drain=False)
 
     def finish(self, timeout_s: float) -> None:
-        """Return when it is closed, or after so long; starts no thread."""
+        """Return when the model is closed, or after ``timeout_s``; start no thread."""
         if self._thread is None:
             self._work(timeout_s)
         else:
             self._thread.join(timeout_s)
 
     def after_fork(self) -> None:
-        """In a forked process: nothing of it may be touched any more, nor destroyed."""
+        """Mark the model as unusable in a forked process, and keep it from being destroyed."""
         self._is_forked = True
         process_end.leak(self)
 
@@ -100,7 +100,7 @@ class Shutdown:
 
 
 def _time_left(timeout_s: float | None) -> Callable[[], float | None]:
-    """Gives how much is left of so many seconds; None for no limit."""
+    """Return a function that returns the remaining seconds; None for no limit."""
     if timeout_s is None:
         return lambda: None
     deadline = time.monotonic() + timeout_s

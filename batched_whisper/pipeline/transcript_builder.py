@@ -1,8 +1,7 @@
-"""One recording's transcript while its windows are decoded, in whatever order they are done.
+"""Builds one recording's transcript while its windows are decoded, in any order.
 
-It has the only lock over what several threads add to a transcript: the thread that reads says which
-windows there are, the threads that take results say what they became. Knows no audio, no engine
-and no queue.
+Several threads add to a transcript under its one lock: the reading thread announces windows, and
+the threads that receive results add them. Knows no audio, no engine and no queue.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from batched_whisper.types import DecodedWindow, OnSegment, Segment, Transcript
 
 
 class TranscriptBuilder:
-    """Takes decoded windows, gives segments as they become ready, and at last the transcript.
+    """Accepts decoded windows, emits final segments, and completes the transcript.
 
     Args:
         model: the model's tokens.
-        options: of the recording.
+        options: the options of the recording.
         future: gets the transcript, or the first error.
-        on_segment: called with each segment when it is ready.
-        calls: where that is called, one call after another; None where there is nobody to call.
+        on_segment: called with each segment when it is final.
+        calls: makes those calls, one after another; None without ``on_segment``.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class TranscriptBuilder:
         calls: SerialExecutor | None = None,
     ) -> None:
         self.name = "audio"
-        """What the recording is called in errors and in the transcript."""
+        """The name of the recording in errors and in the transcript."""
         self._options = options
         self._future = future
         self._on_segment = on_segment
@@ -56,20 +55,20 @@ class TranscriptBuilder:
             Stitcher(timestamps, tokenizer.decode, tokenizer.decode_bytes).stitch,
             is_split=options.channels == "split",
         )
-        # Reentrant: the recording may be given up by the garbage collector, anywhere.
+        # Reentrant: the garbage collector may cancel the recording at any time.
         self._lock = threading.RLock()
         self._failed = False
-        self._n_pending = 1  # windows not decoded, and one for the end of the recording
+        self._n_pending = 1  # windows not decoded yet, and one for the end of the recording
         self._duration_s = 0.0
         self._warnings: tuple[str, ...] = ()
 
     @property
     def n_pending(self) -> int:
-        """How many windows are not decoded yet; one more while the recording is being read."""
+        """The number of windows not decoded yet, plus one while the recording is being read."""
         return self._n_pending
 
     def expect(self, batch: WindowBatch) -> None:
-        """Windows that will be decoded; called before any of them can be done."""
+        """Announce windows that will be decoded, before any of them can be done."""
         with self._lock:
             for each in batch.windows:
                 self._assembly.expect(each.channel, each.window.start_s)
@@ -78,14 +77,14 @@ class TranscriptBuilder:
         self._give_ready()
 
     def add(self, position: WindowPosition, window: DecodedWindow) -> None:
-        """A window that was decoded."""
+        """Add a decoded window."""
         with self._lock:
             self._assembly.decoded(position.channel, position.index, window)
         self._give_ready()
         self._one_less()
 
     def end(self, duration_s: float, warnings: Sequence[str]) -> None:
-        """No more windows will be expected: so much was read, and this should be known of it."""
+        """Announce the end: no more windows follow. Set the duration and the warnings."""
         with self._lock:
             self._duration_s, self._warnings = duration_s, tuple(warnings)
             self._assembly.end()
@@ -93,11 +92,11 @@ class TranscriptBuilder:
         self._one_less()
 
     def fail(self, error: BaseException) -> None:
-        """End the recording with an error, unless it has ended; the first one counts."""
+        """Fail the recording, unless it is done; the first error counts."""
         with self._lock:
             if self._failed or self._future.done():
                 return
-            self._failed = True  # the future says so only a moment later
+            self._failed = True  # the future is failed only after the lock is released
         if self._future.set_running_or_notify_cancel():
             self._future.set_exception(error)
 
@@ -105,7 +104,7 @@ class TranscriptBuilder:
         with self._lock:
             for segment in self._assembly.ready():
                 if self._calls is not None:
-                    self._calls.submit(partial(self._tell, segment))
+                    self._calls.submit(partial(self._call_on_segment, segment))
 
     def _one_less(self) -> None:
         with self._lock:
@@ -114,10 +113,10 @@ class TranscriptBuilder:
                 return
         if self._calls is None:
             self._complete()
-        else:  # after the last segment was told
+        else:  # after the call with the last segment
             self._calls.submit(self._complete)
 
-    def _tell(self, segment: Segment) -> None:
+    def _call_on_segment(self, segment: Segment) -> None:
         if self._on_segment is None or self._future.done():
             return
         try:
@@ -125,7 +124,7 @@ class TranscriptBuilder:
         except BaseException as error:
             failure = CallbackError(
                 f"{self.name}: on_segment failed on segment {segment.id}: {error!r}; "
-                "the recording was given up"
+                "the recording was cancelled"
             )
             failure.__cause__ = error
             self.fail(failure)

@@ -1,7 +1,7 @@
-"""Which stretches of a recording are transcribed, channel by channel.
+"""Cuts a recording into windows, channel by channel.
 
-Everything, or where someone speaks; of the whole recording, or of some clips. Knows the ways to
-cut a recording and the options that choose among them, and nothing of what is made of a window.
+Takes everything or only speech, of the whole recording or of clips. Knows the ways to cut a
+recording and the options that choose among them, and nothing of decoding.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from batched_whisper.config.options import DecodingOptions
 from batched_whisper.types import SAMPLING_RATE, Channels, Window
 
 OVERLAP_S = 2.0
-"""What two windows share where someone speaks on: shorter, and words at the border that both
-misheard leave nothing to find the place by (docs/lab-log.md, "Windows that overlap")."""
+"""The overlap of two windows where there is no pause to cut in. If it is shorter, errors at the
+border of both windows leave no equal words to join them by (docs/lab-log.md, "Windows that
+overlap")."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,22 @@ class ChannelWindow:
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """What some more of the recording brought: windows, and what is certain now."""
+    """The windows that a block of the recording completed, and the new watermarks."""
 
     windows: tuple[ChannelWindow, ...]
     watermarks_s: tuple[float, ...]
-    """By channel: no later window of it begins before this time."""
+    """Per channel: no later window starts before this time."""
 
 
 class WindowSource:
     """Cuts one recording as it is read; used by one thread at a time.
 
-    All channels are cut from the same blocks, so none runs ahead of the others by more than its
+    All channels are cut from the same blocks, so none is ahead of the others by more than its
     cutter holds.
 
     Args:
-        options: say which stretches are wanted.
-        speech_detector: gives the detector; asked only where the options need it.
+        options: choose clips and speech detection.
+        speech_detector: returns the detector; called only if the options need it.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class WindowSource:
     ) -> None:
         times_s = options.clip_timestamps
         self._clips = WHOLE_RECORDING if times_s is None else clips_from_times(times_s)
-        # A model that is told what was said would not say the shared words once more.
+        # With the previous text as prompt, a model does not repeat the words of the overlap.
         overlap_s = 0.0 if options.condition_on_previous_text else OVERLAP_S
         self._new_cutter: Callable[[], Cutter] = lambda: PlainCutter(overlap_s=overlap_s)
         if options.vad:
@@ -64,12 +65,12 @@ class WindowSource:
 
     @property
     def duration_s(self) -> float:
-        """How much was read, in seconds; what comes after the last clip is not."""
+        """The duration of the audio that was read; audio after the last clip is not."""
         return self._n_samples / SAMPLING_RATE
 
     @property
     def warnings(self) -> list[str]:
-        """What the caller should know once everything is read."""
+        """The warnings for the caller, after everything is read."""
         return [
             f"the clip from {clip.start_sample / SAMPLING_RATE:g} s on is after the end of the "
             f"recording, at {self.duration_s:.2f} s"
@@ -78,10 +79,10 @@ class WindowSource:
         ]
 
     def read(self, blocks: Iterable[Channels]) -> Iterator[WindowBatch]:
-        """The windows of a recording, as it is read, and no further than the last clip's end.
+        """Yield the windows of a recording while it is read, up to the end of the last clip.
 
         Args:
-            blocks: sound at 16 kHz, ``[n_channels, n_samples]`` each, of any lengths.
+            blocks: audio at 16 kHz, ``[n_channels, n_samples]`` each, of any lengths.
         """
         cutters: list[ClipCutter] = []
         for block in self._wanted(blocks):
@@ -90,7 +91,7 @@ class WindowSource:
         yield _found(cutters, [cutter.end() for cutter in cutters])
 
     def _wanted(self, blocks: Iterable[Channels]) -> Iterator[Channels]:
-        """The blocks up to the end of the last clip."""
+        """Yield the blocks up to the end of the last clip."""
         end = self._clips[-1].end_sample
         for block in blocks:
             wanted = block if end is None else block[:, : end - self._n_samples]

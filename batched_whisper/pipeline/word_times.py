@@ -1,6 +1,6 @@
-"""The times of a window's words, from what the engine aligned.
+"""Times a window's words from the engine's alignment.
 
-Between the engine's tokens and ``transcript.word_timing``, which knows attention.
+Converts the engine's tokens for ``transcript.word_timing``, which interprets attention.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def time_window_words(
     start_s: float,
     end_s: float,
 ) -> tuple[Word, ...]:
-    """The words of a window, with their times in the recording; none if it was not aligned.
+    """Return a window's words, with their times in the recording; none if it was not aligned.
 
     Args:
         model: the model's tokens.
         decoded: the window's tokens and their alignment.
-        pauses: where the window is quiet.
-        start_s: where it begins in the recording, in seconds.
-        end_s: where it ends there.
+        pauses: the window's pauses.
+        start_s: its start in the recording, in seconds.
+        end_s: its end in the recording, in seconds.
     """
     aligned, alignment, language = decoded.aligned, decoded.alignment, decoded.language
     if aligned is None or alignment is None:
@@ -45,7 +45,7 @@ def time_window_words(
 
 
 def _texts(model: ModelTokens, tokens: Sequence[int]) -> list[tuple[int, ...]]:
-    """The tokens of text between timestamps."""
+    """Return the tokens of each text between timestamps."""
     begin, eot = model.ids.timestamp_begin, model.ids.eot
     return [
         tuple(token for token in run if token < eot)

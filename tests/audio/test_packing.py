@@ -23,7 +23,7 @@ RATE = 16_000
 
 @dataclass(frozen=True)
 class ScriptedDetector:
-    """Tells the speech that it was given, a while after it was heard."""
+    """Emits the given speech spans ``lag`` samples after their audio was processed."""
 
     speech: tuple[SpeechSpan, ...]
     lag: int = 0

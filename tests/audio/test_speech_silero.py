@@ -1,4 +1,4 @@
-"""Laws of the real detector: all that is said is heard, and nothing in noise."""
+"""Laws of the real detector: it finds all speech, and none in noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of backends: `Whisper` needs of one no more than the protocol; a local one can be copied."""
+"""Laws of backends: `Whisper` uses only the protocol; a local backend can be copied."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def segment(text: str, number: int) -> Segment:
 
 
 class Echo:
-    """Says what it is brought, and writes down how it was called."""
+    """Returns its input as text, and records its calls."""
 
     is_loaded = False
     max_windows = 3

@@ -1,4 +1,4 @@
-"""How many threads a loaded model has: those of its engine, and those that were needed so far."""
+"""Laws of a model's number of threads: those of its engine, and those needed so far."""
 
 from __future__ import annotations
 

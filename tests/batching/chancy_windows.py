@@ -1,4 +1,4 @@
-"""An engine whose every token depends on the audio and on all that was said before.
+"""An engine whose tokens all depend on the audio and on all tokens before.
 
 Whatever is mixed up between slots, or left out of a copy, changes what is said from there on, so
 it can be held against a search that has no slots. It says any token, unlike a script.
@@ -31,7 +31,7 @@ BEGIN = IDS.timestamp_begin
 
 
 def logits_after(number: int, text: Text) -> NDArray[np.float32]:
-    """Of a window, after the prompt and whatever was said; the end becomes likelier."""
+    """Return a window's logits after the prompt and any text; the end becomes likelier."""
     random = np.random.default_rng((number, *text))
     logits = 3 * random.standard_normal(IDS.n_vocab, dtype=np.float32)
     logits[EOT] += 0.4 * len(text)
@@ -39,7 +39,7 @@ def logits_after(number: int, text: Text) -> NDArray[np.float32]:
 
 
 def said_alone(task: DecodeRequest, number: int, prompt: Text) -> Heard:
-    """What a search through everything finds, without slots, steps or candidates."""
+    """Return the result of an exhaustive search, without slots, steps or candidates."""
 
     def following(text: Text) -> dict[int, float]:
         logits = logits_after(number, prompt + text)
@@ -66,7 +66,7 @@ class _Slot:
 
 @dataclass
 class ChancyEngine:
-    """Says what `logits_after` makes likely; notes how many rows its steps have."""
+    """Decodes by `logits_after`; records the number of rows per step."""
 
     max_slots: int = 16
     tokens_per_step: int = 1
@@ -75,7 +75,7 @@ class ChancyEngine:
     held: dict[int, _Slot] = field(default_factory=dict)
     before_copy: Callable[[], None] = lambda: None
     closed: bool = False
-    stepping: frozenset[int] = frozenset()  # the slots of the step that is going on
+    stepping: frozenset[int] = frozenset()  # the slots of the running step
 
     @property
     def info(self) -> EngineInfo:

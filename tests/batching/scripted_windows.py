@@ -1,4 +1,4 @@
-"""Windows whose text is known beforehand, and an engine that can be made to fail.
+"""Windows with known texts, and an engine that can be made to fail.
 
 A window's features are its number, written all over. Everything is deterministic: `run` has all
 windows waiting before the loop takes the first one.
@@ -50,15 +50,15 @@ RULES = Rules(
 CONTEXT = 5
 
 either_order = pytest.mark.parametrize("async_steps", [False, True])
-"""For laws that hold whether windows are encoded before the others are stepped, or meanwhile."""
+"""For laws that hold with and without asynchronous steps."""
 
 
 Asked = DecodeRequest | tuple[DecodeRequest, SharedLanguage]
-"""A request, perhaps with what its recording's windows share."""
+"""A request, optionally with its recording's shared language."""
 
 
 def features_of(number: int) -> Features:
-    """A frame with the number, which an audio context of any length has first."""
+    """Return features whose first frame holds the number, for an audio context of any length."""
     return np.full((1, 1), number, np.float32)
 
 
@@ -68,7 +68,7 @@ def number_in(features: Features) -> int:
 
 @dataclass(frozen=True)
 class Tries(FallbackPolicy):
-    """Goes through these attempts one after another, whatever was said; notes which were made."""
+    """Makes the given attempts in order, for any text; records those made."""
 
     full_context: int = 0
     left: list[Attempt] = field(default_factory=list)
@@ -84,12 +84,12 @@ class Tries(FallbackPolicy):
 
 
 def tries(*attempts: Attempt, doubts_language: bool = False) -> Tries:
-    """A policy that has these attempts made after the first one."""
+    """Return a policy that makes these attempts after the first one."""
     return Tries(left=list(attempts), doubts_language=doubts_language)
 
 
 def window(number: int, **changes: Any) -> DecodeRequest:
-    """A request that says the script of its number."""
+    """Return a request that decodes to the script of its number."""
     request: dict[str, Any] = {
         "audio": features_of(number),
         "sot": SOT,
@@ -103,7 +103,7 @@ def window(number: int, **changes: Any) -> DecodeRequest:
 
 @dataclass
 class Stage:
-    """A scripted engine that notes whose windows it works on, and calls hooks before it does.
+    """A scripted engine that records the windows of each call, and calls hooks before it.
 
     ``before_encode`` and ``before_step`` get the numbers of the windows; what they raise is the
     engine's failure. So does ``after_step``, before the results of a step are given.
@@ -187,7 +187,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class UntilClosed:
-    """An idle engine waits until the loop is closed, by when everybody is there."""
+    """An idle engine waits until the loop is closed, when all windows are queued."""
 
     def decide(
         self, n_waiting: int, oldest_arrival_s: float, now_s: float, max_batch_size: int
@@ -196,7 +196,7 @@ class UntilClosed:
 
 
 def waiting_loop(stage: Stage, max_batch_size: int) -> EngineLoop:
-    """A loop that begins when it is closed."""
+    """Return a loop that starts when it is closed."""
     return EngineLoop(
         stage,
         max_batch_size=max_batch_size,
@@ -214,7 +214,7 @@ def submit(loop: EngineLoop, asked: Asked) -> Future[DecodedTokens]:
 def run(
     stage: Stage, requests: Iterable[Asked], max_batch_size: int = 8
 ) -> list[Future[DecodedTokens]]:
-    """Everything at once, and wait until the engine is closed."""
+    """Submit all windows, and wait until the engine is closed."""
     loop = waiting_loop(stage, max_batch_size)
     stage.futures = futures = [submit(loop, each) for each in requests]
     loop.close()
@@ -227,6 +227,6 @@ def run(
 
 
 def said(future: Future[DecodedTokens]) -> tuple[int, ...] | str:
-    """The tokens, or the name of the error."""
+    """Return the tokens, or the name of the error."""
     error = future.exception(SOON_S)
     return future.result().tokens if error is None else type(error).__name__

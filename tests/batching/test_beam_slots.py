@@ -1,4 +1,4 @@
-"""Laws of where the texts of a window go on when they branch."""
+"""Laws of the slots of a window's texts when they branch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ branchings = st.lists(
 def test_every_text_finds_in_its_slot_what_it_continues(
     branchings: list[list[int]], slots: list[int]
 ) -> None:
-    """Whatever branches into whatever, no slot is read and overwritten, and no copy is idle."""
+    """For all branches, no slot is both read and overwritten, and no copy is unnecessary."""
     beams, known = BeamSlots(slots), {slots[0]: "first"}
     assert beams.taken == (slots[0],)
     for turn, picks in enumerate(branchings):

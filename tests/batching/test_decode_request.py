@@ -64,7 +64,7 @@ requests = st.builds(
 
 @dataclass
 class CountingText:
-    """Says which texts it was asked for."""
+    """Records the requested texts."""
 
     asked: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ def test_every_attempts_text_is_made_once(originals: list[DecodeRequest]) -> Non
 
 
 def test_a_text_that_the_caller_limited_is_not_endless() -> None:
-    """But one that ran into a limit of ours is decoded again, on the full context."""
+    """A text cut at the package's own limit is decoded again, with the full context."""
     request = window(
         3, max_tokens=2, fallback=FallbackPolicy(FULL, (0.0,)), thresholds=Thresholds(logprob=None)
     )

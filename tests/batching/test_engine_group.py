@@ -1,4 +1,4 @@
-"""Several loops behind one queue: everybody is answered as by one, whoever takes the window."""
+"""Laws of several loops behind one queue: the results are those of one loop."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_while_one_engine_is_busy_another_takes_what_comes() -> None:
 
 
 class Meeting:
-    """Makes each of two engines wait, before it encodes, until the other one is there too."""
+    """Makes each of two engines wait before it encodes, until the other is ready to encode too."""
 
     def __init__(self) -> None:
         self._both = threading.Barrier(2, timeout=SOON_S)
@@ -109,7 +109,7 @@ def test_a_window_waits_for_the_language_that_another_engine_detects(async_steps
     both = threading.Semaphore(0)
 
     def before_step(numbers: tuple[int, ...]) -> None:
-        """The first one goes on when the other waits, or steps as well."""
+        """Continue the first one when the other waits, or steps too."""
         if not both.acquire(blocking=False):
             both.release()
             assert waits.wait(SOON_S)
@@ -175,7 +175,7 @@ N_SLOTS = 4
 
 @dataclass
 class Watched(Stage):
-    """Tells when it is closed."""
+    """Signals when it is closed."""
 
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -187,7 +187,7 @@ class Watched(Stage):
 def one_breaks(
     fault: Callable[[tuple[int, ...]], None], at: str = "before_step", async_steps: bool = False
 ) -> tuple[EngineGroup, Watched, Watched]:
-    """The first engine has the fault; the other one begins when that one is closed."""
+    """Break the first engine; start the other one when that one is closed."""
     breaks = Watched(SCRIPTS, max_slots=N_SLOTS, async_steps=async_steps)
     setattr(breaks, at, fault)
 
@@ -199,7 +199,7 @@ def one_breaks(
 
 
 def assert_the_other_goes_on(loops: EngineGroup, breaks: Watched, sound: Watched) -> None:
-    """Those whom the broken engine held fail, all others are answered, then and later."""
+    """The windows in the broken engine fail; all others are answered, also later ones."""
     futures = {number: loops.submit(window(number)) for number in SCRIPTS}
     lost = {number for number, future in futures.items() if said(future) == "EngineError"}
     assert lost == {number for number, _ in breaks.encoded}
@@ -350,7 +350,7 @@ def test_an_engine_that_steps_again_is_left_though_windows_fail_in_it() -> None:
 def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
     async_steps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of any four in a row one is answered, and idle engines take four."""
+    """One of any four successive windows is answered, and idle engines take four."""
 
     def refuse(number: int) -> None:
         if number % 3:

@@ -1,4 +1,4 @@
-"""The laws of the loop, on an engine that says scripts."""
+"""Laws of the loop, on the scripted engine."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_window_says_in_a_batch_what_it_says_alone(
 def test_a_slot_that_becomes_free_is_taken_at_the_next_step(
     said_in: list[tuple[int, ...]], max_batch_size: int
 ) -> None:
-    """So steps are full for as long as anybody waits, and never fuller."""
+    """Steps are full while windows wait, and never exceed the limit."""
     stage = staged(*said_in)
     run(stage, map(window, range(len(said_in))), max_batch_size)
     sizes = [len(step) for step in stage.steps]
@@ -97,7 +97,7 @@ def test_a_slot_that_becomes_free_is_taken_at_the_next_step(
 
 
 def test_a_large_batch_fills_up_while_it_is_stepped() -> None:
-    """A few windows are encoded between two steps, so that nobody's next token waits for all."""
+    """A few windows are encoded between two steps, so that no next token waits for all of them."""
     stage = staged(*[(1,) * 50] * 20, max_slots=16)
     run(stage, map(window, range(20)), 16)
     sizes = [len(step) for step in stage.steps[:8]]
@@ -139,7 +139,7 @@ def test_the_figures_are_those_of_what_happened(
 
 @dataclass(frozen=True)
 class BadFallback(FallbackPolicy):
-    """Breaks when it is asked, as no policy of ours does."""
+    """A policy that raises, as none of the package does."""
 
     full_context: int = 0
 
@@ -148,7 +148,7 @@ class BadFallback(FallbackPolicy):
 
 
 class BadRules:
-    """Rules that break when they are asked, as no rules of ours do."""
+    """Rules that raise, as none of the package do."""
 
     ids = window(0).rules.ids
 
@@ -275,7 +275,7 @@ def test_a_callback_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture
     assert (said(first), said(second)) == ((1,), (2,))
 
 
-# --- giving up ------------------------------------------------------------------------------------
+# --- cancellation ---------------------------------------------------------------------------------
 
 
 @either_order
@@ -309,7 +309,7 @@ def test_what_is_given_up_while_it_waits_is_never_encoded() -> None:
     assert stage.encoded == [(0, CONTEXT)]
 
 
-# --- again ----------------------------------------------------------------------------------------
+# --- fallback -------------------------------------------------------------------------------------
 
 
 attempts = st.lists(
@@ -382,7 +382,7 @@ def multilingual(number: int, shared: SharedLanguage, **changes: Any) -> Asked:
 
 
 def detections(stage: Stage) -> list[int]:
-    """The rows that asked for a language, by slot."""
+    """Return the rows that detect a language, by slot."""
     return [row.slot for row in stage.rows if row.allowed and row.allowed.mask.tokens == LANGUAGES]
 
 
@@ -400,7 +400,7 @@ def test_a_recordings_language_is_detected_once_and_holds_for_all_its_windows(
     windows = [(owner, text) for owner, said_in in enumerate(recordings) for text in said_in]
     random.shuffle(windows)
     stage = Stage(
-        # Every window alone would be heard as another language.
+        # Each window alone would be detected as a language of its own.
         {i: Script(text, random.choice([ENGLISH, GERMAN])) for i, (_, text) in enumerate(windows)},
         async_steps=async_steps,
     )
@@ -526,7 +526,7 @@ def test_an_idle_loop_closes(async_steps: bool) -> None:
 
 
 def test_a_loop_that_breaks_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect of ours; a policy that raises stands for it."""
+    """A policy that raises represents a defect of the package."""
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 
     class Broken:
@@ -542,7 +542,7 @@ def test_a_loop_that_breaks_answers_everybody(monkeypatch: pytest.MonkeyPatch) -
     assert stage.engine.closed
 
 
-# --- waiting for company --------------------------------------------------------------------------
+# --- waiting for more windows ---------------------------------------------------------------------
 
 
 def timed_loop(stage: Stage, clock: ManualClock, max_batch_size: int = 6) -> EngineLoop:

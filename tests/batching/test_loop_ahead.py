@@ -1,4 +1,4 @@
-"""The laws of the loop for an engine that works ahead: it encodes windows while it steps others."""
+"""Laws of the loop with asynchronous steps: it encodes windows while a step runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ kinds = st.fixed_dictionaries(
 
 
 def asked(number: int, kind: dict[str, Any], shared: SharedLanguage) -> Asked:
-    """Goes through all its attempts; the first of them may end with the language."""
+    """Makes all its attempts; the first may end at the language."""
     request = window(
         number,
         first=kind["tried"][0],
@@ -97,13 +97,13 @@ def answers(
 def test_everybody_is_answered_as_by_an_engine_that_does_not(
     windows: list[dict[str, Any]], max_batch_size: int, tokens_per_step: int
 ) -> None:
-    """Beams, hotter attempts, other contexts, languages shared and doubted, callers who left."""
+    """Beams, higher temperatures, other contexts, languages shared or redetected, cancellation."""
     in_order = answers(ChancyEngine(16, tokens_per_step), windows, max_batch_size)
     overlapped = answers(ChancyEngine(16, tokens_per_step, True), windows, max_batch_size)
     assert overlapped == in_order
 
 
-# --- ahead ----------------------------------------------------------------------------------------
+# --- encoding during a step -----------------------------------------------------------------------
 
 
 def test_windows_are_encoded_while_others_are_stepped() -> None:
@@ -150,7 +150,7 @@ def test_when_a_step_is_done_no_slot_is_empty_that_somebody_waits_for(
 
 
 def test_another_context_is_encoded_while_the_others_are_stepped() -> None:
-    """Who waits for it is in no step meanwhile, and holds nobody up."""
+    """Windows that wait for it are in no step meanwhile, and delay no other window."""
     stage = ahead((1,), (2,) * 9)
     again = window(0, fallback=tries(Attempt(2 * CONTEXT)))
     first, second = run(stage, [again, window(1)], 2)
@@ -207,7 +207,7 @@ def test_who_is_given_up_during_a_step_leaves_after_it() -> None:
 
 
 def test_a_loop_that_breaks_during_a_step_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who ends with that step is answered, and the engine is closed after it."""
+    """Windows that finish with that step are answered, and then the engine is closed."""
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     stage = ahead(*[()] * 20)
     loop = waiting_loop(stage, 12)

@@ -1,4 +1,4 @@
-"""The laws of the loop for windows whose text is aligned."""
+"""Laws of the loop for windows whose text is aligned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = AlignmentPrompt((TRANSCRIBE,), max_tokens=100)
 
 @dataclass
 class AligningStage(Stage):
-    """Notes what is aligned; ``before_align`` gets the numbers of the windows and may raise."""
+    """Records alignments; ``before_align`` gets the numbers of the windows and may raise."""
 
     before_align: Callable[[tuple[int, ...]], None] = lambda numbers: None
 

@@ -1,4 +1,4 @@
-"""The laws of the loop for windows that are searched with beams."""
+"""Laws of the loop for windows with beam search."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ changes = st.fixed_dictionaries(
 def decoded_by(
     engine: ChancyEngine, tasks: list[DecodeRequest], max_batch_size: int
 ) -> list[DecodedTokens]:
-    """All together; and every slot is given back."""
+    """Decode all together, and check that every slot is released."""
     loop = EngineLoop(
         engine, max_batch_size=max_batch_size, policy=UntilClosed(), clock=ManualClock()
     )
@@ -276,7 +276,7 @@ def test_a_failed_step_gives_back_all_slots_of_those_who_were_in_it(
 
 
 class BadRules:
-    """Rules that break once a text has two tokens."""
+    """Rules that raise when a text has two tokens."""
 
     ids = IDS
 

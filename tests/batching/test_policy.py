@@ -1,4 +1,4 @@
-"""Laws of how long a batch waits for company."""
+"""Laws of how long an idle engine waits for more items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the queue, on a clock that the test moves by hand."""
+"""Laws of the queue, on a `ManualClock`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def filled(*words: str, max_size: int = 100) -> ItemQueue[str, str]:
 
 
 class ArrivalClock(ManualClock):
-    """Tells when a caller has been given an arrival time, which the queue does inside its lock."""
+    """Signals when a caller has an arrival time, which the queue sets inside its lock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ArrivalClock(ManualClock):
     def put_from_outside(
         self, pool: ThreadPoolExecutor, queue: ItemQueue[str, str], word: str, **options: float
     ) -> Future[Future[str]]:
-        """Put into a full queue from another thread; returns when that one waits for a place."""
+        """Put into a full queue from another thread; return when that thread waits for a place."""
         self._arrived.clear()
         putting = pool.submit(lambda: queue.put(word, deadline_s=options.get("deadline_s")))
         assert self._arrived.wait(SOON_S)
@@ -190,7 +190,7 @@ def test_a_policy_without_a_count_is_asked_at_every_arrival() -> None:
         assert payloads(taken.result(SOON_S)) == ["a", "b", "c"]
 
 
-# --- whose turn it is -----------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------------------------
 
 
 def test_within_a_group_it_is_first_come_first_served() -> None:
@@ -228,7 +228,7 @@ def test_a_lower_priority_number_comes_first() -> None:
     assert payloads(queue.take_now(2)) == ["sooner", "later"]
 
 
-# --- who gives up ---------------------------------------------------------------------------------
+# --- cancellation ---------------------------------------------------------------------------------
 
 
 def test_a_cancelled_caller_leaves_the_queue_and_the_others_stay() -> None:
@@ -276,7 +276,7 @@ def test_a_cancellation_frees_its_place_for_who_waits_outside() -> None:
 
 
 def test_a_cancellation_in_the_thread_that_holds_the_lock_does_not_deadlock() -> None:
-    """As from a finaliser that the garbage collector runs in the middle of anything."""
+    """Like a finaliser, which the garbage collector may run at any time."""
     victims: list[Future[str]] = []
 
     class CancelsWhileDeciding(FixedWait):

@@ -1,4 +1,4 @@
-"""The queue against a naive model of it, over random lives."""
+"""Compares the queue with a naive model, over random sequences of calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ priorities = st.integers(0, 1)
 
 @dataclass(eq=False)
 class Known:
-    """What the model knows of an item."""
+    """The data of an item in the model."""
 
     number: int
     group: object
@@ -34,7 +34,7 @@ class Known:
 
 @dataclass
 class Model:
-    """The laws, written down with lists and no thought of speed."""
+    """The laws of the queue, implemented with lists, without regard to speed."""
 
     inside: list[Known] = field(default_factory=list)
     outside: list[Known] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Model:
         self.settle()
 
     def settle(self) -> None:
-        """A group that left loses its turn, even to one of its own that is then let in."""
+        """An emptied group loses its turn, even if one of its items is admitted afterwards."""
         self.turns = [turn for turn in self.turns if turn in self.present()]
         while self.outside and len(self.inside) < MAX_SIZE:
             self.inside.append(self.outside.pop(0))

@@ -1,4 +1,4 @@
-"""Laws of the plan, and of the slots it speaks of."""
+"""Laws of the plan and of the slots."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_plan_leaves_nobody_waiting_without_need(
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 9), st.randoms())
 def test_a_slot_has_one_sequence_at_a_time(comes: list[int], n_slots: int, random: Random) -> None:
-    """Of those who come each takes as many as it has beams; with none somebody leaves."""
+    """Each new sequence takes one slot per beam; zero beams remove a sequence."""
     table, holders = SlotTable(n_slots), list[Sequence]()
     for number, n_beams in enumerate(comes):
         if 0 < n_beams <= table.n_free:

@@ -1,4 +1,4 @@
-"""One window's life, step by step, with the engine's answers made up."""
+"""Laws of a sequence, step by step, with invented results of the engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def accept(sequence: Sequence, row: StepRow, result: StepResult | None) -> None:
 def decode(
     sequence: Sequence, said: list[int], logprob: float = -0.5, language: int = ENGLISH
 ) -> list[StepRow]:
-    """Play the engine until the sequence has enough; the rows that were fed."""
+    """Simulate the engine until the sequence is done; return the rows that were fed."""
     rows, left = [], [*said, EOT]
     while sequence.state is SequenceState.DECODING:
         row = fed(sequence)
@@ -120,7 +120,7 @@ def test_a_text_that_ends_at_its_limit_was_cut_off_and_one_below_it_was_not() ->
 
 @given(said=texts, prefix=st.lists(st.integers(1, 30), max_size=3).map(tuple))
 def test_text_may_follow_the_start_at_once(said: list[int], prefix: tuple[int, ...]) -> None:
-    """In English-only models with timestamps nothing stands between them."""
+    """In English-only models with timestamps there is no token between them."""
     sequence = begun(after_language=(), prefix=prefix)
     start = fed(sequence)
     assert (start.tokens, start.probe) == ((*prefix, SOT), NO_SPEECH)

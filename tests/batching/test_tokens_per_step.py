@@ -1,4 +1,4 @@
-"""An engine that says several tokens a call gets what it needs for that, and no call too many."""
+"""Multi-step decoding: the engine gets the data that it needs, and no unnecessary calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ N_SLOTS = 8
 def decoded(
     tokens_per_step: int, tasks: list[Asked], async_steps: bool = False
 ) -> tuple[list[DecodedTokens], int]:
-    """What was said, and in how many steps."""
+    """Return the tokens, and the number of steps."""
     engine = ChancyEngine(N_SLOTS, tokens_per_step, async_steps)
     loop = EngineLoop(engine, max_batch_size=N_SLOTS, policy=UntilClosed(), clock=ManualClock())
     futures = [submit(loop, task) for task in tasks]
@@ -39,8 +39,8 @@ def decoded(
 
 @either_order
 @pytest.mark.parametrize("tokens_per_step", [2, 3, 8, 500])
-def test_everything_is_as_with_one_token_a_call(tokens_per_step: int, async_steps: bool) -> None:
-    """Languages given and detected, shared by windows; attempts that are not believed; chance."""
+def test_everything_is_as_with_one_token_per_call(tokens_per_step: int, async_steps: bool) -> None:
+    """Languages given, detected and shared by windows; rejected attempts; sampling."""
 
     def tasks() -> list[Asked]:
         shared = SharedLanguage()
@@ -69,7 +69,7 @@ def test_everything_is_as_with_one_token_a_call(tokens_per_step: int, async_step
 
 @pytest.mark.parametrize("language", [GERMAN, None])
 def test_it_takes_one_call_for_each_so_many_tokens(language: int | None) -> None:
-    """And one more where the language is asked for first."""
+    """One more step if the language is detected first."""
     some = window(0, rules=RULES, max_tokens=7, language=language, languages=LANGUAGES)
     [found], _ = decoded(1, [some])
     said = len(found.tokens) + found.ended

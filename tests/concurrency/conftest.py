@@ -1,4 +1,4 @@
-"""What tests of threads share."""
+"""Fixtures of the tests of threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter is ending, or the process has as many threads as it may have."""
+    """Simulate the end of the interpreter, or the limit of threads: none can be started."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

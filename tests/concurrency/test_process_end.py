@@ -1,4 +1,4 @@
-"""Laws of the end of a process: who is told, in which order, and what a fork does not inherit."""
+"""Laws of the end of a process: which objects are ended, in which order, and what a fork loses."""
 
 from __future__ import annotations
 

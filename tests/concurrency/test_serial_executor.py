@@ -1,4 +1,4 @@
-"""The law of calls in turn: in their order, never two at a time, whatever the threads."""
+"""Laws of serial calls: in order, never two at a time, on any number of threads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_call_is_not_made_before_the_one_before_it_returned(executor: LimitedE
     assert made == [1]
 
 
-def test_nobody_waits_for_the_calls_of_others(executor: LimitedExecutor) -> None:
+def test_executors_do_not_wait_for_each_other(executor: LimitedExecutor) -> None:
     go, done = threading.Event(), threading.Event()
     slow, quick = SerialExecutor(executor), SerialExecutor(executor)
     slow.submit(lambda: go.wait(SOON_S))

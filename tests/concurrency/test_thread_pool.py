@@ -1,4 +1,4 @@
-"""The laws of a pool: what it accepted is done, whatever a call does, and nothing later."""
+"""Laws of a pool: accepted calls are made, even after one fails, and none after shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many positions a window gets, for every option and model."""
+"""Laws of the audio context of a window, for every option and model."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_ties_are_broken_the_same_way_every_time(seed: int, beams: Beams, max_to
 
 
 def every_text(table: Table, max_tokens: int) -> dict[Text, float]:
-    """All texts that end within so many steps."""
+    """Return all texts that end within ``max_tokens`` steps."""
     ended: dict[Text, float] = {}
     for length in range(max_tokens):
         for text in itertools.product(range(1, table.n_tokens), repeat=length):

@@ -102,7 +102,7 @@ def test_samples_follow_the_softmax_at_their_temperature(temperature: float) -> 
     for position in range(n_samples):
         allowed, sampling = Allowed(EVERYTHING), Sampling(temperature, 7)
         found[choose(logits, allowed, BEGIN, sampling, position).token] += 1 / n_samples
-    # Four standard deviations of a share of so many samples.
+    # Four standard deviations of a proportion of n_samples.
     assert np.abs(found - expected).max() < 4 * 0.5 / math.sqrt(n_samples)
 
 

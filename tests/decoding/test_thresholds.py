@@ -1,4 +1,4 @@
-"""What is believed of a text, and what is written down of one that is not."""
+"""Laws of the verdict: which texts are accepted, and what is output for a rejected one."""
 
 from __future__ import annotations
 

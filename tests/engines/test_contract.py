@@ -330,13 +330,13 @@ def test_sampling_with_a_seed_does_not_depend_on_other_rows(bench: Bench) -> Non
     assert [each and each.token for each in sampled()] == [each and each.token for each in alone]
 
 
-# --- several tokens a call ------------------------------------------------------------------------
+# --- several tokens per call ----------------------------------------------------------------------
 
 
 def spoken(
     bench: Bench, slot: int, rules: Rules, n_tokens: int, sampling: Sampling, limit: int
 ) -> list[tuple[int, float]]:
-    """Decode a text of one slot with so many tokens per step; returns its choices."""
+    """Decode a text in one slot with ``n_tokens`` per step; return its choices."""
     fed, sampled = TEXT[:2], list[tuple[int, float]]()
     position = 0
     while len(sampled) < limit:

@@ -42,7 +42,9 @@ def test_choose_devices_auto_is_the_cpu_if_the_gpu_is_unusable(
 ) -> None:
     here(monkeypatch, n_gpus=2, why_unusable="no kernel image")
     assert factory.choose_devices("auto") == Devices(why=("no kernel image",))
-    assert factory.choose_devices("cuda") == Devices((0,))  # who asks for it hears it from there
+    assert factory.choose_devices("cuda") == Devices(
+        (0,)
+    )  # an explicit "cuda" gets the engine's error
 
 
 def test_why_unusable_warns_once(

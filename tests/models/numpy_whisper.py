@@ -19,12 +19,12 @@ Array = NDArray[np.float32]
 _erf = np.frompyfunc(erf, 1, 1)
 
 N_GROUPS = 64
-"""The silence after a short window is cut into so many groups, and heard in the middle of each."""
+"""Groups of the silence after a short window; each is represented by its middle position."""
 
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """A window's hidden states ``[n, width]``; each is heard as if it were there ``counts`` times.
+    """A window's hidden states ``[n, width]``; attention counts each of them ``counts`` times.
 
     The first ``n_own`` are the window's own, the others those of the silence after it.
     """

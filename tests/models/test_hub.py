@@ -25,7 +25,7 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(places, tmp_path, monkeypatch):
-    """A Hub with a tiny model in two shards, among files that nobody needs."""
+    """A Hub with a tiny model in two shards, among files that loading does not need."""
     write_hugging_face(tmp_path / "made", TINY, random_checkpoint(TINY, 0).weights, n_shards=2)
     files = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
     files["tokenizer.json"] = b"{}"

@@ -1,4 +1,4 @@
-"""Laws of callbacks: they may take their time, and call the model; nobody else waits for them."""
+"""Laws of callbacks: they may block and call the model, and delay no other recording."""
 
 from __future__ import annotations
 

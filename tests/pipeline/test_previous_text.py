@@ -1,4 +1,4 @@
-"""The laws of windows that are told what was said before them; on a pretend engine."""
+"""Laws of windows with the previous text as prompt, on the scripted engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tokens(room: Room, *numbers: int) -> tuple[int, ...]:
 
 
 def prompts(room: Room) -> list[tuple[int, ...]]:
-    """What each window was told, without the mark before and the start after."""
+    """Return each window's prompt, without the token before it and the start after it."""
     assert all(start[-1] == room.tokenizer.sot for start in room.listener.starts)
     assert all(s[0] == room.tokenizer.sot_prev for s in room.listener.starts if len(s) > 1)
     return [start[1:-1] for start in room.listener.starts]
@@ -110,7 +110,7 @@ def test_each_channel_is_told_its_own(room: Room) -> None:
 
 
 def numbered(n: int) -> tuple[int, ...]:
-    """What recording `n` says."""
+    """Return the text of recording ``n``."""
     return (n % 8, n // 8, (n + 3) % 8)
 
 

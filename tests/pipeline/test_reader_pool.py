@@ -1,4 +1,4 @@
-"""Laws of the threads: who is resumed holds none, a bounded number is open, and all are ended."""
+"""Laws of the pool: paused jobs hold no thread, a bounded number is open, all threads end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laws of a recording whose channels are transcribed apart, and of clips; a pretend engine."""
+"""Laws of recordings with separate channels, and of clips, on the scripted engine."""
 
 from __future__ import annotations
 

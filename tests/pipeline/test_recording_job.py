@@ -1,4 +1,4 @@
-"""The laws of one recording's way: windows out, tokens back, a transcript; on a pretend engine."""
+"""Laws of a recording's job, from windows to a transcript, on the scripted engine."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_transcript_says_what_it_is_of(room: Room, tmp_path: Any) -> None:
         room.hear(missing)
 
 
-# --- what the model is told -----------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 def test_a_prompt_comes_before_the_start_of_every_window(room: Room) -> None:
@@ -340,7 +340,7 @@ def test_silence_is_in_the_language_that_was_told_by_its_code_or_in_none(
     assert (found.windows, found.language) == ((), code)
 
 
-# --- what is believed -----------------------------------------------------------------------------
+# --- accepted and rejected texts ------------------------------------------------------------------
 
 
 def says(room: Room, text: str, **figures: float) -> None:

@@ -1,4 +1,4 @@
-"""The laws of segments that are told while later windows are still being decoded."""
+"""Laws of segments that are emitted while later windows are still being decoded."""
 
 from __future__ import annotations
 

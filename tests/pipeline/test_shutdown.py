@@ -1,4 +1,4 @@
-"""Laws of how a loaded model ends: everybody has an answer, and no thread is left."""
+"""Laws of the end of a loaded model: all callers get a result, and no thread is left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def narrow(base_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Room:
     return Room(base_model, monkeypatch, max_batch_size=1)
 
 
-# --- by whoever closes it -------------------------------------------------------------------------
+# --- by close -------------------------------------------------------------------------------------
 
 
 def test_what_was_accepted_is_answered_though_a_callback_closes_it(narrow: Room) -> None:
@@ -70,7 +70,7 @@ def test_a_thread_with_the_name_of_one_of_its_own_waits_like_any_other(narrow: R
     assert [future.result().text for future in futures] == [sentence(1)] * 8
 
 
-# --- by nobody ------------------------------------------------------------------------------------
+# --- by garbage collection ------------------------------------------------------------------------
 
 
 def closed_event(room: Room, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
@@ -113,7 +113,7 @@ def test_one_of_which_only_a_call_is_left_is_not_closed(room: Room) -> None:
 
 
 def drop(room: Room) -> None:
-    """Let go of a room's model; another that was never loaded takes its place."""
+    """Drop a room's model, and replace it with one that was never loaded."""
     dropped: weakref.ref[Any] = weakref.ref(room.whisper)
     room.whisper = Whisper("base")
     assert dropped() is None

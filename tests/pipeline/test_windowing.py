@@ -1,4 +1,4 @@
-"""Laws of where windows come from: channels in step, clips alone, and nothing read for nothing."""
+"""Laws of windowing: channels stay in step, only clips are cut, and no audio is read in vain."""
 
 from __future__ import annotations
 

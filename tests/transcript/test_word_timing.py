@@ -30,7 +30,7 @@ def spell(tokens: Iterable[int]) -> bytes:
 
 @dataclass(frozen=True)
 class Said:
-    """One token a word, each looked at over its stretch of positions, silence before and after."""
+    """One token per word, each with attention on its positions; silence before and after."""
 
     stretches: Sequence[tuple[int, int]]
     n_positions: int

@@ -75,7 +75,7 @@ _NON_BLOCKING = 1
 
 @contextmanager
 def excluding_sms(n_multiprocessors: int) -> Iterator[None]:
-    """Within the context, plan matrix products for a GPU with so many multiprocessors fewer.
+    """Within the context, plan matrix products for a GPU with that many fewer multiprocessors.
 
     On GPUs of 2022 and later, such a product occupies all multiprocessors until it is done, and
     what runs beside it waits. With some left out, both run concurrently. Does nothing if PyTorch

@@ -74,7 +74,7 @@ class OpenVinoEngine:
         ids: the special tokens that the graph needs.
         max_slots: the most windows that can be decoded at once.
         precision: float32, bfloat16, int8 (linear layers only), or auto.
-        threads: processor threads; None uses all processors.
+        threads: CPU threads; None uses all processors.
         cache_dir: the folder for compiled graphs; None stores none.
         runtime: in place of the three before, a runtime shared with engines of the same model.
     """

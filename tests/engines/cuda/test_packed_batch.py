@@ -74,7 +74,7 @@ def test_packed_batch_maps_positions_and_frames_to_windows(
         assert (found.windows[start : start + n] == i).all()
         assert found.offsets[start : start + n].tolist() == list(range(n))
         assert found.positions[start : start + n].tolist() == window_layout.positions.tolist()
-        # Convolved features: every second frame's; what each position hears is its own window's.
+        # Convolved features of every second frame; each position reads its own window's.
         frames = 2 * found.frames[start : start + n]
         first = int((found.frame_windows == i).nonzero()[0])
         assert first % 2 == 0
