@@ -79,6 +79,9 @@ RULES = (
             "test_copy_between_beams_of_several_windows",
             "test_allowed_mask_applies_to_its_own_row",
             "test_steps_by_rules_give_the_reference_texts",
+            "test_release_does_not_affect_other_slots",
+            "test_copies_are_independent_and_outlive_their_source",
+            "test_n_best_equals_numpy",
         )
     ),
     Rule("engines/test_schedules.py", ("slow",)),
@@ -89,6 +92,7 @@ RULES = (
             "test_the_interpreter_ends_with_a_batch_running_and_calls_waiting",
         )
     ),
+    Rule("backends/test_thread_count.py", SLOW_PROCESS),
     Rule("models/test_weight_formats.py", REAL),
     Rule(
         "pipeline/test_recording_job.py",
@@ -106,13 +110,7 @@ RULES = (
             "test_threads_that_outlive_the_main_one_are_answered",
         )
     ),
-    *(
-        Rule("pipeline/test_word_timestamps.py", ("slow",), test=test)
-        for test in (
-            "test_the_text_is_the_same_with_and_without_times_of_words",
-            "test_words_begin_when_they_are_said",
-        )
-    ),
+    Rule("pipeline/test_word_timestamps.py", REAL),
     Rule("test_examples.py", SLOW_PROCESS),
     Rule("test_interrupt.py", REAL_PROCESS),
     Rule("test_openvino_telemetry.py", PROCESS),
