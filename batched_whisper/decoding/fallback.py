@@ -3,7 +3,7 @@
 Thresholds and temperatures are openai/whisper's (``transcribe.py``). Added to them is a first
 retry for windows that were decoded on a fitted audio context: before the temperature rises they
 are decoded once more on the full context, because a context that ends too soon after the speech
-makes the decoder loop (see docs/lab-log.md).
+makes the decoder repeat itself (see docs/lab-log.md).
 
 It evaluates a text and its probabilities; it knows no engine and no queue.
 """
@@ -76,18 +76,18 @@ def measure(text: str, *, avg_logprob: float, no_speech_prob: float, ended: bool
 
 
 NOISE = -2.0
-"""A text of lower mean log-probability is no text.
+"""The mean log-probability below which a result is noise, and its text is not output.
 
 Less than 14 % per token, as when the model picks words at random because the audio has none:
 openai/whisper would output them, after all temperatures were tried (docs/lab-log.md, "What is made
-of silence and noise"). The value is measured, so it does not rise with the caller's threshold; if
-the caller accepts less likely texts than usual, it is the same distance below that threshold.
+of silence and noise"). The value is measured, so it does not rise with the caller's threshold. For
+a threshold below -1 it is twice the threshold.
 """
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a window is not accepted; the defaults are openai/whisper's. None: not looked at."""
+    """The limits of acceptance; the defaults are openai/whisper's. None disables a check."""
 
     compression_ratio: float | None = 2.4
     logprob: float | None = -1.0
@@ -110,7 +110,7 @@ class Thresholds:
         return Verdict.SAYS_TWICE if metrics.says_twice else Verdict.ACCEPTED
 
     def _is_silence(self, metrics: TextMetrics) -> bool:
-        """A likely text speaks against it; where the threshold for that is off, nothing does."""
+        """Return whether the window is silent. A likely text overrides ``no_speech_prob``."""
         if self.no_speech is None or metrics.no_speech_prob <= self.no_speech:
             return False
         return self.logprob is None or metrics.avg_logprob < self.logprob
@@ -121,11 +121,11 @@ OPENAI_THRESHOLDS = Thresholds()
 
 @dataclass(frozen=True)
 class FallbackPolicy:
-    """The attempts at one window, one after another.
+    """The order of the attempts at one window.
 
     Attributes:
         full_context: the model's encoder positions.
-        temperatures: those to try, the first one first.
+        temperatures: the temperatures of the attempts, in order.
     """
 
     full_context: int
