@@ -161,9 +161,8 @@ NO_FALLBACK = FallbackPolicy(full_context=0, temperatures=())
 def says_twice(text: str) -> bool:
     """Return whether a phrase of some words is directly followed by itself.
 
-    Repetitions begin like this: with an audio context that ends too soon, a small model repeats the
-    end of a sentence before it stops, which is too short to change the compression ratio. People
-    repeat phrases too, so the window is decoded again, but the text is not rejected.
+    With an audio context that ends too soon, small models do this before they stop. People do it
+    too, so the window is decoded again, but the text is not rejected.
     """
     letters = "".join(filter(str.isalnum, text.casefold()))
     return _REPEATED_PHRASE.search(letters.encode("utf-8")) is not None
