@@ -69,7 +69,7 @@ def reading_list() -> list[str]:
     return re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
 
 
-def test_the_path_that_everybody_reads_is_short() -> None:
+def test_the_reading_list_is_short() -> None:
     files = reading_list()
     n_lines = [len((PACKAGE / name).read_text("utf-8").splitlines()) for name in files]
     assert 10 <= len(files) == len(set(files)) <= MAX_FILES

@@ -179,11 +179,7 @@ def _start(settings: Settings) -> _Running:
 
 
 def _start_loops(engines: Sequence[Engine], settings: Settings, tokens: ModelTokens) -> EngineGroup:
-    """Start the engines' threads.
-
-    Raises:
-        EngineError: none can be started, as when the interpreter is ending.
-    """
+    """Start the engines' threads. Raise `EngineError` if none can be started."""
     policy = FixedWait(settings.wait_ms)
     try:
         return EngineGroup(

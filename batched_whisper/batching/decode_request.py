@@ -60,8 +60,7 @@ class DecodeRequest:
         audio: features ``[n_mels, n_frames]`` for the first attempt's audio context or more, or
             samples ``[n_samples]`` at 16 kHz. The encoder pads features to a longer context.
         sot: the token that starts the transcript.
-        after_language: the tokens between the language, or the start in an English-only model, and
-            the text.
+        after_language: the tokens between the language (or the start, if English-only) and text.
         rules: which tokens may be sampled.
         max_tokens: the number of tokens after which a text without an end is cut.
         first: the first attempt.
@@ -70,8 +69,7 @@ class DecodeRequest:
         languages: the tokens of the languages to detect; empty for English-only models.
         fallback: the attempts after the first one.
         thresholds: which attempts are accepted.
-        max_tokens_asked: the caller's own limit; None without one. A text cut at that limit counts
-            as ended.
+        max_tokens_asked: the caller's own limit, if any; a text cut at it counts as ended.
         alignment: the tokens before the text when it is aligned; None without word timestamps.
         seed: of the random choices above temperature 0.
         beams: how to search at temperature 0.
@@ -119,10 +117,7 @@ class DetectedLanguage:
 
 @dataclass(frozen=True)
 class AlignedText:
-    """The tokens to align, from the start of the transcript on.
-
-    The first ``n_prompt`` of them precede the text.
-    """
+    """The tokens to align: ``n_prompt`` from the start of the transcript, then the text."""
 
     tokens: tuple[int, ...]
     n_prompt: int

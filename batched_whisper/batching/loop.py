@@ -125,7 +125,7 @@ class EngineLoop:
         priority: int = 0,
         wait: bool = True,
     ) -> Future[DecodedTokens]:
-        """Queue a window; block while the queue is full.
+        """Queue a window; block while the queue is full. Raise `Closed` or `OptionError`.
 
         Cancelling the future removes the window from the queue, or from its slots before the next
         step.
@@ -137,10 +137,6 @@ class EngineLoop:
             priority: lower first.
             wait: false returns immediately; a window without a place waits outside the queue
                 (`ItemQueue.put_queued`), so that a callback on the loop's own thread can call this.
-
-        Raises:
-            Closed: the queue was closed.
-            OptionError: the window needs more slots than the engine has.
         """
         n_slots, at_most = request.n_slots, self.max_batch_size
         if n_slots > at_most:
@@ -272,9 +268,7 @@ class EngineLoop:
     def _retry(self, sequence: Sequence) -> None:
         self._metrics.n_retries += 1
         sequence.try_again()
-        if (
-            len(sequence.slots) > 1
-        ):  # a higher temperature needs one slot; the engine must not read the others
+        if len(sequence.slots) > 1:  # a higher temperature needs only one
             self._release(sequence.slots[1:])
 
     def _encode(self, sequences: list[Sequence]) -> None:

@@ -1,9 +1,9 @@
-"""Whether a decoded window is accepted, and how it is decoded again where it is not.
+"""Decides whether a decoded window is accepted, and how a rejected one is decoded again.
 
 Thresholds and temperatures are openai/whisper's (``transcribe.py``). Added to them is a first
 retry for windows that were decoded on a fitted audio context: before the temperature rises they
 are decoded once more on the full context, because a context that ends too soon after the speech
-makes the decoder loop (see docs/lab-log.md).
+makes the decoder repeat itself (see docs/lab-log.md).
 
 It evaluates a text and its probabilities; it knows no engine and no queue.
 """
@@ -22,23 +22,23 @@ Speech in a known language has above 0.9; a short context misleads the detection
 """
 
 _REPEATED_PHRASE = re.compile(rb"(.{12,200})\1", re.DOTALL)
-"""A phrase and the same again; in bytes, of which a letter has one to three."""
+"""A phrase directly followed by itself, in bytes; a letter has one to three."""
 
 
 class Verdict(Enum):
-    """What a decoded window is."""
+    """The evaluation of a decoded window."""
 
     ACCEPTED = "accepted"
-    SILENCE = "nobody speaks in it"
-    LOOPS = "it repeats itself"
-    SAYS_TWICE = "it says a phrase twice in a row"
-    UNLIKELY = "the model itself thinks it unlikely"
-    NOISE = "so unlikely that nobody said it"
-    ENDLESS = "it ran into the token limit"
+    SILENCE = "no speech"
+    LOOPS = "the text repeats itself"
+    SAYS_TWICE = "the text repeats a phrase once"
+    UNLIKELY = "low log-probability"
+    NOISE = "very low log-probability: no text"
+    ENDLESS = "the text reached the token limit"
 
     @property
     def has_text(self) -> bool:
-        """Whether anything is written down, once there is nothing left to try."""
+        """Whether the text is output if no attempt is left."""
         return self not in (Verdict.SILENCE, Verdict.NOISE)
 
 
@@ -70,31 +70,31 @@ class TextMetrics:
 
 
 def measure(text: str, *, avg_logprob: float, no_speech_prob: float, ended: bool) -> TextMetrics:
-    """The metrics of a text, and of the probabilities that the model gave it."""
+    """Return the metrics of a text and of its probabilities."""
     ratio, repeated = compression_ratio(text), says_twice(text)
     return TextMetrics(ratio, avg_logprob, no_speech_prob, ended, repeated)
 
 
 NOISE = -2.0
-"""A text of lower mean log-probability is no text.
+"""The mean log-probability below which a result is noise, and its text is not output.
 
 Less than 14 % per token, as when the model picks words at random because the audio has none:
 openai/whisper would output them, after all temperatures were tried (docs/lab-log.md, "What is made
-of silence and noise"). The value is measured, so it does not rise with the caller's threshold; if
-the caller accepts less likely texts than usual, it is the same distance below that threshold.
+of silence and noise"). The value is measured, so it does not rise with the caller's threshold. For
+a threshold below -1 it is twice the threshold.
 """
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a window is not accepted; the defaults are openai/whisper's. None: not looked at."""
+    """The limits of acceptance; the defaults are openai/whisper's. None disables a check."""
 
     compression_ratio: float | None = 2.4
     logprob: float | None = -1.0
     no_speech: float | None = 0.6
 
     def evaluate(self, metrics: TextMetrics) -> Verdict:
-        """The verdict. Silence comes first: what is no speech is not decoded again."""
+        """Return the verdict. Silence is checked first, so that it is not decoded again."""
         likely = self.logprob is None or metrics.avg_logprob >= self.logprob
         if self._is_silence(metrics):
             return Verdict.SILENCE
@@ -110,7 +110,7 @@ class Thresholds:
         return Verdict.SAYS_TWICE if metrics.says_twice else Verdict.ACCEPTED
 
     def _is_silence(self, metrics: TextMetrics) -> bool:
-        """A likely text speaks against it; where the threshold for that is off, nothing does."""
+        """Return whether the window is silent. A likely text overrides ``no_speech_prob``."""
         if self.no_speech is None or metrics.no_speech_prob <= self.no_speech:
             return False
         return self.logprob is None or metrics.avg_logprob < self.logprob
@@ -121,55 +121,54 @@ OPENAI_THRESHOLDS = Thresholds()
 
 @dataclass(frozen=True)
 class FallbackPolicy:
-    """The attempts at one window, one after another.
+    """The order of the attempts at one window.
 
     Attributes:
         full_context: the model's encoder positions.
-        temperatures: those to try, the first one first.
+        temperatures: the temperatures of the attempts, in order.
     """
 
     full_context: int
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
     def first(self, audio_context: int, max_tokens: int | None = None) -> Attempt:
-        """The first attempt; the token limit holds on a fitted context only."""
+        """Return the first attempt; the token limit applies to a fitted context only."""
         fitted = audio_context < self.full_context
         return Attempt(audio_context, self.temperatures[0], max_tokens if fitted else None)
 
     def after(self, attempt: Attempt, verdict: Verdict) -> Attempt | None:
-        """The next attempt, or None: accepted, silence, or nothing left to try."""
+        """Return the next attempt; None if accepted, silence, or the last attempt."""
         if verdict in (Verdict.ACCEPTED, Verdict.SILENCE):
             return None
         if attempt.audio_context < self.full_context:
             return Attempt(self.full_context, attempt.temperature)
-        if verdict is Verdict.SAYS_TWICE:  # decoded on the full context as well: so it was said
+        if verdict is Verdict.SAYS_TWICE:  # the full context gives it too, so it is in the audio
             return None
         higher = [each for each in self.temperatures if each > attempt.temperature]
         return Attempt(self.full_context, higher[0]) if higher else None
 
     def after_language(self, attempt: Attempt, probability: float) -> Attempt | None:
-        """The next attempt after a language was detected, or None: go on in that language."""
+        """Return the attempt to detect the language again; None to accept the language."""
         if attempt.audio_context < self.full_context and probability < MIN_LANGUAGE_PROBABILITY:
             return Attempt(self.full_context, attempt.temperature)
         return None
 
 
 NO_FALLBACK = FallbackPolicy(full_context=0, temperatures=())
-"""Decodes once, whatever comes of it."""
+"""Decodes once, whatever the verdict."""
 
 
 def says_twice(text: str) -> bool:
-    """Whether a phrase of some words is said twice in a row.
+    """Return whether a phrase of some words is directly followed by itself.
 
-    That is how a loop begins: on a context that ends too soon, a small model says the end of a
-    sentence again before it stops, which is too little to show in the compression ratio. People
-    do it too, so it is a reason to decode once more and none to reject the text.
+    With an audio context that ends too soon, small models do this before they stop. People do it
+    too, so the window is decoded again, but the text is not rejected.
     """
     letters = "".join(filter(str.isalnum, text.casefold()))
     return _REPEATED_PHRASE.search(letters.encode("utf-8")) is not None
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text by bytes of its zlib stream; loops compress well (openai/whisper)."""
+    """Return the bytes of the text divided by those of its zlib stream; high for repetitions."""
     data = text.encode("utf-8")
     return len(data) / len(zlib.compress(data))

@@ -59,7 +59,7 @@ class Allowed:
 
 
 NO_REQUEST = Allowed(NOTHING)
-"""Of a token after which nothing is said."""
+"""For tokens whose output is not needed."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class ConstraintState:
     """The same where a segment has ended."""
     unfinished_range: range
     opens_segment: bool
-    """Whether a timestamp would begin a segment: nothing was said yet, or just another one."""
+    """Whether a timestamp would begin a segment: at the start, or after an ending timestamp."""
     last_timestamp: int
-    """The last timestamp that was said, before the first the token below all timestamps. Where
-    there are none, the last of the vocabulary: nothing may come after it."""
+    """The last timestamp so far; before the first one, the token below all timestamps. Without
+    timestamps, the last token of the vocabulary, so that none is allowed after it."""
 
     def after(self, token: int, ids: TokenIds) -> tuple[Allowed, ConstraintState]:
-        """What may be said after this token, and how it goes on from there."""
+        """Return the tokens allowed after this token, and the state after it."""
         if token < ids.timestamp_begin:  # no segment of zero length
             allowed = Allowed(self.text_mask, range(self.last_timestamp + 1, ids.n_vocab))
             return allowed, replace(self, opens_segment=False)
@@ -176,7 +176,7 @@ class Rules:
         return self.constraints(sampled[:-1]).after(sampled[-1], self.ids)[0]
 
     def constraints(self, sampled: Sequence[int]) -> ConstraintState:
-        """What these rules make of tokens after those sampled so far, as data."""
+        """Return the constraint state after the tokens sampled so far."""
         if not self.timestamps:
             return self._untimed
         begin = self.ids.timestamp_begin

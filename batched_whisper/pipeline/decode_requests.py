@@ -81,10 +81,7 @@ class RequestBuilder:
         )
 
     def request(self, window: Window, position: WindowPosition) -> DecodeRequest:
-        """Return the request of a window of at most 30 s.
-
-        Computes its features, unless the engine does.
-        """
+        """Return the request of a window of at most 30 s, with features or samples."""
         n_samples = len(window.samples)
         context = self._context.positions(n_samples)
         return self._new_request(
@@ -136,11 +133,7 @@ class RequestBuilder:
         return self._rules.with_sound_until(_sound_end_s(n_samples / SAMPLING_RATE, pauses))
 
     def _common_request(self) -> Callable[..., DecodeRequest]:
-        """Return the function that makes a request from the data that differs between windows.
-
-        Raises:
-            OptionError: the model does not know the language or the task.
-        """
+        """Return the constructor of requests with their common data. Raise `OptionError`."""
         model, options = self._model, self._options
         language = language_code_or_none(options.language)
         if language is not None or not model.languages:

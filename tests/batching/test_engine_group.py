@@ -43,7 +43,7 @@ def stages(n: int, max_slots: int = 4, async_steps: bool = False) -> list[Stage]
 
 @either_order
 @pytest.mark.parametrize("n_engines", [1, 2, 3])
-def test_everybody_is_answered_as_by_one_engine(n_engines: int, async_steps: bool) -> None:
+def test_all_windows_are_answered_as_by_one_engine(n_engines: int, async_steps: bool) -> None:
     tasks = [window(number) for number in SCRIPTS]
     alone = [said(future) for future in run(Stage(SCRIPTS), tasks)]
     several = stages(n_engines, async_steps=async_steps)
@@ -368,7 +368,7 @@ def test_an_engine_that_answers_stays_though_some_windows_fail_in_it(
     assert "out of service" not in caplog.text
 
 
-def test_an_engine_that_cannot_be_closed_keeps_nobody_waiting(
+def test_an_engine_that_cannot_be_closed_blocks_no_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Stuck(Stage):

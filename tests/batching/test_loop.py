@@ -106,7 +106,7 @@ def test_a_large_batch_fills_up_while_it_is_stepped() -> None:
 
 
 @either_order
-def test_nobody_is_overtaken_for_ever(async_steps: bool) -> None:
+def test_no_window_is_overtaken_forever(async_steps: bool) -> None:
     texts = [(1,) * (1 + number % 5) for number in range(40)]
     stage = staged(*texts, async_steps=async_steps)
     run(stage, map(window, range(40)), 3)
@@ -227,7 +227,7 @@ def test_a_failed_step_fails_those_who_were_in_it(at: str, async_steps: bool) ->
 
 @either_order
 @pytest.mark.parametrize("at", ["before_step", "after_step"])
-def test_an_engine_that_always_fails_answers_everybody(at: str, async_steps: bool) -> None:
+def test_an_engine_that_always_fails_fails_all_windows(at: str, async_steps: bool) -> None:
     def fail(numbers: tuple[int, ...]) -> None:
         raise MemoryError
 
@@ -263,7 +263,7 @@ def test_errors_of_others_are_the_cause_of_ours() -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_a_callback_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_affects_no_other_window(caplog: pytest.LogCaptureFixture) -> None:
     loop = waiting_loop(staged((1,), (2,)), 1)
     first, second = loop.submit(window(0)), loop.submit(window(1))
 
@@ -510,7 +510,7 @@ def test_close_without_draining_answers_only_what_is_being_decoded(async_steps: 
     assert [said(future) for future in futures] == [(1, 2, 3)] * 2 + ["Closed"] * 4
 
 
-def test_after_close_nobody_comes_in() -> None:
+def test_after_close_no_window_is_accepted() -> None:
     loop = waiting_loop(staged((1,)), 1)
     loop.close()
     with pytest.raises(Closed):
@@ -525,7 +525,7 @@ def test_an_idle_loop_closes(async_steps: bool) -> None:
     assert stage.engine.closed
 
 
-def test_a_loop_that_breaks_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_breaks_fails_all_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that raises represents a defect of the package."""
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 

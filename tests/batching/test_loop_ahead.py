@@ -94,7 +94,7 @@ def answers(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(kinds, min_size=1, max_size=14), st.integers(4, 9), st.sampled_from([1, 1, 3, 8]))
-def test_everybody_is_answered_as_by_an_engine_that_does_not(
+def test_all_windows_are_answered_as_without_asynchronous_steps(
     windows: list[dict[str, Any]], max_batch_size: int, tokens_per_step: int
 ) -> None:
     """Beams, higher temperatures, other contexts, languages shared or redetected, cancellation."""
@@ -172,7 +172,7 @@ def test_a_hotter_attempt_is_in_the_very_next_step(async_steps: bool) -> None:
 # --- failures -------------------------------------------------------------------------------------
 
 
-def test_who_cannot_be_encoded_meanwhile_takes_nobody_along() -> None:
+def test_a_window_that_cannot_be_encoded_fails_alone() -> None:
     def refuse(number: int) -> None:
         if number in (4, 6):
             raise SystemExit("an engine's own library")

@@ -82,7 +82,7 @@ def test_every_window_with_a_text_is_aligned_with_that_text(
     assert stage.texts == expected
 
 
-def test_nobody_who_does_not_ask_is_aligned() -> None:
+def test_windows_without_a_request_are_not_aligned() -> None:
     stage = staged((1, 2), (3, 4))
     futures = run(stage, [window(0), window(1)], 2)
     assert stage.aligned == []

@@ -115,7 +115,7 @@ def test_beams_find_other_texts_than_the_greedy_choice() -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=14), st.integers(5, N_SLOTS), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_nobody_who_waits_for_many_slots_is_overtaken(
+def test_no_window_that_waits_for_many_slots_is_overtaken(
     sizes: list[int], max_batch_size: int, async_steps: bool
 ) -> None:
     texts = [(1,) * (1 + number % 5) for number in range(len(sizes))]

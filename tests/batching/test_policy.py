@@ -35,7 +35,7 @@ def test_no_wait_starts_at_once() -> None:
 
 
 @given(st.integers(1, 100), seconds, seconds, st.integers(1, 100), st.floats(0, 1e5))
-def test_nobody_waits_longer_than_agreed(
+def test_no_item_waits_longer_than_wait_ms(
     n_waiting: int, arrival_s: float, waited_s: float, max_batch_size: int, wait_ms: float
 ) -> None:
     now_s = arrival_s + waited_s

@@ -130,7 +130,7 @@ def test_a_batch_is_as_large_as_the_room_for_it() -> None:
     assert payloads(queue.take(8, FixedWait(0), room=6)) == ["d1", "e1"]
 
 
-def test_nobody_overtakes_an_item_that_does_not_fit_yet() -> None:
+def test_no_item_overtakes_one_that_does_not_fit_yet() -> None:
     queue = sized(1, 4, 1)
     assert payloads(queue.take_now(8, room=3)) == ["a1"]
     assert payloads(queue.take_now(8, room=3)) == []

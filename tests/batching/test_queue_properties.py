@@ -210,7 +210,7 @@ def test_while_a_group_waits_no_other_has_two_turns(puts: list[tuple[int, int]])
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 9))
-def test_within_a_group_nobody_is_overtaken(group_of: list[int], max_items: int) -> None:
+def test_within_a_group_no_item_is_overtaken(group_of: list[int], max_items: int) -> None:
     queue: ItemQueue[int, int] = ItemQueue(1000, ManualClock())
     for number, group in enumerate(group_of):
         queue.put(number, group=group)

@@ -37,7 +37,7 @@ def test_a_plan_keeps_within_its_limits(
 
 
 @given(n_waiting=counts, n_taken=counts, n_encodes_due=counts, limits=limits)
-def test_a_plan_leaves_nobody_waiting_without_need(
+def test_a_plan_leaves_no_window_waiting_without_need(
     n_waiting: int, n_taken: int, n_encodes_due: int, limits: Limits
 ) -> None:
     todo = plan(n_waiting, n_taken, n_encodes_due, limits)

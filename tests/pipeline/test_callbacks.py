@@ -50,7 +50,7 @@ class Unreadable(io.BytesIO):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nobody_waits_for_callbacks_that_do_not_return(room: Room, fails: bool) -> None:
+def test_no_recording_waits_for_callbacks_that_do_not_return(room: Room, fails: bool) -> None:
     go, opened, begun = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     def wait(_: Future[Transcript]) -> None:

@@ -60,7 +60,7 @@ def test_no_more_are_open_than_may_be_and_who_is_done_lets_the_next_one_in() -> 
     assert not jobs[4].ran.acquire(blocking=False)
 
 
-def test_all_who_were_accepted_are_read_to_their_end_and_nobody_after() -> None:
+def test_accepted_jobs_are_read_to_their_end_and_none_is_accepted_after() -> None:
     workers = ReaderPool(max_open=2)
     jobs = [Job(workers, 20, by_itself=True) for _ in range(7)]
     for job in jobs:
@@ -83,7 +83,7 @@ def test_who_are_its_own_threads_is_not_a_matter_of_their_names() -> None:
             assert not told.get(timeout=SOON_S)
 
 
-def test_giving_up_cancels_who_is_open_and_who_waits_and_lets_nobody_begin() -> None:
+def test_cancel_all_cancels_open_and_waiting_jobs_and_starts_none() -> None:
     workers = ReaderPool(max_open=2)
     jobs = [Job(workers, 2, by_itself=False) for _ in range(5)]
     for job in jobs:

@@ -370,7 +370,7 @@ def test_a_threshold_of_none_is_not_looked_at(room: Room) -> None:
     assert (window.text, window.decodes) == (" perhaps", 1)
 
 
-def test_unlikely_words_where_nobody_speaks_are_silence(room: Room) -> None:
+def test_unlikely_words_without_speech_are_silence(room: Room) -> None:
     says(room, " Thank you", logprob=-2.0, no_speech_prob=0.9)
     found = room.hear(tone(0))
     assert (found.text, found.segments) == ("", ())
@@ -388,7 +388,7 @@ def test_a_text_that_no_attempt_makes_any_likelier_than_chance_is_no_text(room: 
 
 
 @pytest.mark.parametrize("level", [0.0, 2.0**-16])
-def test_in_a_recording_without_sound_nobody_speaks_whatever_the_model_says(
+def test_a_recording_without_sound_has_no_text_whatever_the_model_decodes(
     room: Room, level: float
 ) -> None:
     silence = np.full(40 * RATE, level, np.float32)

@@ -78,7 +78,7 @@ def excluding_sms(n_multiprocessors: int) -> Iterator[None]:
     """Within the context, plan matrix products for a GPU with that many fewer multiprocessors.
 
     On GPUs of 2022 and later, such a product occupies all multiprocessors until it is done, and
-    what runs beside it waits. With some left out, both run concurrently. Does nothing if PyTorch
+    other kernels wait. With some left out, both run concurrently. Does nothing if PyTorch
     cannot pass the limit to its libraries.
     """
     limit = getattr(torch._C, "_set_sm_carveout_experimental", None)
