@@ -18,6 +18,15 @@ from numpy.typing import NDArray
 SAMPLING_RATE = 16_000
 """Samples per second of all audio after decoding; the rate that Whisper was trained on."""
 
+POSITIONS_PER_SECOND = 50
+"""Encoder positions per second; the unit of Whisper's timestamps, too."""
+
+SAMPLES_PER_POSITION = SAMPLING_RATE // POSITIONS_PER_SECOND
+"""Samples per encoder position: 20 ms, 320."""
+
+POSITION_S = SAMPLES_PER_POSITION / SAMPLING_RATE
+"""Seconds per encoder position: 0.02."""
+
 TIMESTAMP_STEP_S = 0.02
 """Seconds between two consecutive timestamp tokens."""
 

@@ -7,7 +7,7 @@ depends on a checkpoint (such as the number of mel bands) is not here.
 
 from __future__ import annotations
 
-from batched_whisper.types import SAMPLING_RATE
+from batched_whisper.types import SAMPLES_PER_POSITION, SAMPLING_RATE
 
 WINDOW_S = 30
 """Maximum length of a window, in seconds."""
@@ -27,14 +27,5 @@ HOP_LENGTH = SAMPLING_RATE * 10 // 1000
 N_FRAMES = N_SAMPLES // HOP_LENGTH
 """Frames per full window: 3000."""
 
-FRAMES_PER_POSITION = 2
-"""Frames per encoder position: the second convolution has a stride of 2."""
-
-SAMPLES_PER_POSITION = HOP_LENGTH * FRAMES_PER_POSITION
-"""Samples per encoder position: 20 ms, 320."""
-
-POSITIONS_PER_SECOND = SAMPLING_RATE // SAMPLES_PER_POSITION
-"""Encoder positions per second: 50. The unit of Whisper's timestamps, too."""
-
-POSITION_S = SAMPLES_PER_POSITION / SAMPLING_RATE
-"""Seconds per encoder position: 0.02."""
+FRAMES_PER_POSITION = SAMPLES_PER_POSITION // HOP_LENGTH
+"""Frames per encoder position: 2, because the second convolution has a stride of 2."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from batched_whisper.audio.constants import POSITIONS_PER_SECOND, SAMPLES_PER_POSITION
 from batched_whisper.errors import OptionError
+from batched_whisper.types import POSITIONS_PER_SECOND, SAMPLES_PER_POSITION
 
 BUCKET = 32
 """A fitted context is a multiple of this many positions, so that there are few shapes."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batched_whisper.audio.constants import SAMPLES_PER_POSITION
 from batched_whisper.engines.interface import AlignRow, CopyRow, EncodeRow, StepRow
 from batched_whisper.errors import EngineError
 from batched_whisper.models.dimensions import Dimensions
+from batched_whisper.types import SAMPLES_PER_POSITION
 
 
 @dataclass(frozen=True)

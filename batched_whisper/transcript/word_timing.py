@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from batched_whisper.audio.constants import POSITION_S
 from batched_whisper.transcript.dtw import median_of_7, path_entries
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_split import DecodeBytes, WordTokens, split_words
-from batched_whisper.types import Word
+from batched_whisper.types import POSITION_S, Word
 
 SHIFT_POSITIONS = 3
 """Shift of all times. Without it, word starts are early by 0.13 s (median), ends by 0.04 s."""

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from batched_whisper.audio.constants import POSITIONS_PER_SECOND
 from batched_whisper.decoding.audio_context import BUCKET
-from batched_whisper.types import Features
+from batched_whisper.types import POSITIONS_PER_SECOND, Features
 
 SHORT, PACKED, FULL_LENGTH = "short", "mlperf-like", "full 30 s"
 """The mixes, by the names that results have."""

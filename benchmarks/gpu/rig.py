@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from batched_whisper.audio.constants import SAMPLES_PER_POSITION
 from batched_whisper.batching.decode_request import DecodedTokens, DecodeRequest
 from batched_whisper.batching.loop import EngineLoop
 from batched_whisper.batching.metrics import LoopStats
@@ -26,7 +25,7 @@ from batched_whisper.decoding.rules import Rules, TokenIds
 from batched_whisper.engines.cuda.engine import CudaEngine
 from batched_whisper.models.checkpoint import Checkpoint
 from batched_whisper.models.dimensions import SHAPES, Dimensions
-from batched_whisper.types import SAMPLING_RATE, Features, Samples
+from batched_whisper.types import SAMPLES_PER_POSITION, SAMPLING_RATE, Features, Samples
 from benchmarks.gpu.mix import WindowSize, Workload
 
 QUICK = Dimensions(16, 60, 64, 2, 2, 2000, 448, 64, 2, 2)

@@ -11,9 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from batched_whisper.audio.constants import POSITIONS_PER_SECOND
 from batched_whisper.audio.decode import decode
-from batched_whisper.types import SAMPLING_RATE, Samples
+from batched_whisper.types import POSITIONS_PER_SECOND, SAMPLING_RATE, Samples
 from benchmarks.systems.interface import Place
 
 FULL_CONTEXT = 1500

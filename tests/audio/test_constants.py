@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batched_whisper import types
 from batched_whisper.audio import constants
 
 
@@ -11,6 +12,6 @@ def test_derived_audio_constants_equal_whispers() -> None:
     assert constants.N_FREQUENCIES == 201
     assert constants.N_SAMPLES == 480_000
     assert constants.N_FRAMES == 3000
-    assert constants.SAMPLES_PER_POSITION == 320
-    assert constants.POSITIONS_PER_SECOND == 50
-    assert constants.POSITION_S == 0.02
+    assert constants.FRAMES_PER_POSITION == 2
+    assert types.SAMPLES_PER_POSITION == 320
+    assert types.POSITION_S == types.TIMESTAMP_STEP_S == 0.02

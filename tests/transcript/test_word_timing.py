@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batched_whisper.audio.constants import POSITION_S
 from batched_whisper.transcript.silence import Pause
 from batched_whisper.transcript.word_timing import (
     SHIFT_POSITIONS,
     AlignedTokens,
     time_words,
 )
-from batched_whisper.types import Word
+from batched_whisper.types import POSITION_S, Word
 
 N_PROMPT = 4
 LATE_S = SHIFT_POSITIONS * POSITION_S
