@@ -163,7 +163,7 @@ def download_model() -> str:
 
 @app.cls(gpu=GPU, cpu=CPU, max_containers=10, timeout=3600)
 class Model:
-    """Modal's example, drop for drop: samples are collected to batches, and a batch is a call."""
+    """The class of Modal's example: Modal collects samples into batches; each batch is a call."""
 
     @modal.enter()
     def load_model(self) -> None:
@@ -196,7 +196,7 @@ class Model:
 @app.cls(gpu=GPU, cpu=CPU, max_containers=10, timeout=3600)
 @modal.concurrent(max_inputs=MAX_INPUTS, target_inputs=TARGET_INPUTS)
 class Engine:
-    """One recording per call. Those in flight share the decoder's steps, and none waits for all."""
+    """One recording per call. Concurrent calls share decoder steps; none waits for the others."""
 
     @modal.enter()
     def load_model(self) -> None:
@@ -246,7 +246,7 @@ async def transcribe_hf_dataset(
 
 @dataclass
 class Figures:
-    """What a run comes to."""
+    """The figures of a run."""
 
     n_samples: int = 0
     n_failed: int = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from functools import partial
 
 import pytest
@@ -130,3 +132,29 @@ def test_what_others_left_to_a_call_that_has_no_thread_is_made(
     with pytest.raises(RuntimeError):
         executor.submit(partial(made.append, 1))
     assert made == [2]
+
+
+def test_a_finished_call_is_released_while_its_thread_makes_the_next() -> None:
+    pool, go, begun = ThreadPool("test"), threading.Event(), threading.Event()
+    executor, made = pool.executor(1), threading.Event()
+
+    def next_call() -> None:
+        begun.set()
+        go.wait(SOON_S)
+
+    class Call:
+        def __call__(self) -> None:
+            made.wait(SOON_S)
+
+    first = Call()
+    released = weakref.ref(first)
+    executor.submit(first)
+    executor.submit(next_call)  # waits for the thread of the first
+    del first
+    made.set()
+    assert begun.wait(SOON_S)
+    gc.collect()
+    assert released() is None
+    go.set()
+    assert executor.shutdown(SOON_S)
+    pool.shutdown()
